@@ -1,0 +1,263 @@
+//! Flows: aggregated traffic of one container with one peer address, as a learner reports it.
+//!
+//! Law: reports merge in any order and any batching to the same table, and twice is once. Counts in a report are
+//! cumulative since the learner's start, so that joining two reports takes the larger of each; a restarted learner is
+//! another [`Origin`].
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::IpAddr;
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+
+use crate::container::ContainerRef;
+use crate::endpoint::UnknownReason;
+
+/// Transport protocol of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Transport {
+    /// IANA protocol 6.
+    Tcp,
+    /// IANA protocol 17.
+    Udp,
+    /// IANA protocol 132.
+    Sctp,
+}
+
+impl Transport {
+    /// As `NetworkPolicy` writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "TCP",
+            Self::Udp => "UDP",
+            Self::Sctp => "SCTP",
+        }
+    }
+}
+
+impl fmt::Display for Transport {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+/// Which end of the connection the reporting container is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reporter {
+    /// The container opened the connection.
+    Source,
+    /// The container listened.
+    Destination,
+}
+
+/// What became of a connection, at best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Outcome {
+    /// Asked for, and no answer was seen.
+    Attempted,
+    /// Asked for, and refused by the other end.
+    Refused,
+    /// Answered.
+    Established,
+}
+
+/// How often and when.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Tally {
+    /// First packet.
+    pub first_seen: Timestamp,
+    /// Last packet that was counted.
+    pub last_seen: Timestamp,
+    /// Connections asked for (TCP SYN; first datagrams and those that followed in the same direction for UDP).
+    pub attempted: u64,
+    /// Connections accepted (TCP SYN-ACK; UDP answers).
+    pub established: u64,
+    /// Connections refused (TCP RST in answer to a SYN).
+    pub refused: u64,
+}
+
+impl Tally {
+    /// Least upper bound: associative, commutative, idempotent.
+    pub fn join(&mut self, other: &Self) {
+        let Self { first_seen, last_seen, attempted, established, refused } = other;
+        self.first_seen = self.first_seen.min(*first_seen);
+        self.last_seen = self.last_seen.max(*last_seen);
+        self.attempted = self.attempted.max(*attempted);
+        self.established = self.established.max(*established);
+        self.refused = self.refused.max(*refused);
+    }
+
+    /// Sum of two tallies of different origins.
+    pub fn add(&mut self, other: &Self) {
+        let Self { first_seen, last_seen, attempted, established, refused } = other;
+        self.first_seen = self.first_seen.min(*first_seen);
+        self.last_seen = self.last_seen.max(*last_seen);
+        self.attempted = self.attempted.saturating_add(*attempted);
+        self.established = self.established.saturating_add(*established);
+        self.refused = self.refused.saturating_add(*refused);
+    }
+
+    /// The best that happened.
+    pub const fn outcome(&self) -> Outcome {
+        if self.established > 0 {
+            Outcome::Established
+        } else if self.refused > 0 {
+            Outcome::Refused
+        } else {
+            Outcome::Attempted
+        }
+    }
+}
+
+/// One run of one learner.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Origin {
+    /// Name of the node.
+    pub node: String,
+    /// Distinguishes runs: nanoseconds since the Unix epoch at the learner's start.
+    pub epoch: u64,
+}
+
+/// Whose cgroup the packets passed.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Subject {
+    /// A container of a pod.
+    Container(ContainerRef),
+    /// A process of the node itself, by its cgroup path.
+    Host(String),
+    /// A cgroup that could not be attributed.
+    Unknown(UnknownReason),
+}
+
+/// What a flow is counted by, within its origin.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct FlowKey {
+    /// Own end.
+    pub subject: Subject,
+    /// The other end's address, as this end's packets carry it.
+    pub peer: IpAddr,
+    /// The listener's port.
+    pub port: u16,
+    /// Transport protocol.
+    pub transport: Transport,
+    /// Which end the subject is.
+    pub reporter: Reporter,
+}
+
+/// One flow of a report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Flow {
+    /// What it is counted by.
+    #[serde(flatten)]
+    pub key: FlowKey,
+    /// How often and when, since the learner's start.
+    #[serde(flatten)]
+    pub tally: Tally,
+}
+
+/// Why traffic was not recorded as a flow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossReason {
+    /// The kernel's flow map was full.
+    MapFull,
+    /// The kernel's table of live UDP exchanges was full.
+    ExchangeTableFull,
+    /// The packet was too short for its headers.
+    Truncated,
+    /// A fragment without a transport header.
+    Fragment,
+    /// An IPv6 extension header chain that is longer than the parser follows.
+    ExtensionHeaders,
+    /// Another transport protocol than the recorded ones.
+    OtherTransport,
+}
+
+impl LossReason {
+    /// Every reason, for counters.
+    pub const ALL: [Self; 6] = [
+        Self::MapFull,
+        Self::ExchangeTableFull,
+        Self::Truncated,
+        Self::Fragment,
+        Self::ExtensionHeaders,
+        Self::OtherTransport,
+    ];
+}
+
+/// A count of something not recorded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Loss {
+    /// Whose packets, if that could be told.
+    pub subject: Option<Subject>,
+    /// Why.
+    pub reason: LossReason,
+    /// How many packets, since the learner's start.
+    pub count: u64,
+}
+
+/// What one learner says: everything, or what changed since its last report.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Report {
+    /// Who says it.
+    pub origin: Origin,
+    /// Flows, with cumulative counts.
+    pub flows: Vec<Flow>,
+    /// Losses, with cumulative counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub losses: Vec<Loss>,
+}
+
+/// All that was reported, joined.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct FlowTable {
+    flows: BTreeMap<Origin, BTreeMap<FlowKey, Tally>>,
+    losses: BTreeMap<(Origin, Option<Subject>, LossReason), u64>,
+}
+
+impl FlowTable {
+    /// Joins a report in. Returns whether a flow appeared that was not there before.
+    pub fn merge(&mut self, report: &Report) -> bool {
+        let Report { origin, flows, losses } = report;
+        let mut novel = false;
+        let table = self.flows.entry(origin.clone()).or_default();
+        for Flow { key, tally } in flows {
+            match table.get_mut(key) {
+                Some(known) => known.join(tally),
+                None => {
+                    novel = true;
+                    table.insert(key.clone(), *tally);
+                }
+            }
+        }
+        for Loss { subject, reason, count } in losses {
+            let known = self.losses.entry((origin.clone(), subject.clone(), *reason)).or_default();
+            *known = (*known).max(*count);
+        }
+        novel
+    }
+
+    /// Every flow, in a fixed order.
+    pub fn flows(&self) -> impl Iterator<Item = (&Origin, &FlowKey, &Tally)> {
+        self.flows.iter().flat_map(|(origin, flows)| flows.iter().map(move |(key, tally)| (origin, key, tally)))
+    }
+
+    /// Every loss, in a fixed order.
+    pub fn losses(&self) -> impl Iterator<Item = (&Origin, Option<&Subject>, LossReason, u64)> {
+        self.losses.iter().map(|((origin, subject, reason), count)| (origin, subject.as_ref(), *reason, *count))
+    }
+
+    /// How many flows there are.
+    pub fn len(&self) -> usize {
+        self.flows.values().map(BTreeMap::len).sum()
+    }
+
+    /// Whether nothing was observed.
+    pub fn is_empty(&self) -> bool {
+        self.flows.values().all(BTreeMap::is_empty)
+    }
+}
