@@ -1,224 +1,35 @@
 //! What the API server said, with times: pods, owners, Services, nodes, namespaces, and who had which address when.
 //!
 //! Addresses are reused, so an address alone names nobody: every question about one carries the interval in which it was
-//! seen. Owners that are gone stay as tombstones, because a report may arrive after its pod was deleted.
+//! seen. What is gone stays as a tombstone, because a report may arrive after its pod was deleted.
+//!
+//! Law: the answer to a question about an interval depends on the objects that lived in it, never on when it is asked
+//! (as long as the tombstones reach back that far; what lies further back is `Unknown`, not somebody else).
 
-use std::collections::{BTreeMap, BTreeSet};
+mod object;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::endpoint::{ServiceName, Workload};
-use crate::flow::Transport;
+pub use object::{
+    ContainerPort, Controller, EndpointSlice, Labels, Namespace, Node, Object, ObjectKey, OwnerRef, Pod, PodPhase,
+    Service, ServicePort, TargetPort,
+};
 
-/// Labels of an object.
-pub type Labels = BTreeMap<String, String>;
+/// Tombstones of pods that are kept: at about 1 KiB each this bounds them to 50 MiB, and holds a day of a cluster that ends one
+/// pod every two seconds.
+const TOMBSTONES: usize = 50_000;
 
-/// The controlling owner reference of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct OwnerRef {
-    /// Kind of the owner.
-    pub kind: String,
-    /// Name of the owner; it lives in the same namespace.
-    pub name: String,
-}
+/// Owner references that are followed at most. The longest chain that Kubernetes itself makes has two; operators add one or
+/// two, and a reference that leads back to itself must end.
+const CHAIN: usize = 8;
 
-/// A port that a container declares.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ContainerPort {
-    /// Name, by which Services and policies can refer to it.
-    pub name: Option<String>,
-    /// Number, 1 to 65535.
-    pub number: u16,
-    /// Transport protocol.
-    pub transport: Transport,
-}
-
-/// How far a pod's life has come.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PodPhase {
-    /// Not all containers have started; init containers may be talking already.
-    Pending,
-    /// At least one container runs.
-    Running,
-    /// Finished (`Succeeded` or `Failed`): its address may belong to another pod by now.
-    Finished,
-}
-
-/// A pod.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Pod {
-    /// UID, in the form that the API server gives it.
-    pub uid: String,
-    /// The UID that cgroup paths of a static pod carry (`kubernetes.io/config.mirror`), if it is one.
-    pub mirror_uid: Option<String>,
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-    /// Labels.
-    pub labels: Labels,
-    /// Its controller.
-    pub owner: Option<OwnerRef>,
-    /// Addresses, of both families in a dual-stack cluster.
-    pub addresses: BTreeSet<IpAddr>,
-    /// Shares the node's network: its addresses are the node's.
-    pub host_network: bool,
-    /// Node it was bound to.
-    pub node: Option<String>,
-    /// Declared ports of all containers, init containers that keep running included.
-    pub ports: BTreeSet<ContainerPort>,
-    /// Phase.
-    pub phase: PodPhase,
-    /// `status.startTime`, else creation: from then on it may have its address.
-    pub started: Option<Timestamp>,
-}
-
-/// An object that owns pods, directly or through others: `ReplicaSet`, `Deployment`, `StatefulSet`, `DaemonSet`, `Job`, `CronJob`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Controller {
-    /// Namespace.
-    pub namespace: String,
-    /// Kind.
-    pub kind: String,
-    /// Name.
-    pub name: String,
-    /// Its own controller.
-    pub owner: Option<OwnerRef>,
-    /// `spec.selector.matchLabels`, where the kind has one.
-    pub selector: Labels,
-    /// `spec.template.metadata.labels` (for a `CronJob`, those of its job template).
-    pub template_labels: Labels,
-}
-
-/// Where a Service port leads to.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum TargetPort {
-    /// A number.
-    Number(u16),
-    /// A container port's name: its number may differ from pod to pod.
-    Name(String),
-}
-
-/// A port of a Service.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct ServicePort {
-    /// Name, required by the API when there are several.
-    pub name: Option<String>,
-    /// Port of the Service.
-    pub port: u16,
-    /// Port of the pods.
-    pub target: TargetPort,
-    /// Port on every node, for `NodePort` and `LoadBalancer`.
-    pub node_port: Option<u16>,
-    /// Transport protocol.
-    pub transport: Transport,
-}
-
-/// A Service.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Service {
-    /// Name.
-    pub name: ServiceName,
-    /// `clusterIPs`; empty when headless or `ExternalName`.
-    pub cluster_ips: BTreeSet<IpAddr>,
-    /// `externalIPs` and load balancer addresses.
-    pub external_ips: BTreeSet<IpAddr>,
-    /// Selects pods of its namespace; `None` when the Service has no selector.
-    pub selector: Option<Labels>,
-    /// Ports.
-    pub ports: BTreeSet<ServicePort>,
-    /// `externalName`, for the type of that name.
-    pub external_name: Option<String>,
-    /// Creation time.
-    pub created: Option<Timestamp>,
-}
-
-/// An `EndpointSlice`.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct EndpointSlice {
-    /// Name of the slice.
-    pub name: String,
-    /// The Service it belongs to (`kubernetes.io/service-name`).
-    pub service: ServiceName,
-    /// Addresses.
-    pub addresses: BTreeSet<IpAddr>,
-    /// Ports: name of the Service port, number, transport.
-    pub ports: BTreeSet<(Option<String>, u16, Transport)>,
-}
-
-/// A node.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Node {
-    /// Name.
-    pub name: String,
-    /// `status.addresses` that are addresses.
-    pub addresses: BTreeSet<IpAddr>,
-    /// `spec.podCIDRs`.
-    pub pod_cidrs: BTreeSet<IpNet>,
-}
-
-/// A namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Namespace {
-    /// Name.
-    pub name: String,
-    /// Labels; the API server adds `kubernetes.io/metadata.name`, and so do we where it is missing.
-    pub labels: Labels,
-}
-
-/// One object of the cluster, of the kinds that identity needs.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Object {
-    /// A pod.
-    Pod(Pod),
-    /// An owner of pods.
-    Controller(Controller),
-    /// A Service.
-    Service(Service),
-    /// An `EndpointSlice`.
-    EndpointSlice(EndpointSlice),
-    /// A node.
-    Node(Node),
-    /// A namespace.
-    Namespace(Namespace),
-}
-
-/// Identifies an [`Object`].
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum ObjectKey {
-    /// Namespace, name.
-    Pod(String, String),
-    /// Namespace, kind, name.
-    Controller(String, String, String),
-    /// Namespace, name.
-    Service(ServiceName),
-    /// Namespace, name of the slice.
-    EndpointSlice(String, String),
-    /// Name.
-    Node(String),
-    /// Name.
-    Namespace(String),
-}
-
-impl Object {
-    /// Its key.
-    pub fn key(&self) -> ObjectKey {
-        match self {
-            Self::Pod(pod) => ObjectKey::Pod(pod.namespace.clone(), pod.name.clone()),
-            Self::Controller(owner) => {
-                ObjectKey::Controller(owner.namespace.clone(), owner.kind.clone(), owner.name.clone())
-            }
-            Self::Service(service) => ObjectKey::Service(service.name.clone()),
-            Self::EndpointSlice(slice) => {
-                ObjectKey::EndpointSlice(slice.service.namespace.clone(), slice.name.clone())
-            }
-            Self::Node(node) => ObjectKey::Node(node.name.clone()),
-            Self::Namespace(namespace) => ObjectKey::Namespace(namespace.name.clone()),
-        }
-    }
-}
+/// The label that names a namespace in selectors; the API server sets it on every namespace.
+pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 
 /// Who an address belonged to.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -233,13 +44,18 @@ pub enum AddressOwner {
 
 /// An owner of an address, and from when until when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Ownership {
-    /// Who.
-    pub owner: AddressOwner,
-    /// Since when; `None`: since before anything that was observed.
-    pub from: Option<Timestamp>,
-    /// Until when; `None`: still.
-    pub until: Option<Timestamp>,
+struct Ownership {
+    owner: AddressOwner,
+    /// `None`: since before anything that was observed.
+    from: Option<Timestamp>,
+    /// `None`: still.
+    until: Option<Timestamp>,
+}
+
+impl Ownership {
+    fn touches(&self, first: Timestamp, last: Timestamp) -> bool {
+        self.from.is_none_or(|from| from <= last) && self.until.is_none_or(|until| first <= until)
+    }
 }
 
 /// The cluster as it is, and as it was where addresses are concerned.
@@ -247,31 +63,129 @@ pub struct Ownership {
 pub struct Cluster {
     pods: BTreeMap<String, Pod>,
     pods_by_name: BTreeMap<(String, String), String>,
-    gone_pods: BTreeMap<String, Pod>,
+    /// UIDs in static pods' cgroup paths to the UIDs that the API server gave their mirrors.
+    mirrors: BTreeMap<String, String>,
+    gone_pods: BTreeMap<String, (Pod, Workload)>,
+    gone_order: VecDeque<String>,
     controllers: BTreeMap<(String, String, String), Controller>,
+    gone_controllers: BTreeMap<(String, String, String), Controller>,
+    gone_controllers_order: VecDeque<(String, String, String)>,
     services: BTreeMap<ServiceName, Service>,
     slices: BTreeMap<(String, String), EndpointSlice>,
     nodes: BTreeMap<String, Node>,
     namespaces: BTreeMap<String, Namespace>,
     addresses: BTreeMap<IpAddr, Vec<Ownership>>,
-    cluster_cidrs: BTreeSet<IpNet>,
+    ranges: BTreeSet<IpNet>,
 }
 
 impl Cluster {
     /// A cluster in which nothing is known yet. `cidrs` are pod and Service ranges beyond those the nodes declare: an address
     /// in them is never taken for an external one.
     pub fn new(cidrs: impl IntoIterator<Item = IpNet>) -> Self {
-        Self { cluster_cidrs: cidrs.into_iter().collect(), ..Self::default() }
+        Self {
+            ranges: cidrs.into_iter().collect(),
+            ..Self::default()
+        }
     }
 
     /// Takes an object in, new or changed, as it is at `at`.
     pub fn observe(&mut self, object: Object, at: Timestamp) {
-        let _ = (object, at);
+        match object {
+            Object::Pod(pod) => self.observe_pod(pod, at),
+            Object::Controller(controller) => {
+                let key = (
+                    controller.namespace.clone(),
+                    controller.kind.clone(),
+                    controller.name.clone(),
+                );
+                self.controllers.insert(key, controller);
+            }
+            Object::Service(service) => {
+                let addresses = service
+                    .cluster_ips
+                    .iter()
+                    .chain(&service.external_ips)
+                    .copied()
+                    .collect();
+                self.hold(
+                    &AddressOwner::Service(service.name.clone()),
+                    &addresses,
+                    service.created,
+                    at,
+                );
+                self.services.insert(service.name.clone(), service);
+            }
+            Object::EndpointSlice(slice) => {
+                self.slices
+                    .insert((slice.service.namespace.clone(), slice.name.clone()), slice);
+            }
+            Object::Node(node) => {
+                self.hold(&AddressOwner::Node(node.name.clone()), &node.addresses, None, at);
+                self.nodes.insert(node.name.clone(), node);
+            }
+            Object::Namespace(namespace) => {
+                self.namespaces.insert(namespace.name.clone(), namespace);
+            }
+        }
     }
 
     /// Takes an object out. Its addresses stay as tombstones that end at `at`.
     pub fn remove(&mut self, key: &ObjectKey, at: Timestamp) {
-        let _ = (key, at);
+        match key {
+            ObjectKey::Pod(namespace, name) => {
+                if let Some(uid) = self.pods_by_name.remove(&(namespace.clone(), name.clone())) {
+                    self.bury(&uid, at);
+                }
+            }
+            ObjectKey::Controller(namespace, kind, name) => {
+                let key = (namespace.clone(), kind.clone(), name.clone());
+                if let Some(controller) = self.controllers.remove(&key) {
+                    self.gone_controllers.insert(key.clone(), controller);
+                    self.gone_controllers_order.push_back(key);
+                    if self.gone_controllers_order.len() > TOMBSTONES
+                        && let Some(oldest) = self.gone_controllers_order.pop_front()
+                    {
+                        self.gone_controllers.remove(&oldest);
+                    }
+                }
+            }
+            ObjectKey::Service(name) => {
+                self.hold(&AddressOwner::Service(name.clone()), &BTreeSet::new(), None, at);
+                self.services.remove(name);
+            }
+            ObjectKey::EndpointSlice(namespace, name) => {
+                self.slices.remove(&(namespace.clone(), name.clone()));
+            }
+            ObjectKey::Node(name) => {
+                self.hold(&AddressOwner::Node(name.clone()), &BTreeSet::new(), None, at);
+                self.nodes.remove(name);
+            }
+            ObjectKey::Namespace(name) => {
+                self.namespaces.remove(name);
+            }
+        }
+    }
+
+    /// The key of every live object: what a watch that starts again compares its list with, to take out what went unseen.
+    pub fn keys(&self) -> BTreeSet<ObjectKey> {
+        let pods = self
+            .pods_by_name
+            .keys()
+            .map(|(namespace, name)| ObjectKey::Pod(namespace.clone(), name.clone()));
+        let controllers = self
+            .controllers
+            .keys()
+            .map(|(namespace, kind, name)| ObjectKey::Controller(namespace.clone(), kind.clone(), name.clone()));
+        let slices = self
+            .slices
+            .keys()
+            .map(|(namespace, name)| ObjectKey::EndpointSlice(namespace.clone(), name.clone()));
+        pods.chain(controllers)
+            .chain(self.services.keys().cloned().map(ObjectKey::Service))
+            .chain(slices)
+            .chain(self.nodes.keys().cloned().map(ObjectKey::Node))
+            .chain(self.namespaces.keys().cloned().map(ObjectKey::Namespace))
+            .collect()
     }
 
     /// Live pods, ordered by namespace and name. Finished pods are among them until they are deleted.
@@ -280,9 +194,11 @@ impl Cluster {
     }
 
     /// Live pods of one namespace, ordered by name.
-    pub fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Pod> {
+    pub fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Pod> + use<'a> {
+        // No name holds a NUL, so this is the first key behind the namespace's own.
+        let behind = (format!("{namespace}\0"), String::new());
         self.pods_by_name
-            .range((namespace.to_owned(), String::new())..(format!("{namespace}\0"), String::new()))
+            .range((namespace.to_owned(), String::new())..behind)
             .filter_map(|(_, uid)| self.pods.get(uid))
     }
 
@@ -294,7 +210,15 @@ impl Cluster {
 
     /// A pod by UID (or by the UID in a static pod's cgroup path), gone ones included.
     pub fn pod_by_uid(&self, uid: &str) -> Option<&Pod> {
-        self.pods.get(uid).or_else(|| self.gone_pods.get(uid))
+        let uid = self.mirrors.get(uid).map_or(uid, String::as_str);
+        self.pods
+            .get(uid)
+            .or_else(|| self.gone_pods.get(uid).map(|(pod, _)| pod))
+    }
+
+    /// Pods that are gone and still remembered, in a fixed order.
+    pub fn gone_pods(&self) -> impl Iterator<Item = &Pod> {
+        self.gone_pods.values().map(|(pod, _)| pod)
     }
 
     /// Owners of pods, in a fixed order.
@@ -304,7 +228,8 @@ impl Cluster {
 
     /// An owner of pods.
     pub fn controller(&self, namespace: &str, kind: &str, name: &str) -> Option<&Controller> {
-        self.controllers.get(&(namespace.to_owned(), kind.to_owned(), name.to_owned()))
+        self.controllers
+            .get(&(namespace.to_owned(), kind.to_owned(), name.to_owned()))
     }
 
     /// Services, in a fixed order.
@@ -337,23 +262,54 @@ impl Cluster {
         self.namespaces.values()
     }
 
-    /// A namespace's labels with `kubernetes.io/metadata.name` filled in, also for a namespace that only its pods speak of.
+    /// A namespace's labels with [`NAMESPACE_NAME`] filled in, also for a namespace that only its pods speak of.
     pub fn namespace_labels(&self, name: &str) -> Labels {
-        let mut labels = self.namespaces.get(name).map(|namespace| namespace.labels.clone()).unwrap_or_default();
-        labels.entry("kubernetes.io/metadata.name".to_owned()).or_insert_with(|| name.to_owned());
+        let mut labels = self
+            .namespaces
+            .get(name)
+            .map(|namespace| namespace.labels.clone())
+            .unwrap_or_default();
+        labels
+            .entry(NAMESPACE_NAME.to_owned())
+            .or_insert_with(|| name.to_owned());
         labels
     }
 
     /// The workload at the top of a pod's owner chain. A chain that leads to an owner which is not known ends at that owner's
-    /// reference: custom controllers are workloads too.
+    /// reference: custom controllers are workloads too. A static pod's reference to its node is not an owner in this sense.
     pub fn workload_of(&self, pod: &Pod) -> Workload {
-        let _ = pod;
-        unreachable!()
+        if let Some((_, workload)) = self.gone_pods.get(&pod.uid) {
+            return workload.clone();
+        }
+        let namespace = &pod.namespace;
+        let mut top = OwnerRef {
+            kind: "Pod".to_owned(),
+            name: pod.name.clone(),
+        };
+        let mut next = pod.owner.clone();
+        for _ in 0..CHAIN {
+            match next {
+                Some(owner) if owner.kind != "Node" => {
+                    let key = (namespace.clone(), owner.kind.clone(), owner.name.clone());
+                    // Between a ReplicaSet's deletion and that of its last pod only the tombstone knows the Deployment.
+                    let known = self.controllers.get(&key).or_else(|| self.gone_controllers.get(&key));
+                    next = known.and_then(|controller| controller.owner.clone());
+                    top = owner;
+                }
+                Some(_) | None => break,
+            }
+        }
+        Workload {
+            namespace: namespace.clone(),
+            kind: top.kind,
+            name: top.name,
+        }
     }
 
     /// Live pods of a workload, finished ones and host-network ones included, ordered by name.
     pub fn pods_of<'a>(&'a self, workload: &'a Workload) -> impl Iterator<Item = &'a Pod> {
-        self.pods_in(&workload.namespace).filter(move |pod| self.workload_of(pod) == *workload)
+        self.pods_in(&workload.namespace)
+            .filter(move |pod| self.workload_of(pod) == *workload)
     }
 
     /// Whether a workload still exists: its owner object does, or a live pod of it does.
@@ -362,14 +318,144 @@ impl Cluster {
         self.controller(namespace, kind, name).is_some() || self.pods_of(workload).next().is_some()
     }
 
-    /// Every owner of `address` whose ownership touches `[first, last]`, in a fixed order, each once.
+    /// Every owner of `address` whose ownership touches `[first, last]`, in a fixed order, each once. A host-network pod's
+    /// address is its node's.
     pub fn owners_of(&self, address: IpAddr, first: Timestamp, last: Timestamp) -> BTreeSet<AddressOwner> {
-        let _ = (address, first, last);
-        BTreeSet::new()
+        self.addresses
+            .get(&address)
+            .into_iter()
+            .flatten()
+            .filter(|ownership| ownership.touches(first, last))
+            .map(|ownership| ownership.owner.clone())
+            .collect()
     }
 
-    /// Whether an address belongs to the cluster's own ranges (node pod CIDRs and the configured ones).
+    /// Whether an address belongs to the cluster: to its ranges (node pod CIDRs and the configured ones), or to a pod or a
+    /// Service at any time that is still remembered. Such an address never becomes an `ipBlock`.
     pub fn is_cluster_address(&self, address: IpAddr) -> bool {
-        self.cluster_cidrs.iter().chain(self.nodes.values().flat_map(|node| &node.pod_cidrs)).any(|cidr| cidr.contains(&address))
+        self.addresses.contains_key(&address)
+            || self
+                .ranges
+                .iter()
+                .chain(self.nodes.values().flat_map(|node| &node.pod_cidrs))
+                .any(|cidr| cidr.contains(&address))
+    }
+
+    fn observe_pod(&mut self, pod: Pod, at: Timestamp) {
+        let name = (pod.namespace.clone(), pod.name.clone());
+        if let Some(previous) = self.pods_by_name.insert(name, pod.uid.clone())
+            && previous != pod.uid
+        {
+            self.bury(&previous, at);
+        }
+        if let Some(mirror) = &pod.mirror_uid {
+            self.mirrors.insert(mirror.clone(), pod.uid.clone());
+        }
+        match (&pod.node, pod.host_network) {
+            (Some(node), true) => {
+                // Adds to what the Node object says, which may be absent from a folder of manifests.
+                let owner = AddressOwner::Node(node.clone());
+                for address in &pod.addresses {
+                    self.begin(*address, &owner, None);
+                }
+            }
+            (None, true) => {}
+            (_, false) => {
+                let ended = self
+                    .pods
+                    .get(&pod.uid)
+                    .is_some_and(|known| known.phase == PodPhase::Finished);
+                if !ended {
+                    let owner = AddressOwner::Pod(pod.uid.clone());
+                    self.hold(&owner, &pod.addresses, pod.started, at);
+                    if pod.phase == PodPhase::Finished {
+                        for address in &pod.addresses {
+                            self.end(*address, &owner, at);
+                        }
+                    }
+                }
+            }
+        }
+        self.pods.insert(pod.uid.clone(), pod);
+    }
+
+    /// Turns a pod into a tombstone that knows its workload, since its owners may go before a late report comes.
+    fn bury(&mut self, uid: &str, at: Timestamp) {
+        self.hold(&AddressOwner::Pod(uid.to_owned()), &BTreeSet::new(), None, at);
+        let Some(pod) = self.pods.remove(uid) else { return };
+        let workload = self.workload_of(&pod);
+        self.gone_pods.insert(uid.to_owned(), (pod, workload));
+        self.gone_order.push_back(uid.to_owned());
+        if self.gone_order.len() > TOMBSTONES
+            && let Some(oldest) = self.gone_order.pop_front()
+        {
+            self.forget(&oldest);
+        }
+    }
+
+    fn forget(&mut self, uid: &str) {
+        let Some((pod, _)) = self.gone_pods.remove(uid) else {
+            return;
+        };
+        if let Some(mirror) = &pod.mirror_uid {
+            self.mirrors.remove(mirror);
+        }
+        for address in &pod.addresses {
+            // The entry stays, empty: the address was the cluster's and must not turn external.
+            if let Some(history) = self.addresses.get_mut(address) {
+                history.retain(|ownership| ownership.owner != AddressOwner::Pod(uid.to_owned()));
+            }
+        }
+    }
+
+    /// From `at` on, `owner` has exactly `addresses`.
+    fn hold(&mut self, owner: &AddressOwner, addresses: &BTreeSet<IpAddr>, since: Option<Timestamp>, at: Timestamp) {
+        let before: Vec<IpAddr> = match owner {
+            AddressOwner::Pod(uid) => self.pods.get(uid).map(|pod| pod.addresses.iter().copied().collect()),
+            AddressOwner::Service(name) => self.services.get(name).map(|service| {
+                service
+                    .cluster_ips
+                    .iter()
+                    .chain(&service.external_ips)
+                    .copied()
+                    .collect()
+            }),
+            AddressOwner::Node(name) => self
+                .nodes
+                .get(name)
+                .map(|node| node.addresses.iter().copied().collect()),
+        }
+        .unwrap_or_default();
+        for address in before.into_iter().filter(|address| !addresses.contains(address)) {
+            self.end(address, owner, at);
+        }
+        for address in addresses {
+            self.begin(*address, owner, since);
+        }
+    }
+
+    fn begin(&mut self, address: IpAddr, owner: &AddressOwner, since: Option<Timestamp>) {
+        let history = self.addresses.entry(address).or_default();
+        if !history
+            .iter()
+            .any(|ownership| ownership.until.is_none() && ownership.owner == *owner)
+        {
+            history.push(Ownership {
+                owner: owner.clone(),
+                from: since,
+                until: None,
+            });
+        }
+    }
+
+    fn end(&mut self, address: IpAddr, owner: &AddressOwner, at: Timestamp) {
+        for ownership in self.addresses.entry(address).or_default() {
+            if ownership.owner == *owner && ownership.until.is_none() {
+                ownership.until = Some(at);
+            }
+        }
     }
 }
+
+#[cfg(test)]
+mod tests;

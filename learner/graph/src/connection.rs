@@ -54,7 +54,11 @@ impl Evidence {
 
     /// The best that any end saw happen.
     pub fn outcome(&self) -> Outcome {
-        self.tallies.values().map(Tally::outcome).max().unwrap_or(Outcome::Attempted)
+        self.tallies
+            .values()
+            .map(Tally::outcome)
+            .max()
+            .unwrap_or(Outcome::Attempted)
     }
 }
 
@@ -104,7 +108,9 @@ impl ConnectionGraph {
 
     /// Edges that begin or end at an endpoint, in a fixed order.
     pub fn touching<'a>(&'a self, endpoint: &Endpoint) -> Vec<(&'a EdgeKey, &'a Evidence)> {
-        let Some(index) = self.nodes.get(endpoint) else { return Vec::new() };
+        let Some(index) = self.nodes.get(endpoint) else {
+            return Vec::new();
+        };
         let keys: BTreeSet<EdgeKey> = [petgraph::Direction::Outgoing, petgraph::Direction::Incoming]
             .into_iter()
             .flat_map(|direction| self.graph.edges_directed(*index, direction))
@@ -115,7 +121,10 @@ impl ConnectionGraph {
                 transport: edge.weight().1,
             })
             .collect();
-        keys.iter().filter_map(|key| self.edges.get_key_value(key)).map(|(key, (_, evidence))| (key, evidence)).collect()
+        keys.iter()
+            .filter_map(|key| self.edges.get_key_value(key))
+            .map(|(key, (_, evidence))| (key, evidence))
+            .collect()
     }
 
     /// The petgraph underneath, for algorithms and drawings.
@@ -156,7 +165,10 @@ impl Evidence {
     pub fn join(&mut self, other: &Self) {
         let Self { tallies, via } = other;
         for (by, tally) in tallies {
-            self.tallies.entry(by.clone()).and_modify(|known| known.join(tally)).or_insert(*tally);
+            self.tallies
+                .entry(by.clone())
+                .and_modify(|known| known.join(tally))
+                .or_insert(*tally);
         }
         self.via.extend(via.iter().cloned());
     }

@@ -55,7 +55,12 @@ pub enum UnknownReason {
 
 impl UnknownReason {
     /// Every reason, for counters.
-    pub const ALL: [Self; 4] = [Self::CgroupGone, Self::PodNotSeen, Self::AddressNotSeen, Self::AddressReused];
+    pub const ALL: [Self; 4] = [
+        Self::CgroupGone,
+        Self::PodNotSeen,
+        Self::AddressNotSeen,
+        Self::AddressReused,
+    ];
 
     /// One sentence for a person.
     pub const fn explain(self) -> &'static str {
@@ -105,7 +110,10 @@ impl fmt::Display for Endpoint {
             Self::Service(service) => service.fmt(f),
             Self::Node(name) => write!(f, "Node {name}"),
             Self::External(address) => write!(f, "external {address}"),
-            Self::Unknown { reason, address: Some(address) } => write!(f, "unknown {address} ({})", reason.explain()),
+            Self::Unknown {
+                reason,
+                address: Some(address),
+            } => write!(f, "unknown {address} ({})", reason.explain()),
             Self::Unknown { reason, address: None } => write!(f, "unknown ({})", reason.explain()),
         }
     }

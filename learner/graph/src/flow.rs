@@ -4,7 +4,7 @@
 //! cumulative since the learner's start, so that joining two reports takes the larger of each; a restarted learner is
 //! another [`Origin`].
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
@@ -82,7 +82,13 @@ pub struct Tally {
 impl Tally {
     /// Least upper bound: associative, commutative, idempotent.
     pub fn join(&mut self, other: &Self) {
-        let Self { first_seen, last_seen, attempted, established, refused } = other;
+        let Self {
+            first_seen,
+            last_seen,
+            attempted,
+            established,
+            refused,
+        } = other;
         self.first_seen = self.first_seen.min(*first_seen);
         self.last_seen = self.last_seen.max(*last_seen);
         self.attempted = self.attempted.max(*attempted);
@@ -92,7 +98,13 @@ impl Tally {
 
     /// Sum of two tallies of different origins.
     pub fn add(&mut self, other: &Self) {
-        let Self { first_seen, last_seen, attempted, established, refused } = other;
+        let Self {
+            first_seen,
+            last_seen,
+            attempted,
+            established,
+            refused,
+        } = other;
         self.first_seen = self.first_seen.min(*first_seen);
         self.last_seen = self.last_seen.max(*last_seen);
         self.attempted = self.attempted.saturating_add(*attempted);
@@ -210,6 +222,10 @@ pub struct Report {
     /// Losses, with cumulative counts.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub losses: Vec<Loss>,
+    /// Addresses of the node's own interfaces, bridges to its pods included: the source of kubelet's probes is one of them,
+    /// and no object of the API names it.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub node_addresses: BTreeSet<IpAddr>,
 }
 
 /// All that was reported, joined.
@@ -217,38 +233,64 @@ pub struct Report {
 pub struct FlowTable {
     flows: BTreeMap<Origin, BTreeMap<FlowKey, Tally>>,
     losses: BTreeMap<(Origin, Option<Subject>, LossReason), u64>,
+    node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
 }
 
 impl FlowTable {
     /// Joins a report in. Returns whether a flow appeared that was not there before.
     pub fn merge(&mut self, report: &Report) -> bool {
-        let Report { origin, flows, losses } = report;
+        let Report {
+            origin,
+            flows,
+            losses,
+            node_addresses,
+        } = report;
         let mut novel = false;
         let table = self.flows.entry(origin.clone()).or_default();
         for Flow { key, tally } in flows {
-            match table.get_mut(key) {
-                Some(known) => known.join(tally),
-                None => {
-                    novel = true;
-                    table.insert(key.clone(), *tally);
-                }
+            if let Some(known) = table.get_mut(key) {
+                known.join(tally);
+            } else {
+                novel = true;
+                table.insert(key.clone(), *tally);
             }
         }
         for Loss { subject, reason, count } in losses {
-            let known = self.losses.entry((origin.clone(), subject.clone(), *reason)).or_default();
+            let known = self
+                .losses
+                .entry((origin.clone(), subject.clone(), *reason))
+                .or_default();
             *known = (*known).max(*count);
+        }
+        if !node_addresses.is_empty() {
+            self.node_addresses
+                .entry(origin.node.clone())
+                .or_default()
+                .extend(node_addresses);
         }
         novel
     }
 
     /// Every flow, in a fixed order.
     pub fn flows(&self) -> impl Iterator<Item = (&Origin, &FlowKey, &Tally)> {
-        self.flows.iter().flat_map(|(origin, flows)| flows.iter().map(move |(key, tally)| (origin, key, tally)))
+        self.flows
+            .iter()
+            .flat_map(|(origin, flows)| flows.iter().map(move |(key, tally)| (origin, key, tally)))
     }
 
     /// Every loss, in a fixed order.
     pub fn losses(&self) -> impl Iterator<Item = (&Origin, Option<&Subject>, LossReason, u64)> {
-        self.losses.iter().map(|((origin, subject, reason), count)| (origin, subject.as_ref(), *reason, *count))
+        self.losses
+            .iter()
+            .map(|((origin, subject, reason), count)| (origin, subject.as_ref(), *reason, *count))
+    }
+
+    /// The nodes whose own interfaces have an address, as their learners saw it.
+    pub fn nodes_with(&self, address: IpAddr) -> impl Iterator<Item = &str> {
+        self.node_addresses
+            .iter()
+            .filter(move |(_, addresses)| addresses.contains(&address))
+            .map(|(node, _)| node.as_str())
     }
 
     /// How many flows there are.

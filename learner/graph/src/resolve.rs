@@ -1,15 +1,390 @@
 //! A table of flows and a cluster to the connection graph.
+//!
+//! Law: no edge without two attributed ends, and no attribution without a time. Each end is attributed at the time of the
+//! flow; an address that two owners had in that time is settled by the other end's report, and stays `Unknown` without one.
 
-use crate::cluster::Cluster;
-use crate::connection::ConnectionGraph;
-use crate::flow::FlowTable;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
-/// Attributes both ends of every flow **at the time of the flow** and folds the flows into edges.
+use jiff::Timestamp;
+
+use crate::cluster::{AddressOwner, Cluster, Pod, PodPhase, Service, ServicePort, TargetPort};
+use crate::connection::{ConnectionGraph, EdgeKey, Evidence};
+use crate::endpoint::{Endpoint, ServiceName, UnknownReason};
+use crate::flow::{FlowKey, FlowTable, Origin, Reporter, Subject, Tally, Transport};
+
+/// Attributes both ends of every flow at the time of the flow and folds the flows into edges.
 ///
-/// * A Service address becomes an edge to the Service itself only where no workload is behind it; otherwise one edge to each
-///   workload behind it, at its own target port, with the Service in [`crate::connection::Evidence::via`].
+/// * A Service address becomes one edge to each workload behind the Service, at its own target port, with the Service in
+///   [`Evidence::via`]; an edge to the Service itself only where no workload is behind it.
 /// * An address that two owners had during the flow is settled by the other end's reports; what stays ambiguous is `Unknown`.
+/// * A pod's connection to its own address is not traffic.
 pub fn resolve(flows: &FlowTable, cluster: &Cluster) -> ConnectionGraph {
-    let _ = (flows, cluster);
-    ConnectionGraph::default()
+    let resolver = Resolver {
+        flows,
+        cluster,
+        reports: Reports::index(flows, cluster),
+    };
+    let mut sums: BTreeMap<EdgeKey, Evidence> = BTreeMap::new();
+    for (origin, key, tally) in flows.flows() {
+        let own = resolver.own_end(origin, key);
+        for peer in resolver.peer_ends(origin, key, tally) {
+            let (source, destination) = match key.reporter {
+                Reporter::Source => (own.clone(), peer.endpoint),
+                Reporter::Destination => (peer.endpoint, own.clone()),
+            };
+            let edge = EdgeKey {
+                source,
+                destination,
+                port: peer.port,
+                transport: key.transport,
+            };
+            let evidence = sums.entry(edge).or_default();
+            evidence.via.extend(peer.via);
+            // Different flows of one origin that fold into one edge are different connections: they add up.
+            evidence
+                .tallies
+                .entry((key.reporter, origin.clone()))
+                .and_modify(|sum| sum.add(tally))
+                .or_insert(*tally);
+        }
+    }
+    let mut graph = ConnectionGraph::default();
+    for (key, evidence) in sums {
+        graph.insert(key, &evidence);
+    }
+    graph
 }
+
+/// The other end of a flow.
+struct Peer {
+    endpoint: Endpoint,
+    /// The listener's own port: differs from the flow's where a Service translates it.
+    port: u16,
+    via: Option<ServiceName>,
+}
+
+struct Resolver<'a> {
+    flows: &'a FlowTable,
+    cluster: &'a Cluster,
+    reports: Reports,
+}
+
+impl Resolver<'_> {
+    fn own_end(&self, origin: &Origin, key: &FlowKey) -> Endpoint {
+        match &key.subject {
+            Subject::Container(container) => match self.cluster.pod_by_uid(&container.pod_uid) {
+                Some(pod) => self.pod_endpoint(pod, &origin.node),
+                None => Endpoint::Unknown {
+                    reason: UnknownReason::PodNotSeen,
+                    address: None,
+                },
+            },
+            Subject::Host(_) => Endpoint::Node(origin.node.clone()),
+            Subject::Unknown(reason) => Endpoint::Unknown {
+                reason: *reason,
+                address: None,
+            },
+        }
+    }
+
+    fn pod_endpoint(&self, pod: &Pod, node: &str) -> Endpoint {
+        if pod.host_network {
+            Endpoint::Node(pod.node.clone().unwrap_or_else(|| node.to_owned()))
+        } else {
+            Endpoint::Workload(self.cluster.workload_of(pod))
+        }
+    }
+
+    fn peer_ends(&self, origin: &Origin, key: &FlowKey, tally: &Tally) -> Vec<Peer> {
+        let owners = self.cluster.owners_of(key.peer, tally.first_seen, tally.last_seen);
+        let owners = if owners.len() > 1 {
+            self.settle(owners, key, tally)
+        } else {
+            Ok(owners)
+        };
+        let owners = match owners {
+            Ok(owners) => owners,
+            Err(reason) => return vec![unknown(reason, key)],
+        };
+        if owners.is_empty() {
+            return vec![self.unowned(origin, key)];
+        }
+        let mut peers = Vec::new();
+        for owner in owners {
+            match owner {
+                AddressOwner::Pod(uid) => match self.cluster.pod_by_uid(&uid) {
+                    Some(_) if is_subject(&key.subject, &uid) => {}
+                    Some(pod) => peers.push(plain(self.pod_endpoint(pod, &origin.node), key)),
+                    None => peers.push(unknown(UnknownReason::PodNotSeen, key)),
+                },
+                AddressOwner::Service(name) => peers.extend(self.through_service(&name, key, tally, |port| port.port)),
+                AddressOwner::Node(name) => peers.extend(self.node_peer(name, key, tally)),
+            }
+        }
+        peers
+    }
+
+    /// An address that no object of the cluster has.
+    fn unowned(&self, origin: &Origin, key: &FlowKey) -> Peer {
+        let nodes: BTreeSet<&str> = self.flows.nodes_with(key.peer).collect();
+        // Every node may have a bridge of the same address; to a pod, its own node's is the nearest.
+        let node = nodes
+            .get(origin.node.as_str())
+            .or_else(|| nodes.first().filter(|_| nodes.len() == 1));
+        if let Some(node) = node {
+            plain(Endpoint::Node((*node).to_owned()), key)
+        } else if self.cluster.is_cluster_address(key.peer) {
+            unknown(UnknownReason::AddressNotSeen, key)
+        } else {
+            plain(Endpoint::External(key.peer), key)
+        }
+    }
+
+    /// A node's address: a `NodePort` where one matches, else the node itself.
+    fn node_peer(&self, node: String, key: &FlowKey, tally: &Tally) -> Vec<Peer> {
+        let service = self.cluster.services().find(|service| {
+            key.reporter == Reporter::Source
+                && service
+                    .ports
+                    .iter()
+                    .any(|port| port.node_port == Some(key.port) && port.transport == key.transport)
+        });
+        match service {
+            // 0 is no port that a flow can have, so a port without a node port never matches.
+            Some(service) => self.through_service(&service.name, key, tally, |port| port.node_port.unwrap_or(0)),
+            None => vec![plain(Endpoint::Node(node), key)],
+        }
+    }
+
+    /// The ends behind a Service for a connection to the port that `number` reads from its ports.
+    fn through_service(
+        &self,
+        name: &ServiceName,
+        key: &FlowKey,
+        tally: &Tally,
+        number: impl Fn(&ServicePort) -> u16,
+    ) -> Vec<Peer> {
+        let itself = |port: u16| Peer {
+            endpoint: Endpoint::Service(name.clone()),
+            port,
+            via: None,
+        };
+        let Some(service) = self.cluster.service(name) else {
+            return vec![itself(key.port)];
+        };
+        let Some(port) = service
+            .ports
+            .iter()
+            .find(|port| number(port) == key.port && port.transport == key.transport)
+        else {
+            return vec![itself(key.port)];
+        };
+        let mut behind: BTreeSet<(Endpoint, u16)> = BTreeSet::new();
+        match &service.selector {
+            Some(selector) if !selector.is_empty() => {
+                for pod in self.selected(service, selector, tally) {
+                    let endpoint = self.pod_endpoint(pod, "");
+                    behind.extend(target_numbers(port, pod).map(|number| (endpoint.clone(), number)));
+                }
+            }
+            Some(_) | None => {
+                for slice in self.cluster.slices_of(name) {
+                    let numbers = slice
+                        .ports
+                        .iter()
+                        .filter(|(port_name, _, transport)| *port_name == port.name && *transport == key.transport);
+                    for (_, number, _) in numbers {
+                        behind.extend(
+                            slice
+                                .addresses
+                                .iter()
+                                .map(|address| (self.backend(name, *address, tally), *number)),
+                        );
+                    }
+                }
+            }
+        }
+        if behind.is_empty() {
+            return vec![itself(match port.target {
+                TargetPort::Number(number) => number,
+                TargetPort::Name(_) => port.port,
+            })];
+        }
+        behind
+            .into_iter()
+            .map(|(endpoint, port)| {
+                let via = (endpoint != Endpoint::Service(name.clone())).then(|| name.clone());
+                Peer { endpoint, port, via }
+            })
+            .collect()
+    }
+
+    /// An address of a Service without a selector: the workload that has it, else the Service, whose slices name the address.
+    fn backend(&self, name: &ServiceName, address: IpAddr, tally: &Tally) -> Endpoint {
+        let owners = self.cluster.owners_of(address, tally.first_seen, tally.last_seen);
+        match owners.first() {
+            Some(AddressOwner::Pod(uid)) if owners.len() == 1 => match self.cluster.pod_by_uid(uid) {
+                Some(pod) if !pod.host_network => Endpoint::Workload(self.cluster.workload_of(pod)),
+                Some(_) | None => Endpoint::Service(name.clone()),
+            },
+            Some(_) | None => Endpoint::Service(name.clone()),
+        }
+    }
+
+    /// The pods that a Service selects; where none lives any more, those that did at the time of the flow.
+    fn selected<'b>(
+        &'b self,
+        service: &'b Service,
+        selector: &'b BTreeMap<String, String>,
+        tally: &'b Tally,
+    ) -> Vec<&'b Pod> {
+        let matches = move |pod: &&Pod| {
+            pod.namespace == service.name.namespace
+                && selector
+                    .iter()
+                    .all(|(label, value)| pod.labels.get(label) == Some(value))
+        };
+        let live: Vec<&Pod> = self
+            .cluster
+            .pods_in(&service.name.namespace)
+            .filter(|pod| pod.phase != PodPhase::Finished)
+            .filter(matches)
+            .collect();
+        if !live.is_empty() {
+            return live;
+        }
+        let lived = |pod: &&Pod| {
+            pod.addresses.iter().any(|address| {
+                let owner = AddressOwner::Pod(pod.uid.clone());
+                self.cluster
+                    .owners_of(*address, tally.first_seen, tally.last_seen)
+                    .contains(&owner)
+            })
+        };
+        self.cluster.gone_pods().filter(matches).filter(lived).collect()
+    }
+
+    /// Which of several owners of an address it was: those whose own end reported this connection; without such a report, all
+    /// of them if they are the same endpoint anyway.
+    fn settle(
+        &self,
+        owners: BTreeSet<AddressOwner>,
+        key: &FlowKey,
+        tally: &Tally,
+    ) -> Result<BTreeSet<AddressOwner>, UnknownReason> {
+        let confirmed: BTreeSet<AddressOwner> = owners
+            .iter()
+            .filter(|owner| self.reports.confirm(owner, key, tally, self.cluster))
+            .cloned()
+            .collect();
+        if !confirmed.is_empty() {
+            return Ok(confirmed);
+        }
+        let endpoints: BTreeSet<Option<Endpoint>> = owners
+            .iter()
+            .map(|owner| match owner {
+                AddressOwner::Pod(uid) => self.cluster.pod_by_uid(uid).map(|pod| self.pod_endpoint(pod, "")),
+                AddressOwner::Service(name) => Some(Endpoint::Service(name.clone())),
+                AddressOwner::Node(name) => Some(Endpoint::Node(name.clone())),
+            })
+            .collect();
+        if endpoints.len() == 1 && !endpoints.contains(&None) {
+            return Ok(owners.into_iter().take(1).collect());
+        }
+        Err(UnknownReason::AddressReused)
+    }
+}
+
+fn is_subject(subject: &Subject, uid: &str) -> bool {
+    match subject {
+        Subject::Container(container) => container.pod_uid == uid,
+        Subject::Host(_) | Subject::Unknown(_) => false,
+    }
+}
+
+const fn plain(endpoint: Endpoint, key: &FlowKey) -> Peer {
+    Peer {
+        endpoint,
+        port: key.port,
+        via: None,
+    }
+}
+
+const fn unknown(reason: UnknownReason, key: &FlowKey) -> Peer {
+    plain(
+        Endpoint::Unknown {
+            reason,
+            address: Some(key.peer),
+        },
+        key,
+    )
+}
+
+/// The numbers of a Service port on one pod: a name may stand for another number on each.
+fn target_numbers<'a>(port: &'a ServicePort, pod: &'a Pod) -> impl Iterator<Item = u16> + 'a {
+    let (number, name) = match &port.target {
+        TargetPort::Number(number) => (Some(*number), None),
+        TargetPort::Name(name) => (None, Some(name)),
+    };
+    let named = pod
+        .ports
+        .iter()
+        .filter(move |declared| {
+            name.is_some() && declared.name.as_ref() == name && declared.transport == port.transport
+        })
+        .map(|declared| declared.number);
+    number.into_iter().chain(named)
+}
+
+/// A pod's UID, its role, the peer's address, port and transport.
+type ReportKey = (String, Reporter, IpAddr, u16, Transport);
+
+/// Whose own end reported a connection with which peer, and when.
+#[derive(Default)]
+struct Reports {
+    seen: BTreeMap<ReportKey, Vec<(Timestamp, Timestamp)>>,
+}
+
+impl Reports {
+    fn index(flows: &FlowTable, cluster: &Cluster) -> Self {
+        let mut reports = Self::default();
+        for (_, key, tally) in flows.flows() {
+            if let Subject::Container(container) = &key.subject
+                && let Some(pod) = cluster.pod_by_uid(&container.pod_uid)
+            {
+                let index = (pod.uid.clone(), key.reporter, key.peer, key.port, key.transport);
+                reports
+                    .seen
+                    .entry(index)
+                    .or_default()
+                    .push((tally.first_seen, tally.last_seen));
+            }
+        }
+        reports
+    }
+
+    /// Whether `owner` itself reported the other end of this flow in the same interval.
+    fn confirm(&self, owner: &AddressOwner, key: &FlowKey, tally: &Tally, cluster: &Cluster) -> bool {
+        let (AddressOwner::Pod(uid), Subject::Container(container)) = (owner, &key.subject) else {
+            return false;
+        };
+        let Some(subject) = cluster.pod_by_uid(&container.pod_uid) else {
+            return false;
+        };
+        let opposite = match key.reporter {
+            Reporter::Source => Reporter::Destination,
+            Reporter::Destination => Reporter::Source,
+        };
+        subject.addresses.iter().any(|address| {
+            self.seen
+                .get(&(uid.clone(), opposite, *address, key.port, key.transport))
+                .into_iter()
+                .flatten()
+                .any(|(first, last)| *first <= tally.last_seen && tally.first_seen <= *last)
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests;
