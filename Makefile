@@ -1,0 +1,40 @@
+# make demo   the main job on one machine, no cluster needed: real containers, real eBPF, policies out
+# make test   every test, with a real two-node cluster
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
+
+.PHONY: help setup build demo test lint unit cluster clean
+
+help: ## This list
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+
+setup: ## Install what building, demo and tests need
+	@.ci/setup test
+
+build: ## Build everything
+	@.ci/setup build
+	cargo build --workspace --bins --locked
+
+demo: ## Learn an application's traffic on this machine and write its policies (as root, under a minute after the build)
+	@.ci/setup demo
+	cargo build --workspace --bins --locked
+	@target/debug/lab demo
+
+test: ## Every test, the real cluster included (as root)
+	@.ci/setup test
+	@$(MAKE) lint unit
+
+lint: ## Formatting, lints, licences
+	cargo fmt --all --check
+	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo deny --log-level error check bans licenses sources
+
+unit: ## Tests alone, nothing skipped: small lab and full lab too
+	cargo build --workspace --bins --locked
+	target/debug/lab build --full
+	NANOSEG_REQUIRE_ROOT=1 cargo test --workspace --locked
+
+clean: ## Remove labs that are still up, and what was built
+	-target/debug/lab down --all
+	cargo clean
