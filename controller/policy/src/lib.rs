@@ -1,1 +1,33 @@
+//! Selectors, evaluation, synthesis and plans of NetworkPolicies.
+//!
+//! ```text
+//!  Kubernetes objects ──objects──► Cluster ─┐
+//!                                           ├─ identity ─► synthesize ─► Proposal ──┬─► plan ─► Plan
+//!                   ConnectionGraph ────────┤                                       │
+//!                                           └───────────── verify, audit ◄──────────┘
+//!                                                               │
+//!  NetworkPolicies ─────────────── selector ──────────────► evaluate ─► Verdict
+//! ```
+//!
+//! * [`objects`]: Kubernetes objects and manifests to what identity and policies need of them.
+//! * [`selector`]: label selectors, parsed once.
+//! * [`evaluate`]: policies, cluster and connection to a verdict for each direction, with the policy that decided.
+//! * [`identity`]: the stable labels that select exactly a workload's pods, or the proof that none do.
+//! * [`synthesize`]: the baseline graph to one policy for each workload, with Notes on every widening.
+//! * [`verify`]: the evaluator's check of proposals together with everybody else's policies.
+//! * [`plan`]: desired against live policies, as steps that never isolate before they allow.
+//! * [`audit`]: which observed edges a set of policies would deny, and why.
+//! * [`ownership`]: which policies are ours.
+//!
+//! `evaluate` and `synthesize` share no code but the words in [`direction`], so that the one can check the other. Everything
+//! here is pure: no I/O, no clock, no async.
+#![deny(clippy::disallowed_methods)]
+#![deny(missing_docs)]
 
+pub mod direction;
+pub mod identity;
+pub mod objects;
+pub mod ownership;
+pub mod plan;
+pub mod selector;
+pub mod synthesize;

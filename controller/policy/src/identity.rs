@@ -1,0 +1,478 @@
+//! Identity: the stable labels that a workload's replicas share and nobody else's do.
+//!
+//! Law: the labels of an [`Identity`] whose proof is [`Proof::Exact`] select every pod of the workload and no other pod of
+//! the namespace, and no pod that another owner's template there would make; they hold no label that a rollout, a replica or a
+//! run changes. Same cluster, same labels; none of the labels added to the owner's own selector can be taken away.
+
+#[cfg(test)]
+mod tests;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nanoseg_graph::cluster::{Cluster, Controller, Labels, OwnerRef, Pod, PodPhase};
+use nanoseg_graph::endpoint::Workload;
+
+/// Labels that name one revision, one run or one replica. They are put there by controllers, also into selectors.
+const GENERATED: &[&str] = &[
+    "apps.kubernetes.io/pod-index",
+    "controller-revision-hash",
+    "controller-uid",
+    "job-name",
+    "pod-template-generation",
+    "pod-template-hash",
+    "rollouts-pod-template-hash",
+    "statefulset.kubernetes.io/pod-name",
+];
+
+/// Prefix of the labels that name one run of a Job.
+const GENERATED_PREFIX: &str = "batch.kubernetes.io/";
+
+/// Labels that people and packagers change with every release. In the selector of a Deployment, `StatefulSet` or `DaemonSet`
+/// they cannot change, and are used when nothing else tells two workloads apart (`version: v1` beside `version: v2`).
+const RELEASE: &[&str] = &[
+    "app.kubernetes.io/version",
+    "build",
+    "build-id",
+    "chart",
+    "commit",
+    "date",
+    "git-commit",
+    "git-sha",
+    "helm.sh/chart",
+    "helm.sh/revision",
+    "image-tag",
+    "istio.io/rev",
+    "release-version",
+    "revision",
+    "skaffold.dev/run-id",
+    "tag",
+    "tags.datadoghq.com/version",
+    "timestamp",
+    "version",
+];
+
+/// Labels that are meant to say who a workload is, the most telling first.
+const TELLING: &[&str] = &[
+    "app.kubernetes.io/name",
+    "app.kubernetes.io/instance",
+    "app.kubernetes.io/component",
+    "app",
+    "k8s-app",
+    "name",
+    "component",
+    "release",
+    "tier",
+    "role",
+    "app.kubernetes.io/part-of",
+];
+
+/// Candidate labels that are tried in every combination; beyond it one is added after another. 12 make 4096 combinations.
+const COMBINED: usize = 12;
+
+/// Owner references that are followed at most: a reference that leads back to itself must end.
+const CHAIN: usize = 8;
+
+/// How sure it is that a selector means its workload.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Proof {
+    /// It selects the workload's pods and no others.
+    Exact,
+    /// No stable labels can tell the workload from these others.
+    Overlaps {
+        /// The others whose pods it selects as well.
+        with: BTreeSet<Workload>,
+        /// A label which, put on the workload's pod template, would separate it.
+        hint: (String, String),
+    },
+    /// Its pods have no stable label at all.
+    NoLabels {
+        /// A label which, put on the workload's pod template, would identify it.
+        hint: (String, String),
+    },
+}
+
+/// What replicas of a workload share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Identity {
+    /// The labels; where the proof is not exact, the narrowest there are.
+    pub labels: Labels,
+    /// What they were shown to select.
+    pub proof: Proof,
+}
+
+/// Identities of all workloads of a cluster, computed together because each is proven against the others.
+#[derive(Debug)]
+pub struct Identities<'a> {
+    workloads: BTreeMap<Workload, (Identity, Vec<&'a Pod>)>,
+    scopes: BTreeMap<String, Scope<'a>>,
+}
+
+impl<'a> Identities<'a> {
+    /// Looks at every pod and every owner once.
+    pub fn new(cluster: &'a Cluster) -> Self {
+        let mut members: BTreeMap<Workload, Members<'a>> = BTreeMap::new();
+        for controller in cluster.controllers() {
+            let workload = top_of(cluster, controller);
+            let of = members.entry(workload.clone()).or_default();
+            if workload.kind == controller.kind && workload.name == controller.name {
+                of.selector = Some(&controller.selector);
+                of.template = Some(&controller.template_labels);
+            } else {
+                of.revisions.push(controller);
+            }
+        }
+        for pod in cluster.pods() {
+            members.entry(cluster.workload_of(pod)).or_default().pods.push(pod);
+        }
+
+        let mut scopes: BTreeMap<String, Scope<'a>> = BTreeMap::new();
+        let mut described = Vec::new();
+        for (workload, members) in members {
+            let sets = members.label_sets();
+            let scope = scopes.entry(workload.namespace.clone()).or_default();
+            if members.counts_for_others(&workload) {
+                for set in &sets {
+                    scope.add(workload.clone(), set.clone());
+                }
+            }
+            described.push((workload, members, sets));
+        }
+        let identified = described.into_iter().map(|(workload, members, sets)| {
+            let identity = identify(&workload, &members, &sets, &scopes[&workload.namespace]);
+            (workload, (identity, members.pods))
+        });
+        Self {
+            workloads: identified.collect(),
+            scopes,
+        }
+    }
+
+    /// The identity of a workload; `None` when the cluster has no such workload.
+    pub fn get(&self, workload: &Workload) -> Option<&Identity> {
+        self.workloads.get(workload).map(|(identity, _)| identity)
+    }
+
+    /// Live pods of a workload, finished ones included, ordered by name.
+    pub fn pods(&self, workload: &Workload) -> &[&'a Pod] {
+        self.workloads.get(workload).map_or(&[], |(_, pods)| pods)
+    }
+
+    /// Every workload there is, in a fixed order.
+    pub fn workloads(&self) -> impl Iterator<Item = &Workload> {
+        self.workloads.keys()
+    }
+
+    /// The workloads of a namespace of which at least one pod (that lives, or that a template would make) has these labels.
+    pub fn selected(&self, namespace: &str, labels: &Labels) -> BTreeSet<Workload> {
+        let labels: Stable<'_> = labels
+            .iter()
+            .map(|(key, value)| (key.as_str(), value.as_str()))
+            .collect();
+        self.scopes
+            .get(namespace)
+            .map(|scope| scope.selected(&labels))
+            .unwrap_or_default()
+    }
+}
+
+/// Whether a label names a revision, a run or a replica, and so never belongs into a selector of ours.
+pub fn is_generated(key: &str) -> bool {
+    key.starts_with(GENERATED_PREFIX) || GENERATED.contains(&key)
+}
+
+/// Whether a label changes with a release by its usual meaning.
+pub fn is_release(key: &str) -> bool {
+    RELEASE.contains(&key)
+}
+
+/// The workload that a controller's pods belong to.
+fn top_of(cluster: &Cluster, controller: &Controller) -> Workload {
+    let namespace = &controller.namespace;
+    let mut top = OwnerRef {
+        kind: controller.kind.clone(),
+        name: controller.name.clone(),
+    };
+    let mut next = controller.owner.clone();
+    for _ in 0..CHAIN {
+        let Some(owner) = next else { break };
+        next = cluster
+            .controller(namespace, &owner.kind, &owner.name)
+            .and_then(|above| above.owner.clone());
+        top = owner;
+    }
+    Workload {
+        namespace: namespace.clone(),
+        kind: top.kind,
+        name: top.name,
+    }
+}
+
+/// Labels without the generated ones.
+type Stable<'a> = BTreeMap<&'a str, &'a str>;
+
+fn stable(labels: &Labels) -> Stable<'_> {
+    labels
+        .iter()
+        .filter(|(key, _)| !is_generated(key))
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .collect()
+}
+
+/// What is known of one workload.
+#[derive(Debug, Default)]
+struct Members<'a> {
+    selector: Option<&'a Labels>,
+    template: Option<&'a Labels>,
+    /// ReplicaSets of a Deployment, Jobs of a CronJob.
+    revisions: Vec<&'a Controller>,
+    pods: Vec<&'a Pod>,
+}
+
+impl<'a> Members<'a> {
+    /// The distinct stable labels of its pods, those that live and those that its template would make. Finished pods and old
+    /// revisions speak only where nothing else does.
+    fn label_sets(&self) -> BTreeSet<Stable<'a>> {
+        let living = self
+            .pods
+            .iter()
+            .filter(|pod| pod.phase != PodPhase::Finished)
+            .map(|pod| &pod.labels);
+        let sets: BTreeSet<_> = living.chain(self.template).map(stable).collect();
+        if !sets.is_empty() {
+            return sets;
+        }
+        let finished = self.pods.iter().map(|pod| &pod.labels);
+        finished
+            .chain(self.revisions.iter().map(|revision| &revision.template_labels))
+            .map(stable)
+            .collect()
+    }
+
+    /// A bare pod that has finished never comes back: what it was called must not keep others from being told apart.
+    fn counts_for_others(&self, workload: &Workload) -> bool {
+        workload.kind != "Pod" || self.pods.iter().any(|pod| pod.phase != PodPhase::Finished)
+    }
+
+    /// The owner's own selector; a custom owner has none that we know, but what it owns may have one.
+    fn own_selector(&self) -> Stable<'a> {
+        match self.selector {
+            Some(selector) => stable(selector),
+            None => self
+                .revisions
+                .first()
+                .map(|revision| stable(&revision.selector))
+                .unwrap_or_default(),
+        }
+    }
+}
+
+/// Label sets of one namespace.
+#[derive(Debug, Default)]
+struct Scope<'a> {
+    owners: Vec<Workload>,
+    sets: Vec<Stable<'a>>,
+    having: BTreeMap<(&'a str, &'a str), Vec<usize>>,
+}
+
+impl<'a> Scope<'a> {
+    fn add(&mut self, owner: Workload, set: Stable<'a>) {
+        let index = self.sets.len();
+        for (key, value) in &set {
+            self.having.entry((key, value)).or_default().push(index);
+        }
+        self.owners.push(owner);
+        self.sets.push(set);
+    }
+
+    /// Indexes of the sets that have all of these labels.
+    fn matching(&self, labels: &Stable<'_>) -> Vec<usize> {
+        let mut rarest: Option<&Vec<usize>> = None;
+        for (key, value) in labels {
+            let Some(having) = self.having.get(&(*key, *value)) else {
+                return Vec::new();
+            };
+            if rarest.is_none_or(|known| having.len() < known.len()) {
+                rarest = Some(having);
+            }
+        }
+        let has_all = |index: &usize| {
+            labels
+                .iter()
+                .all(|(key, value)| self.sets[*index].get(key) == Some(value))
+        };
+        match rarest {
+            None => (0..self.sets.len()).collect(),
+            Some(rarest) => rarest.iter().copied().filter(has_all).collect(),
+        }
+    }
+
+    fn selected(&self, labels: &Stable<'_>) -> BTreeSet<Workload> {
+        self.matching(labels)
+            .into_iter()
+            .map(|index| self.owners[index].clone())
+            .collect()
+    }
+
+    /// Sets of others that have all of these labels.
+    fn others(&self, workload: &Workload, labels: &Stable<'_>) -> Vec<usize> {
+        let mut others = self.matching(labels);
+        others.retain(|index| self.owners[*index] != *workload);
+        others
+    }
+}
+
+fn identify(workload: &Workload, members: &Members<'_>, own: &BTreeSet<Stable<'_>>, scope: &Scope<'_>) -> Identity {
+    let common = intersection(own);
+    let selector = members.own_selector();
+    let selecting = |key: &str| selector.get(key) == common.get(key) && selector.contains_key(key);
+    let mut base: Stable<'_> = BTreeMap::new();
+    let mut usual: Vec<(&str, &str)> = Vec::new();
+    let mut fixed: Vec<(&str, &str)> = Vec::new();
+    for (key, value) in &common {
+        match (is_release(key), selecting(key)) {
+            (false, true) => {
+                base.insert(key, value);
+            }
+            (false, false) => usual.push((key, value)),
+            (true, true) => fixed.push((key, value)),
+            // It changes with a release and nothing holds it: not an identity.
+            (true, false) => {}
+        }
+    }
+    usual.sort_by_key(|(key, _)| {
+        (
+            TELLING
+                .iter()
+                .position(|telling| telling == key)
+                .unwrap_or(TELLING.len()),
+            *key,
+        )
+    });
+
+    let others = scope.others(workload, &base);
+    let mut chosen = None;
+    if others.is_empty() && !base.is_empty() {
+        chosen = Some(base.clone());
+    }
+    // A selector's fixed release labels come last: they hold, but a person would not expect them.
+    let candidates: Vec<_> = usual.iter().chain(&fixed).copied().collect();
+    if chosen.is_none() {
+        chosen = separate(&base, &usual, &others, scope).or_else(|| separate(&base, &candidates, &others, scope));
+    }
+    if let Some(labels) = chosen {
+        return Identity {
+            labels: owned(&labels),
+            proof: Proof::Exact,
+        };
+    }
+    let mut narrowest = base;
+    narrowest.extend(candidates);
+    if narrowest.is_empty() {
+        let hint = ("app.kubernetes.io/name".to_owned(), workload.name.clone());
+        return Identity {
+            labels: Labels::new(),
+            proof: Proof::NoLabels { hint },
+        };
+    }
+    let others = scope.others(workload, &narrowest);
+    let hint = separating_label(workload, &selector, &others, scope);
+    let with = others.iter().map(|index| scope.owners[*index].clone()).collect();
+    Identity {
+        labels: owned(&narrowest),
+        proof: Proof::Overlaps { with, hint },
+    }
+}
+
+/// The fewest candidates, the most telling first, that leave none of the others; at least one label in all.
+fn separate<'a>(
+    base: &Stable<'a>,
+    candidates: &[(&'a str, &'a str)],
+    others: &[usize],
+    scope: &Scope<'_>,
+) -> Option<Stable<'a>> {
+    let remaining = |added: &[(&str, &str)]| -> usize {
+        let has_all = |index: &&usize| {
+            added
+                .iter()
+                .all(|(key, value)| scope.sets[**index].get(key) == Some(value))
+        };
+        others.iter().filter(has_all).count()
+    };
+    if candidates.is_empty() || remaining(candidates) > 0 {
+        return None;
+    }
+    let added = if candidates.len() <= COMBINED {
+        combinations(candidates).find(|added| remaining(added) == 0)?
+    } else {
+        let mut added: Vec<(&str, &str)> = Vec::new();
+        while added.is_empty() || remaining(&added) > 0 {
+            let best = candidates
+                .iter()
+                .filter(|candidate| !added.contains(candidate))
+                .min_by_key(|candidate| {
+                    let mut with = added.clone();
+                    with.push(**candidate);
+                    remaining(&with)
+                })?;
+            added.push(*best);
+        }
+        for candidate in added.clone().into_iter().rev() {
+            let without: Vec<_> = added.iter().copied().filter(|kept| *kept != candidate).collect();
+            if remaining(&without) == 0 && !(without.is_empty() && base.is_empty()) {
+                added = without;
+            }
+        }
+        added
+    };
+    let mut labels = base.clone();
+    labels.extend(added);
+    Some(labels)
+}
+
+/// Every non-empty choice, smaller ones first, and among those of one size the earlier candidates first.
+fn combinations<'a, 'b>(candidates: &'b [(&'a str, &'a str)]) -> impl Iterator<Item = Vec<(&'a str, &'a str)>> + 'b {
+    let chosen =
+        move |mask: u32| -> Vec<usize> { (0..candidates.len()).filter(|index| mask & (1 << index) != 0).collect() };
+    let mut masks: Vec<u32> = (1..1_u32 << candidates.len()).collect();
+    masks.sort_by_key(|mask| (mask.count_ones(), chosen(*mask)));
+    masks
+        .into_iter()
+        .map(move |mask| chosen(mask).into_iter().map(|index| candidates[index]).collect())
+}
+
+/// A label that the workload's template could get and that none of the others has with this value.
+fn separating_label(
+    workload: &Workload,
+    selector: &Stable<'_>,
+    others: &[usize],
+    scope: &Scope<'_>,
+) -> (String, String) {
+    const KEYS: [&str; 3] = [
+        "app.kubernetes.io/component",
+        "app.kubernetes.io/instance",
+        "nanoseg.io/workload",
+    ];
+    let value = workload.name.as_str();
+    // A label in the owner's selector cannot be changed.
+    let free = |key: &&str| {
+        !selector.contains_key(key) && others.iter().all(|index| scope.sets[*index].get(key) != Some(&value))
+    };
+    let key = KEYS.into_iter().find(free).unwrap_or("nanoseg.io/workload");
+    (key.to_owned(), value.to_owned())
+}
+
+fn intersection<'a>(sets: &BTreeSet<Stable<'a>>) -> Stable<'a> {
+    let mut sets = sets.iter();
+    let mut common = sets.next().cloned().unwrap_or_default();
+    for set in sets {
+        common.retain(|key, value| set.get(key) == Some(value));
+    }
+    common
+}
+
+fn owned(labels: &Stable<'_>) -> Labels {
+    labels
+        .iter()
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+        .collect()
+}

@@ -1,0 +1,207 @@
+//! Manifests: any Kubernetes document to what we know of it. Lists are unfolded, and one bad item never stops the rest.
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::serde::de::DeserializeOwned;
+use nanoseg_graph::cluster::Object;
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use super::{ObjectName, Unreadable};
+
+/// One object of a manifest.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Manifest {
+    /// An object that tells who is who.
+    Object(Object),
+    /// A policy, as it was written: nothing is defaulted here.
+    NetworkPolicy(Box<NetworkPolicy>),
+    /// An object of a kind that does not matter here.
+    Other {
+        /// Its `apiVersion`.
+        api_version: String,
+        /// Its kind.
+        kind: String,
+        /// Its name, if it has one.
+        name: Option<String>,
+    },
+}
+
+/// A field that the API does not have; the API server would drop it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
+#[error("{object}: {field} is not a field of this kind, and is ignored")]
+pub struct UnknownField {
+    /// The object.
+    pub object: ObjectName,
+    /// Path of the field.
+    pub field: String,
+}
+
+/// What a document held.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// What could be read, in the order of the document.
+    pub manifests: Vec<Manifest>,
+    /// What could not, in the order of the document.
+    pub unreadable: Vec<Unreadable>,
+    /// Fields of objects that could be read, and that no API server would keep.
+    pub unknown_fields: Vec<UnknownField>,
+}
+
+/// Reads one document by its `apiVersion` and `kind`. An empty document (`null`, as after a trailing `---`) is nothing.
+pub fn parse(value: Value) -> Parsed {
+    let mut parsed = Parsed::default();
+    if !value.is_null() {
+        read(value, &mut parsed);
+    }
+    parsed
+}
+
+fn read(value: Value, parsed: &mut Parsed) {
+    let Value::Object(mut fields) = value else {
+        parsed.unreadable.push(Unreadable::NotAnObject { field: "kind" });
+        return;
+    };
+    let (Some(api_version), Some(kind)) = (text(&fields, "apiVersion"), text(&fields, "kind")) else {
+        let field = if text(&fields, "kind").is_none() {
+            "kind"
+        } else {
+            "apiVersion"
+        };
+        parsed.unreadable.push(Unreadable::NotAnObject { field });
+        return;
+    };
+    // A custom kind may end in "List" as well; only one that holds items and has no name of its own is a list.
+    if kind.ends_with("List")
+        && fields
+            .get("items")
+            .is_some_and(|items| items.is_array() || items.is_null())
+    {
+        let items = fields.remove("items");
+        let Some(Value::Array(items)) = items else { return };
+        for mut item in items {
+            // The API's own lists (`PodList`) say kind and version once, for all of their items.
+            if let (Value::Object(item), Some(of)) = (&mut item, kind.strip_suffix("List").filter(|of| !of.is_empty()))
+            {
+                item.entry("apiVersion")
+                    .or_insert_with(|| Value::from(api_version.clone()));
+                item.entry("kind").or_insert_with(|| Value::from(of));
+            }
+            read(item, parsed);
+        }
+        return;
+    }
+    let outcome = object(&api_version, &kind, fields, &mut parsed.unknown_fields);
+    match outcome {
+        Ok(manifest) => parsed.manifests.push(manifest),
+        Err(unreadable) => parsed.unreadable.push(unreadable),
+    }
+}
+
+fn object(
+    api_version: &str,
+    kind: &str,
+    fields: Map<String, Value>,
+    unknown: &mut Vec<UnknownField>,
+) -> Result<Manifest, Unreadable> {
+    let metadata = fields.get("metadata").and_then(Value::as_object);
+    let part = |key| metadata.and_then(|metadata| text(metadata, key));
+    let name = ObjectName {
+        kind: kind.to_owned(),
+        namespace: part("namespace"),
+        name: part("name"),
+    };
+    let mut document = Document { name, fields, unknown };
+    let object = match (api_version, kind) {
+        ("v1", "Pod") => super::pod(&document.decode()?),
+        ("v1", "Service") => super::service(&document.decode()?),
+        ("v1", "Node") => super::node(&document.decode()?),
+        ("v1", "Namespace") => super::namespace(&document.decode()?),
+        ("v1", "ReplicationController") => super::replication_controller(&document.decode()?),
+        ("apps/v1", "ReplicaSet") => super::replica_set(&document.decode()?),
+        ("apps/v1", "Deployment") => super::deployment(&document.decode()?),
+        ("apps/v1", "StatefulSet") => super::stateful_set(&document.decode()?),
+        ("apps/v1", "DaemonSet") => super::daemon_set(&document.decode()?),
+        ("batch/v1", "Job") => super::job(&document.decode()?),
+        ("batch/v1", "CronJob") => super::cron_job(&document.decode()?),
+        ("discovery.k8s.io/v1", "EndpointSlice") => super::endpoint_slice(&document.decode()?),
+        ("networking.k8s.io/v1", "NetworkPolicy") => {
+            let policy: NetworkPolicy = document.decode()?;
+            if policy.metadata.name.as_deref().is_none_or(str::is_empty) {
+                return Err(document.name.missing("metadata.name"));
+            }
+            return Ok(Manifest::NetworkPolicy(Box::new(policy)));
+        }
+        _ => {
+            let name = document.name.name;
+            return Ok(Manifest::Other {
+                api_version: api_version.to_owned(),
+                kind: kind.to_owned(),
+                name,
+            });
+        }
+    };
+    object.map(Manifest::Object)
+}
+
+struct Document<'a> {
+    name: ObjectName,
+    fields: Map<String, Value>,
+    unknown: &'a mut Vec<UnknownField>,
+}
+
+impl Document<'_> {
+    fn decode<T: DeserializeOwned + Serialize>(&mut self) -> Result<T, Unreadable> {
+        let document = Value::Object(std::mem::take(&mut self.fields));
+        let typed: T = serde_path_to_error::deserialize(&document).map_err(|error| Unreadable::Shape {
+            object: self.name.clone(),
+            field: error.path().to_string(),
+            source: error.into_inner(),
+        })?;
+        // What was read is written again: a field that does not come back is one that the API does not have.
+        if let Ok(known) = serde_json::to_value(&typed) {
+            let mut fields = Vec::new();
+            lost(&document, &known, &mut String::new(), &mut fields);
+            self.unknown.extend(fields.into_iter().map(|field| UnknownField {
+                object: self.name.clone(),
+                field,
+            }));
+        }
+        Ok(typed)
+    }
+}
+
+/// Paths of `before` that have a value and are not in `after`.
+fn lost(before: &Value, after: &Value, path: &mut String, fields: &mut Vec<String>) {
+    let length = path.len();
+    match (before, after) {
+        (Value::Object(before), Value::Object(after)) => {
+            for (key, value) in before.iter().filter(|(_, value)| !value.is_null()) {
+                if length > 0 {
+                    path.push('.');
+                }
+                path.push_str(key);
+                match after.get(key) {
+                    Some(kept) => lost(value, kept, path, fields),
+                    None => fields.push(path.clone()),
+                }
+                path.truncate(length);
+            }
+        }
+        (Value::Array(before), Value::Array(after)) => {
+            for (index, (value, kept)) in before.iter().zip(after).enumerate() {
+                path.push_str(&format!("[{index}]"));
+                lost(value, kept, path, fields);
+                path.truncate(length);
+            }
+        }
+        _ => {}
+    }
+}
+
+fn text(fields: &Map<String, Value>, key: &str) -> Option<String> {
+    fields
+        .get(key)
+        .and_then(Value::as_str)
+        .filter(|text| !text.is_empty())
+        .map(str::to_owned)
+}

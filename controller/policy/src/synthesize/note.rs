@@ -1,0 +1,236 @@
+//! What a proposal says about itself: every widening, and everything that was left out.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::net::IpAddr;
+
+use nanoseg_graph::connection::EdgeKey;
+use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
+
+use crate::direction::{Direction, Port};
+
+/// Why a direction is not ready.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Blocker {
+    /// An end is not known.
+    Unknown {
+        /// Why.
+        reason: UnknownReason,
+        /// Its address, if that is known.
+        address: Option<IpAddr>,
+        /// The listener's port.
+        port: Port,
+    },
+    /// The address lies in the cluster's own ranges, and no pod has it now: an `ipBlock` would mean whoever gets it next.
+    ClusterAddress {
+        /// The address.
+        address: IpAddr,
+        /// The listener's port.
+        port: Port,
+    },
+    /// The peer shares a node's network, and no address of the node is known.
+    NoNodeAddress {
+        /// The peer.
+        peer: Endpoint,
+        /// The listener's port.
+        port: Port,
+    },
+    /// The Service has neither pods nor slices with this port.
+    NoEndpoints {
+        /// The Service.
+        service: ServiceName,
+        /// The listener's port.
+        port: Port,
+    },
+}
+
+impl fmt::Display for Blocker {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unknown {
+                reason,
+                address: Some(address),
+                port,
+            } => {
+                write!(f, "{address} at {port}: {}", reason.explain())
+            }
+            Self::Unknown {
+                reason,
+                address: None,
+                port,
+            } => write!(f, "a peer at {port}: {}", reason.explain()),
+            Self::ClusterAddress { address, port } => {
+                write!(f, "{address} at {port}: an address of the cluster that nobody has now")
+            }
+            Self::NoNodeAddress { peer, port } => write!(f, "{peer} at {port}: no address of its node is known"),
+            Self::NoEndpoints { service, port } => {
+                write!(
+                    f,
+                    "{service} at {port}: it has neither pods nor EndpointSlices with this port"
+                )
+            }
+        }
+    }
+}
+
+/// Something that a reader of a proposal must know.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Note {
+    /// Nothing was observed in this direction: it stays open.
+    NotObserved {
+        /// The direction.
+        direction: Direction,
+    },
+    /// The direction is left out of the policy and stays open.
+    NotReady {
+        /// The direction.
+        direction: Direction,
+        /// Why.
+        blockers: BTreeSet<Blocker>,
+    },
+    /// Connections that nobody ever accepted: no rule comes from them.
+    Unanswered {
+        /// The direction.
+        direction: Direction,
+        /// The edges.
+        edges: BTreeSet<EdgeKey>,
+    },
+    /// A peer that is gone: no rule comes from it until it is back.
+    PeerGone {
+        /// The direction.
+        direction: Direction,
+        /// The peer.
+        peer: Endpoint,
+        /// The ports it had used.
+        ports: BTreeSet<Port>,
+    },
+    /// Widening: no stable labels separate a peer from others, so that the rule means them, too.
+    PeerOverlaps {
+        /// The direction.
+        direction: Direction,
+        /// The peer that was observed.
+        peer: Workload,
+        /// The others that the rule means as well.
+        also: BTreeSet<Workload>,
+        /// A label which, on the peer's pod template, would separate it.
+        hint: (String, String),
+        /// The ports.
+        ports: BTreeSet<Port>,
+    },
+    /// Widening: the peer shares its node's network, so that the rule names the node's addresses and means every process and
+    /// host-network pod there. Traffic between a pod and its own node is allowed in any case.
+    HostNetwork {
+        /// The direction.
+        direction: Direction,
+        /// The peer that was observed.
+        peer: Endpoint,
+        /// The addresses that the rule names.
+        addresses: BTreeSet<IpAddr>,
+        /// The ports.
+        ports: BTreeSet<Port>,
+    },
+    /// Widening: DNS needs both transports, and these ports were not observed.
+    Dns {
+        /// The direction.
+        direction: Direction,
+        /// The other end.
+        peer: Endpoint,
+        /// The ports that were not observed.
+        ports: BTreeSet<Port>,
+    },
+    /// Widening: each node has a DNS cache that answers in place of cluster DNS.
+    NodeLocalDns {
+        /// The addresses at which it may answer.
+        addresses: BTreeSet<IpAddr>,
+        /// The ports.
+        ports: BTreeSet<Port>,
+    },
+}
+
+impl Note {
+    /// Whether it declares that a rule allows more than was observed.
+    pub const fn is_widening(&self) -> bool {
+        match self {
+            Self::PeerOverlaps { .. } | Self::HostNetwork { .. } | Self::Dns { .. } | Self::NodeLocalDns { .. } => true,
+            Self::NotObserved { .. } | Self::NotReady { .. } | Self::Unanswered { .. } | Self::PeerGone { .. } => false,
+        }
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NotObserved { direction } => write!(f, "{direction} stays open: nothing was observed"),
+            Self::NotReady { direction, blockers } => {
+                write!(f, "{direction} stays open, it is not ready: {}", list(blockers, "; "))
+            }
+            Self::Unanswered { direction, edges } => {
+                write!(f, "{direction}: no rule for connections that were never answered: ")?;
+                for (
+                    index,
+                    EdgeKey {
+                        source,
+                        destination,
+                        port,
+                        transport,
+                    },
+                ) in edges.iter().enumerate()
+                {
+                    let separator = if index == 0 { "" } else { ", " };
+                    write!(f, "{separator}{source} to {destination} at {transport} {port}")?;
+                }
+                Ok(())
+            }
+            Self::PeerGone { direction, peer, ports } => {
+                write!(f, "{direction}: no rule for {peer} ({}): it is gone", list(ports, ", "))
+            }
+            Self::PeerOverlaps {
+                direction,
+                peer,
+                also,
+                hint: (key, value),
+                ports,
+            } => {
+                write!(
+                    f,
+                    "{direction} at {}: the rule for {peer} means every pod with its labels",
+                    list(ports, ", ")
+                )?;
+                if !also.is_empty() {
+                    write!(f, ", also those of {}", list(also, ", "))?;
+                }
+                write!(f, "; the label {key}: {value} on its pod template would separate it")
+            }
+            Self::HostNetwork {
+                direction,
+                peer,
+                addresses,
+                ports,
+            } => write!(
+                f,
+                "{direction} at {}: the rule for {peer} names node addresses ({}) and means every process and host-network \
+                 pod there",
+                list(ports, ", "),
+                list(addresses, ", ")
+            ),
+            Self::Dns { direction, peer, ports } => {
+                write!(
+                    f,
+                    "{direction}: {} with {peer} was not observed and is allowed, DNS needs it",
+                    list(ports, ", ")
+                )
+            }
+            Self::NodeLocalDns { addresses, ports } => write!(
+                f,
+                "egress: the DNS cache of the node ({}) is allowed at {}",
+                list(addresses, ", "),
+                list(ports, ", ")
+            ),
+        }
+    }
+}
+
+pub(super) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
+    let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
+    items.join(separator)
+}
