@@ -24,10 +24,14 @@
 #![deny(clippy::disallowed_methods)]
 #![deny(missing_docs)]
 
+pub mod audit;
 pub mod direction;
+mod ends;
+pub mod evaluate;
 pub mod identity;
 pub mod objects;
 pub mod ownership;
 pub mod plan;
 pub mod selector;
 pub mod synthesize;
+pub mod verify;

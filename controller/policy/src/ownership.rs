@@ -1,7 +1,9 @@
-//! Which NetworkPolicies are ours, and whose they are.
+//! What NetworkPolicies are called, which are ours, and whose they are.
 //!
 //! Law: a policy is ours only if its label *and* its annotations say so. A label alone is easily copied with a manifest; what
 //! is not ours is never touched.
+
+use std::fmt;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
@@ -23,6 +25,36 @@ pub const EVIDENCE: &str = "nanoseg.io/evidence";
 const LONGEST: usize = 253;
 /// Hexadecimal digits of a hash that stand for what a name could not hold: 40 bits, enough for the names of one namespace.
 const DIGITS: usize = 10;
+
+/// Names a policy.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PolicyName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl PolicyName {
+    /// The name of a policy; a namespace that is not given is `default`, as everywhere.
+    pub fn of(policy: &NetworkPolicy) -> Self {
+        let namespace = policy
+            .metadata
+            .namespace
+            .clone()
+            .filter(|namespace| !namespace.is_empty());
+        Self {
+            namespace: namespace.unwrap_or_else(|| "default".to_owned()),
+            name: policy.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+}
+
+impl fmt::Display for PolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "NetworkPolicy {}/{}", self.namespace, self.name)
+    }
+}
 
 /// The name of the policy of a workload: `nanoseg-<kind>-<name>`. What the API would not take as a name is replaced, and a hash
 /// of the whole keeps such names apart.

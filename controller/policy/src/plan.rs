@@ -9,43 +9,12 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt;
 
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicyPeer, NetworkPolicyPort, NetworkPolicySpec};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
-use crate::ownership::{self, EVIDENCE, MANAGED_BY, WORKLOAD_KIND, WORKLOAD_NAME};
-
-/// Names a policy.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct PolicyName {
-    /// Namespace.
-    pub namespace: String,
-    /// Name.
-    pub name: String,
-}
-
-impl PolicyName {
-    /// The name of a policy; a namespace that is not given is `default`, as everywhere.
-    pub fn of(policy: &NetworkPolicy) -> Self {
-        let namespace = policy
-            .metadata
-            .namespace
-            .clone()
-            .filter(|namespace| !namespace.is_empty());
-        Self {
-            namespace: namespace.unwrap_or_else(|| "default".to_owned()),
-            name: policy.metadata.name.clone().unwrap_or_default(),
-        }
-    }
-}
-
-impl fmt::Display for PolicyName {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "NetworkPolicy {}/{}", self.namespace, self.name)
-    }
-}
+use crate::ownership::{self, EVIDENCE, MANAGED_BY, PolicyName, WORKLOAD_KIND, WORKLOAD_NAME};
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
