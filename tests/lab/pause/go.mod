@@ -1,0 +1,3 @@
+module nanoseg.io/lab/pause
+
+go 1.26.0
