@@ -1,1 +1,238 @@
+//! What the kernel programs and the learner agree on: the records of the maps, and the packet parser.
+//!
+//! Guarantees:
+//! * Kernel and user space share these types; their layout has no implicit padding and is asserted at compile time.
+//! * The parser in [`packet`] is pure and runs on the host as it runs in the kernel.
+//! * Everything a program does not record has a [`Reason`] and is counted by it.
 #![no_std]
+#![deny(missing_docs)]
+
+pub mod packet;
+
+/// Names of the maps and programs in the object file.
+pub mod name {
+    /// `HashMap<FlowKey, FlowRecord>`: what was observed.
+    pub const FLOWS: &str = "FLOWS";
+    /// `LruHashMap<ExchangeKey, Exchange>`: live UDP exchanges.
+    pub const EXCHANGES: &str = "EXCHANGES";
+    /// `HashMap<LossKey, u64>`: what was not recorded, for each cgroup.
+    pub const LOSSES: &str = "LOSSES";
+    /// `PerCpuArray<u64>`, indexed by [`super::Reason`]: what was not recorded, in all.
+    pub const COUNTERS: &str = "COUNTERS";
+    /// `RingBuf` of [`super::FlowKey`]: keys that are new in `FLOWS`. A hint: a key is in `FLOWS` whether or not it fits here.
+    pub const ANNOUNCEMENTS: &str = "ANNOUNCEMENTS";
+    /// Program for packets that a cgroup receives.
+    pub const INGRESS: &str = "nanoseg_ingress";
+    /// Program for packets that a cgroup sends.
+    pub const EGRESS: &str = "nanoseg_egress";
+}
+
+/// An IPv6 address or a v4-mapped IPv4 address, as four words in network byte order.
+pub type Address = [u32; 4];
+
+/// Transport protocols that are recorded, by their IANA number.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// TCP.
+    Tcp = 6,
+    /// UDP.
+    Udp = 17,
+    /// SCTP.
+    Sctp = 132,
+}
+
+impl Transport {
+    /// The transport with this IANA number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            6 => Some(Self::Tcp),
+            17 => Some(Self::Udp),
+            132 => Some(Self::Sctp),
+            _ => None,
+        }
+    }
+}
+
+/// Which end of a connection a cgroup is.
+#[repr(u8)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It opened the connection.
+    Source = 0,
+    /// It listened.
+    Destination = 1,
+}
+
+impl Role {
+    /// The role with this number.
+    pub const fn from_number(number: u8) -> Option<Self> {
+        match number {
+            0 => Some(Self::Source),
+            1 => Some(Self::Destination),
+            _ => None,
+        }
+    }
+}
+
+/// What flows are counted by. The port of the end that opened the connection is not in it, so that a thousand connections
+/// to one listener are one key.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct FlowKey {
+    /// Id of the cgroup whose socket it was: the inode number of its folder.
+    pub cgroup: u64,
+    /// The other end.
+    pub peer: Address,
+    /// The listener's port, in host byte order.
+    pub port: u16,
+    /// A [`Transport`].
+    pub transport: u8,
+    /// A [`Role`].
+    pub role: u8,
+    /// Always zero.
+    pub pad: u32,
+}
+
+/// How often and when. Times are `CLOCK_MONOTONIC` nanoseconds.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct FlowRecord {
+    /// First packet that counted.
+    pub first_ns: u64,
+    /// Last packet that counted, or for UDP a packet at most a second before the last one.
+    pub last_ns: u64,
+    /// Connections asked for: TCP SYN, SCTP INIT, UDP exchanges begun.
+    pub attempted: u64,
+    /// Connections accepted: TCP SYN-ACK, SCTP INIT ACK, UDP exchanges answered.
+    pub established: u64,
+    /// Connections refused: TCP RST in answer to a SYN.
+    pub refused: u64,
+}
+
+/// Two ports that exchange datagrams, as one end sees them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExchangeKey {
+    /// Id of the cgroup whose socket it was.
+    pub cgroup: u64,
+    /// The other end.
+    pub peer: Address,
+    /// This end's port, in host byte order.
+    pub local_port: u16,
+    /// The other end's port, in host byte order.
+    pub peer_port: u16,
+    /// Always zero.
+    pub pad: u32,
+}
+
+/// A UDP exchange: who spoke first, and what of it is recorded already.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Exchange {
+    /// Last datagram of either end, `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+    /// When the flow record was last written.
+    pub written_ns: u64,
+    /// A [`Role`]: who this end is.
+    pub role: u32,
+    /// Bits of [`Exchange::OPENED`] and [`Exchange::ANSWERED`].
+    pub written: u32,
+}
+
+impl Exchange {
+    /// The attempt is in the flow record.
+    pub const OPENED: u32 = 1;
+    /// The answer is in the flow record.
+    pub const ANSWERED: u32 = 2;
+    /// Silence after which the next datagram begins a new exchange: the longest that Linux's connection tracking, by which
+    /// policies are enforced, has ever remembered one by default.
+    pub const SILENCE_NS: u64 = 180_000_000_000;
+    /// How old the last time in a flow record may become while its exchange goes on.
+    pub const REFRESH_NS: u64 = 1_000_000_000;
+}
+
+/// What losses are counted by.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct LossKey {
+    /// Id of the cgroup whose packet it was.
+    pub cgroup: u64,
+    /// A [`Reason`].
+    pub reason: u32,
+    /// Always zero.
+    pub pad: u32,
+}
+
+/// Why a packet is not in a flow record.
+#[repr(u32)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reason {
+    /// The flow map was full.
+    MapFull = 0,
+    /// The table of UDP exchanges took no new entry.
+    ExchangeTableFull = 1,
+    /// Not a whole IP packet: shorter than its headers, or a header that cannot be.
+    Truncated = 2,
+    /// A fragment without a transport header.
+    Fragment = 3,
+    /// More IPv6 extension headers than the parser follows.
+    ExtensionHeaders = 4,
+    /// A transport protocol that is not recorded.
+    OtherTransport = 5,
+    /// Not lost: from an address to itself, or a loopback address. It never leaves the pod.
+    Loopback = 6,
+    /// Not lost: multicast, broadcast, unspecified or IPv6 link-local. No policy speaks of it.
+    NotRouted = 7,
+    /// Not lost: ICMP and ICMPv6. No policy speaks of it.
+    Icmp = 8,
+    /// Not lost: the announcement of a new key did not fit; the key itself is in the map.
+    Unannounced = 9,
+}
+
+impl Reason {
+    /// Every reason, in the order of their numbers.
+    pub const ALL: [Self; 10] = [
+        Self::MapFull,
+        Self::ExchangeTableFull,
+        Self::Truncated,
+        Self::Fragment,
+        Self::ExtensionHeaders,
+        Self::OtherTransport,
+        Self::Loopback,
+        Self::NotRouted,
+        Self::Icmp,
+        Self::Unannounced,
+    ];
+
+    /// Whether something that a policy could speak of was lost.
+    pub const fn is_loss(self) -> bool {
+        match self {
+            Self::MapFull
+            | Self::ExchangeTableFull
+            | Self::Truncated
+            | Self::Fragment
+            | Self::ExtensionHeaders
+            | Self::OtherTransport => true,
+            Self::Loopback | Self::NotRouted | Self::Icmp | Self::Unannounced => false,
+        }
+    }
+
+    /// The reason with this number.
+    pub fn from_number(number: u32) -> Option<Self> {
+        Self::ALL.get(usize::try_from(number).ok()?).copied()
+    }
+}
+
+const _: () = {
+    assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
+    assert!(size_of::<FlowRecord>() == 40 && align_of::<FlowRecord>() == 8);
+    assert!(size_of::<ExchangeKey>() == 32 && align_of::<ExchangeKey>() == 8);
+    assert!(size_of::<Exchange>() == 24 && align_of::<Exchange>() == 8);
+    assert!(size_of::<LossKey>() == 16 && align_of::<LossKey>() == 8);
+    let mut number = 0;
+    while number < Reason::ALL.len() {
+        assert!(Reason::ALL[number] as usize == number);
+        number += 1;
+    }
+};

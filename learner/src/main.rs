@@ -1,1 +1,58 @@
-fn main() {}
+//! The node agent: loads the capture programs, attributes what they count to containers, and reports it.
+//!
+//! ```text
+//!  kernel maps ──► capture ──► table ──► report ──► directory | controller | standard output
+//!                               ▲
+//!                  cgroups ─────┘  cgroup id to container, from the cgroup tree alone
+//! ```
+//!
+//! Guarantees:
+//! * Nothing outlives the process: programs are attached by links that the kernel drops with it, however it ends.
+//! * Everything that the kernel counted arrives in a report, or is counted as lost with its reason.
+//! * No access to the API server: needs `CAP_BPF` and `CAP_NET_ADMIN` and a view of the node's cgroup tree.
+
+mod addresses;
+mod agent;
+mod capture;
+mod cgroups;
+mod clock;
+mod delivery;
+mod preflight;
+mod report;
+mod settings;
+mod table;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+use crate::settings::{Arguments, LogFormat, Settings};
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    log_to_stderr(&arguments);
+    match run(arguments) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            tracing::error!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> anyhow::Result<()> {
+    let settings = Settings::try_from(arguments)?;
+    let tree = preflight::check(settings.cgroup_root.as_deref())?;
+    // One thread: the work is reading maps, and a second thread would cost more memory than it saves time.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(agent::run(settings, tree))?;
+    Ok(())
+}
+
+fn log_to_stderr(arguments: &Arguments) {
+    let builder = tracing_subscriber::fmt().with_env_filter(&arguments.log).with_writer(std::io::stderr).with_target(false);
+    match arguments.log_format {
+        LogFormat::Text => builder.init(),
+        LogFormat::Json => builder.json().init(),
+    }
+}

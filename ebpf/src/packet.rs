@@ -1,0 +1,313 @@
+//! From the bytes of an IP packet to what it says about a connection.
+//!
+//! Laws:
+//! * Never panics, never reads outside the packet, follows a bounded number of headers.
+//! * Direction comes from what a packet is (SYN, SYN-ACK, RST, INIT, INIT ACK), never from a port number.
+//! * What is not a [`Signal`] is [`Skipped`], with the reason.
+//!
+//! In two steps, because nearly all packets are TCP data and must cost nothing: [`classify`] reads four fields of them and
+//! says [`Skipped::Data`]; only what remains has its addresses and ports read by [`Signal::ends`].
+
+use crate::{Address, Reason, Role, Transport};
+
+/// Read access to a packet that begins at its IP header. `None` is past the end.
+pub trait Bytes {
+    /// One byte.
+    fn byte(&self, at: usize) -> Option<u8>;
+    /// Two bytes, as a number in network byte order.
+    fn short(&self, at: usize) -> Option<u16>;
+    /// Four bytes, as they are in memory.
+    fn word(&self, at: usize) -> Option<u32>;
+}
+
+impl Bytes for [u8] {
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.get(at).copied()
+    }
+
+    fn short(&self, at: usize) -> Option<u16> {
+        let bytes = self.get(at..at.checked_add(2)?)?;
+        Some(u16::from_be_bytes(bytes.try_into().ok()?))
+    }
+
+    fn word(&self, at: usize) -> Option<u32> {
+        let bytes = self.get(at..at.checked_add(4)?)?;
+        Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+    }
+}
+
+/// Which way a packet passes the cgroup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// Received by a socket of the cgroup.
+    Ingress,
+    /// Sent by a socket of the cgroup.
+    Egress,
+}
+
+impl Way {
+    /// Who the cgroup is when this packet opens something.
+    pub const fn role_of_opener(self) -> Role {
+        match self {
+            Self::Egress => Role::Source,
+            Self::Ingress => Role::Destination,
+        }
+    }
+}
+
+/// Version of the IP header.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Family {
+    /// IPv4.
+    V4,
+    /// IPv6.
+    V6,
+}
+
+/// What a packet says about a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Its sender asks for a connection.
+    Open,
+    /// Its sender accepts one.
+    Accept,
+    /// Its sender refuses one.
+    Refuse,
+    /// A datagram: only who spoke before tells what it is.
+    Datagram,
+}
+
+/// A packet that says something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Signal {
+    /// Version of the IP header.
+    pub family: Family,
+    /// Transport protocol.
+    pub transport: Transport,
+    /// Where the transport header begins.
+    pub at: usize,
+    /// What it says.
+    pub event: Event,
+}
+
+/// A packet that says nothing to record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Skipped {
+    /// Belongs to a connection whose begin was seen: the one case that is not counted, because counting it costs.
+    Data,
+    /// Anything else is counted.
+    Counted(Reason),
+}
+
+/// Both ends of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ends {
+    /// Sender.
+    pub source: Address,
+    /// Receiver.
+    pub destination: Address,
+    /// Sender's port.
+    pub source_port: u16,
+    /// Receiver's port.
+    pub destination_port: u16,
+}
+
+const SYN: u8 = 0x02;
+const RST: u8 = 0x04;
+const ACK: u8 = 0x10;
+
+const HOP_BY_HOP: u8 = 0;
+const ICMP: u8 = 1;
+const ROUTING: u8 = 43;
+const FRAGMENT: u8 = 44;
+const ICMPV6: u8 = 58;
+const DESTINATION_OPTIONS: u8 = 60;
+
+/// Each kind may occur once and destination options twice (RFC 8200, 4.1): five, and some for senders that differ.
+const MAX_EXTENSION_HEADERS: usize = 8;
+
+const TRUNCATED: Skipped = Skipped::Counted(Reason::Truncated);
+
+/// What a packet says about a connection, from as few bytes as possible.
+#[inline(always)]
+pub fn classify<B: Bytes + ?Sized>(packet: &B) -> Result<Signal, Skipped> {
+    let first = packet.byte(0).ok_or(TRUNCATED)?;
+    match first >> 4 {
+        4 => {
+            let at = usize::from(first & 0x0f) * 4;
+            if at < 20 {
+                return Err(TRUNCATED);
+            }
+            let protocol = packet.byte(9).ok_or(TRUNCATED)?;
+            // Of a fragmented datagram only the first piece carries ports.
+            if packet.short(6).ok_or(TRUNCATED)? & 0x1fff != 0 {
+                return Err(Skipped::Counted(Reason::Fragment));
+            }
+            transport(packet, Family::V4, protocol, at)
+        }
+        6 => {
+            let next = packet.byte(6).ok_or(TRUNCATED)?;
+            if Transport::from_number(next).is_some() {
+                return transport(packet, Family::V6, next, 40);
+            }
+            extended(packet, next)
+        }
+        _ => Err(TRUNCATED),
+    }
+}
+
+/// Follows IPv6 extension headers.
+#[inline(always)]
+fn extended<B: Bytes + ?Sized>(packet: &B, mut next: u8) -> Result<Signal, Skipped> {
+    let mut at = 40;
+    for _ in 0..MAX_EXTENSION_HEADERS {
+        let units = match next {
+            HOP_BY_HOP | ROUTING | DESTINATION_OPTIONS => usize::from(packet.byte(at + 1).ok_or(TRUNCATED)?),
+            FRAGMENT => {
+                if packet.short(at + 2).ok_or(TRUNCATED)? & 0xfff8 != 0 {
+                    return Err(Skipped::Counted(Reason::Fragment));
+                }
+                0
+            }
+            _ => return transport(packet, Family::V6, next, at),
+        };
+        next = packet.byte(at).ok_or(TRUNCATED)?;
+        at += (units + 1) * 8;
+    }
+    Err(Skipped::Counted(Reason::ExtensionHeaders))
+}
+
+#[inline(always)]
+fn transport<B: Bytes + ?Sized>(packet: &B, family: Family, protocol: u8, at: usize) -> Result<Signal, Skipped> {
+    let (transport, event) = match Transport::from_number(protocol) {
+        Some(Transport::Tcp) => {
+            let flags = packet.byte(at + 13).ok_or(TRUNCATED)?;
+            let event = if flags & (SYN | RST) == 0 {
+                return Err(Skipped::Data);
+            } else if flags & RST != 0 {
+                // RFC 9293, 3.10.7.1: a RST that answers a SYN acknowledges it and has sequence number zero.
+                // Any other ends a connection that was seen to begin.
+                if flags & ACK == 0 || packet.word(at + 4).ok_or(TRUNCATED)? != 0 {
+                    return Err(Skipped::Data);
+                }
+                Event::Refuse
+            } else if flags & ACK != 0 {
+                Event::Accept
+            } else {
+                Event::Open
+            };
+            (Transport::Tcp, event)
+        }
+        Some(Transport::Udp) => (Transport::Udp, Event::Datagram),
+        Some(Transport::Sctp) => {
+            // INIT and INIT ACK are alone in their packets (RFC 9260, 4.3), so the first chunk tells.
+            let event = match packet.byte(at + 12).ok_or(TRUNCATED)? {
+                1 => Event::Open,
+                2 => Event::Accept,
+                _ => return Err(Skipped::Data),
+            };
+            (Transport::Sctp, event)
+        }
+        None => {
+            return Err(Skipped::Counted(match protocol {
+                ICMP | ICMPV6 => Reason::Icmp,
+                _ => Reason::OtherTransport,
+            }));
+        }
+    };
+    Ok(Signal { family, transport, at, event })
+}
+
+impl Signal {
+    /// Addresses and ports, if the packet goes from one host to another.
+    #[inline(always)]
+    pub fn ends<B: Bytes + ?Sized>(&self, packet: &B) -> Result<Ends, Skipped> {
+        let Self { family, transport: _, at, event: _ } = *self;
+        let (source, destination) = match family {
+            Family::V4 => {
+                let source = packet.word(12).ok_or(TRUNCATED)?;
+                let destination = packet.word(16).ok_or(TRUNCATED)?;
+                if let Some(reason) = unrecorded_v4(source, destination) {
+                    return Err(Skipped::Counted(reason));
+                }
+                (mapped(source), mapped(destination))
+            }
+            Family::V6 => {
+                let source = address(packet, 8).ok_or(TRUNCATED)?;
+                let destination = address(packet, 24).ok_or(TRUNCATED)?;
+                if let Some(reason) = unrecorded_v6(&source, &destination) {
+                    return Err(Skipped::Counted(reason));
+                }
+                (source, destination)
+            }
+        };
+        let source_port = packet.short(at).ok_or(TRUNCATED)?;
+        let destination_port = packet.short(at + 2).ok_or(TRUNCATED)?;
+        Ok(Ends { source, destination, source_port, destination_port })
+    }
+}
+
+impl Ends {
+    /// The end that is not this cgroup.
+    #[inline(always)]
+    pub const fn peer(&self, way: Way) -> Address {
+        match way {
+            Way::Ingress => self.source,
+            Way::Egress => self.destination,
+        }
+    }
+
+    /// This cgroup's port and the other end's.
+    #[inline(always)]
+    pub const fn ports(&self, way: Way) -> (u16, u16) {
+        match way {
+            Way::Ingress => (self.destination_port, self.source_port),
+            Way::Egress => (self.source_port, self.destination_port),
+        }
+    }
+}
+
+/// The v4-mapped IPv6 address of an IPv4 address in network byte order.
+#[inline(always)]
+pub const fn mapped(address: u32) -> Address {
+    [0, 0, 0xffff_u32.to_be(), address]
+}
+
+#[inline(always)]
+fn address<B: Bytes + ?Sized>(packet: &B, at: usize) -> Option<Address> {
+    Some([packet.word(at)?, packet.word(at + 4)?, packet.word(at + 8)?, packet.word(at + 12)?])
+}
+
+#[inline(always)]
+const fn unrecorded_v4(source: u32, destination: u32) -> Option<Reason> {
+    let (from, to) = (u32::from_be(source), u32::from_be(destination));
+    if from == to || from >> 24 == 127 || to >> 24 == 127 {
+        return Some(Reason::Loopback);
+    }
+    // 224.0.0.0 and above: multicast, reserved, broadcast. 169.254.0.0/16 stays: node-local DNS and metadata services live there.
+    if to >> 28 >= 14 || to == 0 || from == 0 {
+        return Some(Reason::NotRouted);
+    }
+    None
+}
+
+#[inline(always)]
+const fn unrecorded_v6(source: &Address, destination: &Address) -> Option<Reason> {
+    if source[0] == destination[0]
+        && source[1] == destination[1]
+        && source[2] == destination[2]
+        && source[3] == destination[3]
+    {
+        return Some(Reason::Loopback);
+    }
+    let (from, to) = (u32::from_be(source[0]), u32::from_be(destination[0]));
+    if to >> 24 == 0xff || to >> 22 == 0xfe80 >> 6 || from >> 22 == 0xfe80 >> 6 || is_unspecified(source) {
+        return Some(Reason::NotRouted);
+    }
+    None
+}
+
+#[inline(always)]
+const fn is_unspecified(address: &Address) -> bool {
+    address[0] | address[1] | address[2] | address[3] == 0
+}

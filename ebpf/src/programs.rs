@@ -1,0 +1,332 @@
+//! Two programs, for the packets that the sockets of a cgroup receive and send. They always let the packet pass.
+//!
+//! Guarantees:
+//! * A TCP data packet leaves at the flags test, before any map.
+//! * What is not recorded is counted, in all and for its cgroup.
+//! * An announcement that does not fit loses nothing: the key is in the map.
+
+use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id, bpf_skb_load_bytes};
+use aya_ebpf::macros::{cgroup_skb, map};
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::programs::SkBuffContext;
+use nanoseg_ebpf::packet::{Bytes, Ends, Event, Signal, Skipped, Way, classify};
+use nanoseg_ebpf::{Exchange, ExchangeKey, FlowKey, FlowRecord, LossKey, Reason, Role};
+
+/// The sizes are what the learner sets when it loads, unless it is told otherwise.
+#[map]
+static FLOWS: HashMap<FlowKey, FlowRecord> = HashMap::with_max_entries(131_072, 0);
+
+#[map]
+static EXCHANGES: LruHashMap<ExchangeKey, Exchange> = LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+static LOSSES: HashMap<LossKey, u64> = HashMap::with_max_entries(16_384, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
+
+#[map]
+static ANNOUNCEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+#[unsafe(link_section = "license")]
+#[unsafe(no_mangle)]
+static LICENSE: [u8; 11] = *b"Apache-2.0\0";
+
+const PASS: i32 = 1;
+
+#[cgroup_skb(ingress)]
+fn nanoseg_ingress(context: SkBuffContext) -> i32 {
+    observe(&context, Way::Ingress);
+    PASS
+}
+
+#[cgroup_skb(egress)]
+fn nanoseg_egress(context: SkBuffContext) -> i32 {
+    observe(&context, Way::Egress);
+    PASS
+}
+
+/// The part of the packet that the program can read directly: it begins at the IP header, and holds the headers unless a
+/// sender or a driver put them into pages of their own.
+struct Linear {
+    start: usize,
+    end: usize,
+}
+
+impl Linear {
+    #[inline(always)]
+    fn read<T: Copy>(&self, at: usize) -> Option<T> {
+        let from = self.start + at;
+        if from + size_of::<T>() > self.end {
+            return None;
+        }
+        // SAFETY: within the packet by the test above, which is the one that the verifier asks for.
+        Some(unsafe { *(from as *const T) })
+    }
+}
+
+impl Bytes for Linear {
+    #[inline(always)]
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.read(at)
+    }
+
+    #[inline(always)]
+    fn short(&self, at: usize) -> Option<u16> {
+        self.read(at).map(u16::from_be)
+    }
+
+    #[inline(always)]
+    fn word(&self, at: usize) -> Option<u32> {
+        self.read(at)
+    }
+}
+
+/// The whole packet, by a helper call for each read.
+struct Scattered<'a>(&'a SkBuffContext);
+
+impl Scattered<'_> {
+    #[inline(always)]
+    fn read<T: Copy + Default>(&self, at: usize) -> Option<T> {
+        let mut value = T::default();
+        // SAFETY: the helper writes as many bytes as `value` has.
+        let failed = unsafe {
+            bpf_skb_load_bytes(self.0.as_ptr(), at as u32, (&raw mut value).cast(), size_of::<T>() as u32)
+        };
+        (failed == 0).then_some(value)
+    }
+}
+
+impl Bytes for Scattered<'_> {
+    #[inline(always)]
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.read(at)
+    }
+
+    #[inline(always)]
+    fn short(&self, at: usize) -> Option<u16> {
+        self.read(at).map(u16::from_be)
+    }
+
+    #[inline(always)]
+    fn word(&self, at: usize) -> Option<u32> {
+        self.read(at)
+    }
+}
+
+#[inline(always)]
+fn observe(context: &SkBuffContext, way: Way) {
+    // SAFETY: the kernel passes a valid context.
+    let (start, end) = unsafe { ((*context.skb.skb).data as usize, (*context.skb.skb).data_end as usize) };
+    let linear = Linear { start, end };
+    match read(&linear) {
+        Ok((signal, ends)) => record(context, way, signal, &ends),
+        Err(Skipped::Data) => {}
+        Err(Skipped::Counted(Reason::Truncated)) => observe_scattered(context, way),
+        Err(Skipped::Counted(reason)) => skip(context, reason),
+    }
+}
+
+/// Not inlined: no packet pays for code that hardly any packet needs.
+#[inline(never)]
+fn observe_scattered(context: &SkBuffContext, way: Way) {
+    match read(&Scattered(context)) {
+        Ok((signal, ends)) => record(context, way, signal, &ends),
+        Err(Skipped::Data) => {}
+        Err(Skipped::Counted(reason)) => skip(context, reason),
+    }
+}
+
+#[inline(always)]
+fn read<B: Bytes>(packet: &B) -> Result<(Signal, Ends), Skipped> {
+    let signal = classify(packet)?;
+    let ends = signal.ends(packet)?;
+    Ok((signal, ends))
+}
+
+/// What an event adds to its record.
+#[derive(Clone, Copy)]
+enum Count {
+    Attempted,
+    Established,
+    Refused,
+    /// Only its time.
+    Seen,
+}
+
+#[inline(always)]
+fn record(context: &SkBuffContext, way: Way, signal: Signal, ends: &Ends) {
+    let cgroup = cgroup_of(context);
+    // SAFETY: takes nothing and always succeeds.
+    let now = unsafe { bpf_ktime_get_ns() };
+    let opener = way.role_of_opener();
+    let (port, role, count) = match signal.event {
+        Event::Open => (ends.destination_port, opener, Count::Attempted),
+        Event::Accept => (ends.source_port, other(opener), Count::Established),
+        Event::Refuse => match way {
+            Way::Ingress => (ends.source_port, Role::Source, Count::Refused),
+            // Sent by the kernel for a port without a listener, from a socket that belongs to nobody's cgroup.
+            Way::Egress => return,
+        },
+        Event::Datagram => {
+            exchange(cgroup, way, ends, now);
+            return;
+        }
+    };
+    let key = FlowKey { cgroup, peer: ends.peer(way), port, transport: signal.transport as u8, role: role as u8, pad: 0 };
+    add(&key, count, now);
+}
+
+/// Tells who spoke first between two ports, and records what that says.
+#[inline(always)]
+fn exchange(cgroup: u64, way: Way, ends: &Ends, now: u64) {
+    let peer = ends.peer(way);
+    let (local_port, peer_port) = ends.ports(way);
+    let speaker = way.role_of_opener();
+    let key = ExchangeKey { cgroup, peer, local_port, peer_port, pad: 0 };
+    let known = match EXCHANGES.get_ptr_mut(&key) {
+        Some(known) => known,
+        None => {
+            let fresh = Exchange { last_ns: now, written_ns: now, role: speaker as u32, written: 0 };
+            // Another processor may have been first: its entry is as good.
+            let _ = EXCHANGES.insert(&key, &fresh, u64::from(BPF_NOEXIST));
+            match EXCHANGES.get_ptr_mut(&key) {
+                Some(known) => known,
+                None => {
+                    lose(cgroup, Reason::ExchangeTableFull);
+                    return;
+                }
+            }
+        }
+    };
+    // SAFETY: map values stay readable and writable while the program runs.
+    let known = unsafe { &mut *known };
+    if now.wrapping_sub(known.last_ns) > Exchange::SILENCE_NS && now > known.last_ns {
+        known.role = speaker as u32;
+        known.written = 0;
+    }
+    known.last_ns = now;
+    let opened = known.role == speaker as u32;
+    let bit = if opened { Exchange::OPENED } else { Exchange::ANSWERED };
+    let count = if known.written & bit == 0 {
+        if opened { Count::Attempted } else { Count::Established }
+    } else if now.wrapping_sub(known.written_ns) > Exchange::REFRESH_NS && now > known.written_ns {
+        Count::Seen
+    } else {
+        return;
+    };
+    let source = known.role == Role::Source as u32;
+    let key = FlowKey {
+        cgroup,
+        peer,
+        port: if source { peer_port } else { local_port },
+        transport: nanoseg_ebpf::Transport::Udp as u8,
+        role: if source { Role::Source as u8 } else { Role::Destination as u8 },
+        pad: 0,
+    };
+    if add(&key, count, now) {
+        known.written |= bit;
+        known.written_ns = now;
+    }
+}
+
+#[inline(always)]
+const fn other(role: Role) -> Role {
+    match role {
+        Role::Source => Role::Destination,
+        Role::Destination => Role::Source,
+    }
+}
+
+/// Adds to a record, or makes it. Says whether it is in the map.
+#[inline(always)]
+fn add(key: &FlowKey, count: Count, now: u64) -> bool {
+    if let Some(known) = FLOWS.get_ptr_mut(key) {
+        increment(known, count, now);
+        return true;
+    }
+    let mut fresh = FlowRecord { first_ns: now, last_ns: now, attempted: 0, established: 0, refused: 0 };
+    match count {
+        Count::Attempted => fresh.attempted = 1,
+        Count::Established => fresh.established = 1,
+        Count::Refused => fresh.refused = 1,
+        Count::Seen => {}
+    }
+    if FLOWS.insert(key, &fresh, u64::from(BPF_NOEXIST)).is_ok() {
+        if ANNOUNCEMENTS.output::<FlowKey>(key, 0).is_err() {
+            tally(Reason::Unannounced);
+        }
+        return true;
+    }
+    // Another processor was first, or there is no room.
+    if let Some(known) = FLOWS.get_ptr_mut(key) {
+        increment(known, count, now);
+        return true;
+    }
+    lose(key.cgroup, Reason::MapFull);
+    false
+}
+
+#[inline(always)]
+fn increment(record: *mut FlowRecord, count: Count, now: u64) {
+    // SAFETY: map values stay readable and writable while the program runs.
+    unsafe {
+        (*record).last_ns = now;
+        match count {
+            Count::Attempted => atomic_add(&raw mut (*record).attempted),
+            Count::Established => atomic_add(&raw mut (*record).established),
+            Count::Refused => atomic_add(&raw mut (*record).refused),
+            Count::Seen => {}
+        }
+    }
+}
+
+#[inline(always)]
+fn cgroup_of(context: &SkBuffContext) -> u64 {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { bpf_skb_cgroup_id(context.skb.skb) }
+}
+
+#[inline(always)]
+fn skip(context: &SkBuffContext, reason: Reason) {
+    if reason.is_loss() {
+        lose(cgroup_of(context), reason);
+    } else {
+        tally(reason);
+    }
+}
+
+#[inline(never)]
+fn lose(cgroup: u64, reason: Reason) {
+    tally(reason);
+    let key = LossKey { cgroup, reason: reason as u32, pad: 0 };
+    if let Some(known) = LOSSES.get_ptr_mut(&key) {
+        atomic_add(known);
+    } else if LOSSES.insert(&key, &1, u64::from(BPF_NOEXIST)).is_err()
+        && let Some(known) = LOSSES.get_ptr_mut(&key)
+    {
+        atomic_add(known);
+    }
+}
+
+#[inline(always)]
+fn tally(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+        atomic_add(counter);
+    }
+}
+
+/// Atomic even on a value of this processor's own: a program that sends can be interrupted by one that receives.
+#[inline(always)]
+fn atomic_add(counter: *mut u64) {
+    // The compiler offers no atomic addition for this target; this is the instruction that every kernel since 3.18 has.
+    // SAFETY: map values are aligned to 8 bytes and stay writable while the program runs.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
+}
+
+#[panic_handler]
+fn panic(_: &core::panic::PanicInfo<'_>) -> ! {
+    loop {}
+}

@@ -1,0 +1,340 @@
+//! The loop: what the kernel announces, what it counted, what is due.
+//!
+//! Guarantees:
+//! * A new flow is in the table as soon as it is announced, and at the latest after one interval, announced or not.
+//! * Asked to end, the agent reads and reports once more, waits a moment for the acknowledgement, and ends with success.
+
+use std::collections::BTreeSet;
+use std::io::{self, Write as _};
+use std::net::IpAddr;
+use std::os::fd::AsRawFd;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nanoseg_graph::flow::{Loss, Origin, Report};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+
+use crate::addresses;
+use crate::capture::{self, Announcements, Capture, CaptureError, Sizes};
+use crate::cgroups::{Cgroups, CgroupsError};
+use crate::clock::{Clock, monotonic_ns, realtime_ns};
+use crate::delivery::Delivery;
+use crate::preflight::CgroupTree;
+use crate::report::{ReportError, ReportFile, StreamEvent, stream};
+use crate::settings::{Settings, Sink};
+use crate::table::{Change, Table, losses};
+
+/// Between two summaries at debug level, and between two tidyings of the cgroup table.
+const HOUSEKEEPING: Duration = Duration::from_secs(60);
+
+/// How long the last acknowledgement is waited for.
+const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Announcements read in one turn, so that a flood of them does not keep everything else waiting.
+const ANNOUNCEMENTS_IN_A_TURN: usize = 4096;
+
+/// What ends the agent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AgentError {
+    #[error(transparent)]
+    Capture(#[from] CaptureError),
+    #[error(transparent)]
+    Cgroups(#[from] CgroupsError),
+    #[error(transparent)]
+    Report(#[from] ReportError),
+    #[error("cannot wait for events")]
+    Events(#[source] io::Error),
+    #[error("cannot print")]
+    Print(#[source] io::Error),
+}
+
+enum Output {
+    File { file: ReportFile, written: Option<u64> },
+    Controller { delivery: Delivery, events: mpsc::Receiver<StreamEvent> },
+    None,
+}
+
+struct Agent {
+    settings: Settings,
+    origin: Origin,
+    capture: Capture,
+    cgroups: Cgroups,
+    clock: Clock,
+    table: Table,
+    losses: Vec<Loss>,
+    node_addresses: BTreeSet<IpAddr>,
+    /// Grows when losses or addresses change.
+    other_version: u64,
+    output: Output,
+}
+
+/// Observes until it is asked to end.
+pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), AgentError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(AgentError::Events)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Events)?;
+    let mut summary = signal(SignalKind::user_defined1()).map_err(AgentError::Events)?;
+
+    let origin = Origin { node: settings.node.clone(), epoch: realtime_ns() };
+    let output = match &settings.sink {
+        Sink::Directory(folder) => Output::File { file: ReportFile::open(folder, &origin)?, written: None },
+        Sink::Controller(endpoint) => {
+            let (sender, events) = mpsc::channel(16);
+            tokio::spawn(stream(endpoint.clone(), sender));
+            Output::Controller { delivery: Delivery::default(), events }
+        }
+        Sink::None => Output::None,
+    };
+    // The tree is read before the programs are attached: the first packet finds its container known.
+    let cgroups = Cgroups::open(&tree)?;
+    let sizes = Sizes { flows: settings.map_entries, exchanges: settings.exchange_entries };
+    let (capture, announcements) = capture::start(&tree, sizes)?;
+    let tree_events = readable(cgroups.events()?)?;
+    let mut announcements = readable(announcements)?;
+    tracing::info!(
+        node = origin.node,
+        epoch = origin.epoch,
+        cgroups = %tree.root.display(),
+        containers = cgroups.containers(),
+        "observing"
+    );
+
+    let mut tick = interval(settings.interval);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut housekeeping = interval(HOUSEKEEPING);
+    housekeeping.reset();
+    let mut agent = Agent {
+        settings,
+        origin,
+        capture,
+        cgroups,
+        clock: Clock::now(),
+        table: Table::default(),
+        losses: Vec::new(),
+        node_addresses: addresses::of_this_node(),
+        other_version: 0,
+        output,
+    };
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            guard = announcements.readable_mut() => {
+                let mut guard = guard.map_err(AgentError::Events)?;
+                if agent.announced(guard.get_inner_mut())? {
+                    guard.clear_ready();
+                }
+            }
+            guard = tree_events.readable() => {
+                guard.map_err(AgentError::Events)?.clear_ready();
+                agent.cgroups.absorb();
+            }
+            Some(event) = agent.output.event() => agent.streamed(event),
+            _ = tick.tick() => {
+                agent.read()?;
+                agent.report()?;
+            }
+            _ = housekeeping.tick() => {
+                agent.cgroups.tidy();
+                agent.refresh_addresses();
+                agent.summarize(tracing::Level::DEBUG);
+            }
+            _ = summary.recv() => agent.summarize(tracing::Level::INFO),
+        }
+    }
+    agent.read()?;
+    agent.report()?;
+    agent.wait_for_the_last_acknowledgement().await?;
+    agent.summarize(tracing::Level::INFO);
+    Ok(())
+}
+
+#[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor that its trait cannot express")]
+fn readable<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>, AgentError> {
+    // SAFETY: both types that are passed here own their descriptor and give the same one until they are dropped.
+    let registered = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) };
+    registered.map_err(|failed| AgentError::Events(failed.into()))
+}
+
+impl Output {
+    /// The next event of the stream; waits forever when there is none.
+    async fn event(&mut self) -> Option<StreamEvent> {
+        match self {
+            Self::Controller { delivery: _, events } => events.recv().await,
+            Self::File { .. } | Self::None => std::future::pending().await,
+        }
+    }
+}
+
+impl Agent {
+    /// Takes in new keys. Says whether all were read.
+    fn announced(&mut self, announcements: &mut Announcements) -> Result<bool, AgentError> {
+        for _ in 0..ANNOUNCEMENTS_IN_A_TURN {
+            let Some(key) = announcements.next() else { return Ok(true) };
+            // Evicted in the meantime: it was read before.
+            let Some(record) = self.capture.record(&key)? else { continue };
+            let cgroups = &mut self.cgroups;
+            let change = self.table.observe(&key, &record, self.clock, |id| cgroups.subject(id));
+            self.changed(change)?;
+        }
+        Ok(false)
+    }
+
+    /// Takes in everything that the kernel counted.
+    fn read(&mut self) -> Result<(), AgentError> {
+        let clock = Clock::now();
+        if clock.differs_from(self.clock) {
+            tracing::warn!("the wall clock was set; times from now on follow it");
+            self.clock = clock;
+        }
+        let Self { capture, cgroups, clock, table, .. } = self;
+        cgroups.absorb();
+        let mut changes = Vec::new();
+        let held = capture.scan(|key, record| {
+            let change = table.observe(&key, &record, *clock, |id| cgroups.subject(id));
+            if let Change::Novel(_) | Change::Malformed = change {
+                changes.push(change);
+            }
+        })?;
+        if !changes.is_empty() {
+            self.refresh_addresses();
+        }
+        for change in changes {
+            self.changed(change)?;
+        }
+        self.make_room(held)?;
+        let counters = self.capture.counters()?;
+        let cgroups = &mut self.cgroups;
+        let now = losses(&counters, |id| cgroups.subject(id));
+        if now != self.losses {
+            self.losses = now;
+            self.other_version += 1;
+        }
+        Ok(())
+    }
+
+    /// Bridges to pods come and go with the pods.
+    fn refresh_addresses(&mut self) {
+        let now = addresses::of_this_node();
+        if now != self.node_addresses {
+            self.node_addresses = now;
+            self.other_version += 1;
+        }
+    }
+
+    /// Takes idle keys out of the kernel's map when it fills up: the fuller, the less idle.
+    fn make_room(&mut self, held: usize) -> Result<(), AgentError> {
+        let capacity = usize::try_from(self.settings.map_entries).unwrap_or(usize::MAX);
+        let idle = match held.saturating_mul(100) / capacity {
+            0..=50 => return Ok(()),
+            51..=75 => Duration::from_secs(60),
+            76..=90 => Duration::from_secs(5),
+            _ => Duration::from_secs(1),
+        };
+        let before = monotonic_ns().saturating_sub(u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
+        let surplus = held - capacity / 2;
+        for key in self.table.idle_since(before).into_iter().take(surplus) {
+            if let Some(record) = self.capture.record(&key)? {
+                if record.last_ns >= before {
+                    continue;
+                }
+                let cgroups = &mut self.cgroups;
+                self.table.observe(&key, &record, self.clock, |id| cgroups.subject(id));
+                self.capture.evict(&key)?;
+            }
+            self.table.forget(&key);
+        }
+        Ok(())
+    }
+
+    fn changed(&mut self, change: Change) -> Result<(), AgentError> {
+        match change {
+            Change::None | Change::Counts => {}
+            Change::Novel(number) => {
+                if let Some(flow) = self.table.flow(number).filter(|_| self.settings.print) {
+                    let mut line = serde_json::to_vec(&flow).map_err(|error| AgentError::Print(error.into()))?;
+                    line.push(b'\n');
+                    io::stdout().lock().write_all(&line).map_err(AgentError::Print)?;
+                }
+            }
+            Change::Malformed => tracing::warn!("the kernel's map holds a key that its programs do not write"),
+        }
+        Ok(())
+    }
+
+    /// Brings what changed to where it is reported.
+    fn report(&mut self) -> Result<(), AgentError> {
+        let version = self.table.version() + self.other_version;
+        match &mut self.output {
+            Output::File { file, written } => {
+                if *written != Some(version) {
+                    file.write(&self.origin, self.table.changed_since(0), &self.losses, &self.node_addresses)?;
+                    if written.is_none() {
+                        tracing::info!(path = %file.path().display(), "writing the report");
+                    }
+                    *written = Some(version);
+                }
+            }
+            Output::Controller { delivery, events: _ } => {
+                while let Some(part) = delivery.next(&self.table, self.other_version) {
+                    let (losses, node_addresses) = if part.with_others {
+                        (self.losses.clone(), self.node_addresses.clone())
+                    } else {
+                        Default::default()
+                    };
+                    let report = Report { origin: self.origin.clone(), flows: part.flows, losses, node_addresses };
+                    delivery.send(&report, part.version, self.other_version);
+                }
+            }
+            Output::None => {}
+        }
+        Ok(())
+    }
+
+    fn streamed(&mut self, event: StreamEvent) {
+        if let Output::Controller { delivery, events: _ } = &mut self.output {
+            delivery.on(event);
+        }
+    }
+
+    async fn wait_for_the_last_acknowledgement(&mut self) -> Result<(), AgentError> {
+        let end = Instant::now() + LAST_WORDS;
+        loop {
+            let version = self.table.version();
+            let Output::Controller { delivery, events } = &mut self.output else { return Ok(()) };
+            if delivery.is_complete(version, self.other_version) {
+                return Ok(());
+            }
+            let left = end.saturating_duration_since(Instant::now());
+            if let Ok(Some(event)) = timeout(left, events.recv()).await {
+                delivery.on(event);
+                self.report()?;
+            } else {
+                tracing::warn!("the controller did not acknowledge the last report; what only this report had is lost");
+                return Ok(());
+            }
+        }
+    }
+
+    fn summarize(&self, level: tracing::Level) {
+        let lost: u64 = self.losses.iter().map(|loss| loss.count).sum();
+        let delivered = self.table.delivered();
+        let by_reason: Vec<String> = nanoseg_graph::flow::LossReason::ALL
+            .into_iter()
+            .map(|reason| (reason, self.losses.iter().filter(|loss| loss.reason == reason).map(|loss| loss.count).sum::<u64>()))
+            .filter(|(_, count)| *count > 0)
+            .map(|(reason, count)| format!("{reason:?}={count}"))
+            .collect();
+        let (flows, containers, produced) = (self.table.len(), self.cgroups.containers(), delivered + lost);
+        let reasons = by_reason.join(" ");
+        let since = Timestamp::from_nanosecond(i128::from(self.origin.epoch)).unwrap_or(Timestamp::UNIX_EPOCH);
+        if level == tracing::Level::INFO {
+            tracing::info!(%since, containers, flows, produced, delivered, lost, reasons, "summary");
+        } else {
+            tracing::debug!(%since, containers, flows, produced, delivered, lost, reasons, "summary");
+        }
+    }
+}

@@ -1,0 +1,226 @@
+//! The programs in the kernel and the maps they fill.
+//!
+//! Guarantees:
+//! * Programs are attached by links that this process holds: when it ends, however it ends, they are gone. Nothing is pinned.
+//! * A flow is taken out of the kernel's map only after its counts were read.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::fd::{AsRawFd, RawFd};
+use std::path::PathBuf;
+
+use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError};
+use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
+use nanoseg_ebpf::{FlowKey, FlowRecord, LossKey, Reason, name};
+
+use crate::preflight::CgroupTree;
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-capture"));
+
+/// How much the kernel holds.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Sizes {
+    /// Flows.
+    pub(crate) flows: u32,
+    /// Live UDP exchanges.
+    pub(crate) exchanges: u32,
+}
+
+/// What the kernel refused.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CaptureError {
+    #[error("the kernel did not load the capture programs{hint}")]
+    Load {
+        hint: &'static str,
+        #[source]
+        source: Box<EbpfError>,
+    },
+    #[error("the kernel did not accept the program {name}{hint}")]
+    Program {
+        name: &'static str,
+        hint: &'static str,
+        #[source]
+        source: Box<ProgramError>,
+    },
+    #[error("the compiled programs have no {name}: the build is broken, build again")]
+    Missing { name: &'static str },
+    #[error("cannot open the cgroup folder {}", path.display())]
+    Open { path: PathBuf, source: io::Error },
+    #[error("cannot attach {name} to the cgroup folder {}", path.display())]
+    Attach {
+        name: &'static str,
+        path: PathBuf,
+        #[source]
+        source: Box<ProgramError>,
+    },
+    #[error("cannot read the kernel's map {name}")]
+    Read {
+        name: &'static str,
+        #[source]
+        source: MapError,
+    },
+}
+
+/// A record of the maps, as aya wants to see it.
+#[repr(transparent)]
+#[derive(Clone, Copy)]
+struct Plain<T>(T);
+
+#[expect(unsafe_code, reason = "the one place that says that the shared records are plain data")]
+mod plain {
+    use super::{FlowKey, FlowRecord, LossKey, Plain, Pod};
+
+    // SAFETY: `repr(C)` integers without implicit padding, for which every bit pattern is a value; asserted in the crate.
+    unsafe impl Pod for Plain<FlowKey> {}
+    // SAFETY: as above.
+    unsafe impl Pod for Plain<FlowRecord> {}
+    // SAFETY: as above.
+    unsafe impl Pod for Plain<LossKey> {}
+
+    /// A key from the ring buffer.
+    pub(super) fn flow_key(bytes: &[u8]) -> Option<FlowKey> {
+        // SAFETY: as many bytes as the key has, of any alignment, and every bit pattern is a key.
+        (bytes.len() == size_of::<FlowKey>()).then(|| unsafe { bytes.as_ptr().cast::<FlowKey>().read_unaligned() })
+    }
+}
+
+/// What was not recorded, since the programs were loaded.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Counters {
+    /// By reason, over all cgroups.
+    pub(crate) totals: [u64; Reason::ALL.len()],
+    /// Losses by cgroup id and reason, as far as there was room to count them so.
+    pub(crate) by_cgroup: BTreeMap<(u64, u32), u64>,
+}
+
+/// The loaded and attached programs.
+pub(crate) struct Capture {
+    flows: HashMap<MapData, Plain<FlowKey>, Plain<FlowRecord>>,
+    losses: HashMap<MapData, Plain<LossKey>, u64>,
+    counters: PerCpuArray<MapData, u64>,
+    /// Holds the programs and their links.
+    _programs: Ebpf,
+}
+
+/// Keys that are new in the kernel's map. Only a hint: what does not fit is found by the next [`Capture::scan`].
+pub(crate) struct Announcements(RingBuf<MapData>);
+
+impl Announcements {
+    /// The next announced key.
+    pub(crate) fn next(&mut self) -> Option<FlowKey> {
+        self.0.next().and_then(|bytes| plain::flow_key(&bytes))
+    }
+}
+
+impl AsRawFd for Announcements {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+/// Loads the programs and attaches them to the tree.
+pub(crate) fn start(tree: &CgroupTree, sizes: Sizes) -> Result<(Capture, Announcements), CaptureError> {
+    let mut programs = EbpfLoader::new()
+        .map_max_entries(name::FLOWS, sizes.flows)
+        .map_max_entries(name::EXCHANGES, sizes.exchanges)
+        .load(OBJECT)
+        .map_err(|source| CaptureError::Load { hint: hint(&source), source: Box::new(source) })?;
+    let capture = Capture {
+        flows: take(&mut programs, name::FLOWS)?,
+        losses: take(&mut programs, name::LOSSES)?,
+        counters: take(&mut programs, name::COUNTERS)?,
+        _programs: programs,
+    };
+    let mut capture = capture;
+    let announcements = Announcements(take(&mut capture._programs, name::ANNOUNCEMENTS)?);
+    let folder =
+        File::open(&tree.root).map_err(|source| CaptureError::Open { path: tree.root.clone(), source })?;
+    // Receiving first: the answer to a datagram that was sent just before attaching is then still taken for a first word,
+    // but never the other way round for one that was received.
+    for (name, kind) in [(name::INGRESS, CgroupSkbAttachType::Ingress), (name::EGRESS, CgroupSkbAttachType::Egress)] {
+        let program: &mut CgroupSkb = capture
+            ._programs
+            .program_mut(name)
+            .ok_or(CaptureError::Missing { name })?
+            .try_into()
+            .map_err(|_: ProgramError| CaptureError::Missing { name })?;
+        program
+            .load()
+            .map_err(|source| CaptureError::Program { name, hint: hint(&source), source: Box::new(source) })?;
+        program
+            .attach(&folder, kind, CgroupAttachMode::Single)
+            .map_err(|source| CaptureError::Attach { name, path: tree.root.clone(), source: Box::new(source) })?;
+    }
+    Ok((capture, announcements))
+}
+
+fn take<T: TryFrom<aya::maps::Map>>(programs: &mut Ebpf, name: &'static str) -> Result<T, CaptureError> {
+    programs.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(CaptureError::Missing { name })
+}
+
+/// What to do about an error of the `bpf` system call.
+fn hint(error: &(dyn std::error::Error + 'static)) -> &'static str {
+    let mut cause = Some(error);
+    while let Some(error) = cause {
+        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
+            Some(io::ErrorKind::PermissionDenied) => {
+                return ": not permitted; the capabilities are there, so look at seccomp, AppArmor or SELinux profiles and kernel lockdown";
+            }
+            Some(io::ErrorKind::OutOfMemory | io::ErrorKind::ArgumentListTooLong) => {
+                return ": no memory for its maps; choose a smaller --map-entries";
+            }
+            _ => cause = error.source(),
+        }
+    }
+    ""
+}
+
+impl Capture {
+    /// What the kernel counted for one key.
+    pub(crate) fn record(&self, key: &FlowKey) -> Result<Option<FlowRecord>, CaptureError> {
+        match self.flows.get(&Plain(*key), 0) {
+            Ok(Plain(record)) => Ok(Some(record)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(CaptureError::Read { name: name::FLOWS, source }),
+        }
+    }
+
+    /// Calls with every flow that the kernel holds. A flow that is there all the while is seen once; others perhaps.
+    pub(crate) fn scan(&self, mut each: impl FnMut(FlowKey, FlowRecord)) -> Result<usize, CaptureError> {
+        let mut count = 0;
+        for entry in self.flows.iter() {
+            let (Plain(key), Plain(record)) =
+                entry.map_err(|source| CaptureError::Read { name: name::FLOWS, source })?;
+            each(key, record);
+            count += 1;
+        }
+        Ok(count)
+    }
+
+    /// Makes room for other keys. The caller has read the record.
+    pub(crate) fn evict(&mut self, key: &FlowKey) -> Result<(), CaptureError> {
+        match self.flows.remove(&Plain(*key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Err(source) => Err(CaptureError::Read { name: name::FLOWS, source }),
+        }
+    }
+
+    /// What was not recorded.
+    pub(crate) fn counters(&self) -> Result<Counters, CaptureError> {
+        let mut counters = Counters::default();
+        for (index, total) in (0_u32..).zip(&mut counters.totals) {
+            let values = self
+                .counters
+                .get(&index, 0)
+                .map_err(|source| CaptureError::Read { name: name::COUNTERS, source })?;
+            *total = values.iter().sum();
+        }
+        for entry in self.losses.iter() {
+            let (Plain(key), count) = entry.map_err(|source| CaptureError::Read { name: name::LOSSES, source })?;
+            counters.by_cgroup.insert((key.cgroup, key.reason), count);
+        }
+        Ok(counters)
+    }
+}

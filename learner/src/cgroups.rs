@@ -1,0 +1,241 @@
+//! From the id that the kernel counts by to the container that it belongs to.
+//!
+//! Guarantees:
+//! * The id of a cgroup is the inode number of its folder and is not used again while the machine runs, so an id is never
+//!   attributed to another container.
+//! * A folder is known from the moment it is made, before a process can be in it, so that short lives are attributed; when an
+//!   event was missed, an unknown id makes the whole tree be read again. Only an id that is then not there is unknown.
+
+use std::collections::{HashMap, HashSet};
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::mem::MaybeUninit;
+use std::os::fd::OwnedFd;
+use std::os::unix::ffi::OsStrExt as _;
+use std::os::unix::fs::{DirEntryExt as _, MetadataExt as _};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use nanoseg_graph::container::{CgroupOwner, owner_of};
+use nanoseg_graph::endpoint::UnknownReason;
+use nanoseg_graph::flow::Subject;
+use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
+use rustix::io::Errno;
+
+use crate::preflight::CgroupTree;
+
+/// How long the id of a folder that is gone is remembered. Packets of its sockets and records of the kernel's map come for
+/// some seconds more: TCP's longest wait for a peer that is gone is a minute.
+const GRACE: Duration = Duration::from_secs(120);
+
+/// What prevents attribution.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CgroupsError {
+    #[error("cannot watch the cgroup tree: raise the sysctl fs.inotify.max_user_instances")]
+    Inotify(#[source] io::Error),
+    #[error("cannot read the cgroup folder {}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+}
+
+struct Known {
+    subject: Subject,
+    gone: Option<Instant>,
+}
+
+/// Every cgroup of the tree, by id.
+pub(crate) struct Cgroups {
+    mount: PathBuf,
+    root: PathBuf,
+    known: HashMap<u64, Known>,
+    inotify: OwnedFd,
+    watches: HashMap<i32, (u64, PathBuf)>,
+    /// A folder could not be watched: only reading the tree tells what is new and what is gone.
+    blind: bool,
+}
+
+impl Cgroups {
+    /// Reads the tree and watches it.
+    pub(crate) fn open(tree: &CgroupTree) -> Result<Self, CgroupsError> {
+        let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(|errno| CgroupsError::Inotify(errno.into()))?;
+        let mut cgroups = Self {
+            mount: tree.mount.clone(),
+            root: tree.root.clone(),
+            known: HashMap::new(),
+            inotify,
+            watches: HashMap::new(),
+            blind: false,
+        };
+        let id = fs::metadata(&tree.root)
+            .map_err(|source| CgroupsError::Read { path: tree.root.clone(), source })?
+            .ino();
+        cgroups.enter(id, &tree.root.clone());
+        Ok(cgroups)
+    }
+
+    /// Readable when there is something to [`Cgroups::absorb`].
+    pub(crate) fn events(&self) -> Result<OwnedFd, CgroupsError> {
+        self.inotify.try_clone().map_err(CgroupsError::Inotify)
+    }
+
+    /// How many containers are there now.
+    pub(crate) fn containers(&self) -> usize {
+        let is_there = |known: &&Known| match &known.subject {
+            Subject::Container(container) => known.gone.is_none() && !container.container_id.is_empty(),
+            Subject::Host(_) | Subject::Unknown(_) => false,
+        };
+        self.known.values().filter(is_there).count()
+    }
+
+    /// Whose cgroup it is. Reads the tree again when the id is not known.
+    pub(crate) fn subject(&mut self, id: u64) -> Subject {
+        if let Some(known) = self.known.get(&id) {
+            return known.subject.clone();
+        }
+        self.absorb();
+        if !self.known.contains_key(&id) {
+            self.walk();
+        }
+        // What is not there now was there when its packet passed, so it is gone for good: ids are not used again.
+        let known = self.known.entry(id).or_insert_with(|| {
+            tracing::debug!(id, "cgroup gone before it was seen");
+            Known { subject: Subject::Unknown(UnknownReason::CgroupGone), gone: Some(Instant::now()) }
+        });
+        known.subject.clone()
+    }
+
+    /// Takes in what the kernel says has changed. Never waits.
+    pub(crate) fn absorb(&mut self) {
+        let (mut made, mut gone) = (Vec::new(), Vec::new());
+        let mut missed = false;
+        {
+            let mut buffer = [MaybeUninit::<u8>::uninit(); 16 * 1024];
+            let mut reader = Reader::new(&self.inotify, &mut buffer);
+            loop {
+                match reader.next() {
+                    Ok(event) => {
+                        let flags = event.events();
+                        missed |= flags.contains(ReadFlags::QUEUE_OVERFLOW);
+                        if flags.contains(ReadFlags::IGNORED) {
+                            gone.extend(self.watches.remove(&event.wd()).map(|(id, _)| id));
+                        } else if flags.contains(ReadFlags::CREATE | ReadFlags::ISDIR)
+                            && let (Some((_, parent)), Some(name)) = (self.watches.get(&event.wd()), event.file_name())
+                        {
+                            made.push(parent.join(OsStr::from_bytes(name.to_bytes())));
+                        }
+                    }
+                    Err(Errno::INTR) => {}
+                    Err(Errno::AGAIN) => break,
+                    Err(errno) => {
+                        tracing::warn!(error = %errno, "cannot read events of the cgroup tree");
+                        missed = true;
+                        break;
+                    }
+                }
+            }
+        }
+        let now = Instant::now();
+        for id in gone {
+            if let Some(known) = self.known.get_mut(&id) {
+                known.gone = Some(now);
+            }
+        }
+        if missed {
+            self.walk();
+        }
+        for path in made {
+            if let Ok(metadata) = fs::metadata(&path) {
+                self.enter(metadata.ino(), &path);
+            }
+        }
+    }
+
+    /// Forgets what is gone for long.
+    pub(crate) fn tidy(&mut self) {
+        if self.blind {
+            self.walk();
+        }
+        let now = Instant::now();
+        self.known.retain(|_, known| known.gone.is_none_or(|gone| now.duration_since(gone) < GRACE));
+    }
+
+    fn walk(&mut self) {
+        let before: Vec<u64> = self.known.iter().filter(|(_, known)| known.gone.is_none()).map(|(id, _)| *id).collect();
+        let mut there = HashSet::new();
+        if let Ok(metadata) = fs::metadata(&self.root) {
+            there.insert(metadata.ino());
+        }
+        let root = self.root.clone();
+        self.descend(&root, &mut there);
+        let now = Instant::now();
+        for id in before {
+            if !there.contains(&id)
+                && let Some(known) = self.known.get_mut(&id)
+            {
+                known.gone = Some(now);
+            }
+        }
+    }
+
+    /// Notes a folder, then watches it, then reads what is in it: nothing made in between is missed.
+    fn enter(&mut self, id: u64, path: &Path) {
+        self.note(id, path);
+        self.watch(id, path);
+        let mut there = HashSet::new();
+        self.descend(path, &mut there);
+    }
+
+    fn descend(&mut self, folder: &Path, there: &mut HashSet<u64>) {
+        // A folder that vanishes while it is read is nobody's any more.
+        let Ok(entries) = fs::read_dir(folder) else { return };
+        for entry in entries.flatten() {
+            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+                let (id, path) = (entry.ino(), entry.path());
+                there.insert(id);
+                if !self.known.contains_key(&id) {
+                    self.note(id, &path);
+                    self.watch(id, &path);
+                }
+                self.descend(&path, there);
+            }
+        }
+    }
+
+    fn note(&mut self, id: u64, path: &Path) {
+        if self.known.contains_key(&id) {
+            return;
+        }
+        let relative = path.strip_prefix(&self.mount).unwrap_or(path);
+        let name = format!("/{}", relative.display());
+        let subject = match owner_of(&name) {
+            CgroupOwner::Container(container) => {
+                // The pod's own folder is not a container.
+                if !container.container_id.is_empty() {
+                    tracing::info!(pod = container.pod_uid, container = container.container_id, "container found");
+                }
+                Subject::Container(container)
+            }
+            CgroupOwner::Host => Subject::Host(name),
+        };
+        self.known.insert(id, Known { subject, gone: None });
+    }
+
+    fn watch(&mut self, id: u64, path: &Path) {
+        match add_watch(&self.inotify, path, WatchFlags::CREATE | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW) {
+            Ok(watch) => {
+                self.watches.insert(watch, (id, path.to_owned()));
+            }
+            Err(Errno::NOENT) => {}
+            Err(errno) => {
+                if !self.blind {
+                    self.blind = true;
+                    tracing::warn!(
+                        error = %errno,
+                        folder = %path.display(),
+                        "cannot watch a cgroup folder: very short-lived containers may stay unknown; raise the sysctl fs.inotify.max_user_watches"
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,187 @@
+//! What the user asked for, checked once. Nobody else reads arguments or the environment.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// Learns which containers of this node talk to whom, and reports it.
+///
+/// Attaches two eBPF programs to the node's cgroup tree, which count connections and never touch a packet. Nothing stays attached when it ends.
+#[derive(Debug, Parser)]
+#[command(
+    name = "nanoseg-learner",
+    version,
+    after_help = "Examples:\n  nanoseg-learner --print                      show new connections as they appear\n  \
+                  nanoseg-learner --out /var/lib/nanoseg       keep a report that `nanoseg controller --flows` reads\n  \
+                  nanoseg-learner --controller http://nanoseg-controller.nanoseg:9470\n\n\
+                  Needs Linux 5.8 or newer, cgroup v2, CAP_BPF and CAP_NET_ADMIN (or root)."
+)]
+pub(crate) struct Arguments {
+    /// Folder of the cgroup2 tree to watch, with everything below it [default: the root of the node's tree]
+    #[arg(long, env = "NANOSEG_CGROUP_ROOT", value_name = "PATH")]
+    cgroup_root: Option<PathBuf>,
+
+    /// Name of this node in reports [default: the host's name]
+    #[arg(long, env = "NODE_NAME", value_name = "NAME")]
+    node: Option<String>,
+
+    /// Keep a report in this folder, as <node>.<start>.json
+    #[arg(long, env = "NANOSEG_OUT", value_name = "DIR", conflicts_with = "controller")]
+    out: Option<PathBuf>,
+
+    /// Send reports to this controller
+    #[arg(long, env = "NANOSEG_CONTROLLER", value_name = "URL")]
+    controller: Option<String>,
+
+    /// Print each new connection on standard output, as one line of JSON
+    #[arg(long)]
+    print: bool,
+
+    /// At most one report in this time
+    #[arg(long, env = "NANOSEG_INTERVAL", default_value = "1s", value_name = "TIME", value_parser = interval)]
+    interval: Duration,
+
+    /// How many flows the kernel holds before the learner has to make room
+    #[arg(long, env = "NANOSEG_MAP_ENTRIES", default_value_t = 131_072, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    map_entries: u32,
+
+    /// How many UDP exchanges are followed at a time
+    #[arg(long, env = "NANOSEG_EXCHANGE_ENTRIES", default_value_t = 65_536, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
+    exchange_entries: u32,
+
+    /// What to log: error, warn, info, debug or a filter such as `info,nanoseg_learner::cgroups=debug`
+    #[arg(long, env = "NANOSEG_LOG", default_value = "info", value_name = "FILTER")]
+    pub(crate) log: String,
+
+    /// How to log
+    #[arg(long, env = "NANOSEG_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum LogFormat {
+    /// For people.
+    Text,
+    /// For machines.
+    Json,
+}
+
+/// Where reports go.
+#[derive(Clone, Debug)]
+pub(crate) enum Sink {
+    /// A file in this folder.
+    Directory(PathBuf),
+    /// A controller.
+    Controller(tonic::transport::Endpoint),
+    /// Nowhere: standard output is enough.
+    None,
+}
+
+/// Checked settings.
+#[derive(Debug)]
+pub(crate) struct Settings {
+    pub(crate) cgroup_root: Option<PathBuf>,
+    pub(crate) node: String,
+    pub(crate) sink: Sink,
+    pub(crate) print: bool,
+    pub(crate) interval: Duration,
+    pub(crate) map_entries: u32,
+    pub(crate) exchange_entries: u32,
+}
+
+/// What cannot be done with the arguments.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum SettingsError {
+    #[error("nowhere to report to: give --out DIR, --controller URL or --print")]
+    NoSink,
+    #[error("--controller {url} is not an address such as http://nanoseg-controller.nanoseg:9470")]
+    Controller {
+        url: String,
+        #[source]
+        source: tonic::transport::Error,
+    },
+    #[error("--node {name:?} cannot be the name of a node: use letters, digits, `-` and `.`")]
+    Node { name: String },
+}
+
+impl TryFrom<Arguments> for Settings {
+    type Error = SettingsError;
+
+    fn try_from(arguments: Arguments) -> Result<Self, SettingsError> {
+        let Arguments {
+            cgroup_root,
+            node,
+            out,
+            controller,
+            print,
+            interval,
+            map_entries,
+            exchange_entries,
+            log: _,
+            log_format: _,
+        } = arguments;
+        let sink = match (out, controller) {
+            (Some(folder), _) => Sink::Directory(folder),
+            (None, Some(url)) => {
+                let endpoint = tonic::transport::Endpoint::from_shared(url.clone())
+                    .map_err(|source| SettingsError::Controller { url, source })?;
+                Sink::Controller(endpoint)
+            }
+            (None, None) if print => Sink::None,
+            (None, None) => return Err(SettingsError::NoSink),
+        };
+        let node = node
+            .filter(|name| !name.is_empty())
+            .unwrap_or_else(|| rustix::system::uname().nodename().to_string_lossy().into_owned());
+        // The name becomes part of a file name.
+        let is_part_of_a_name = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '.' || c == '_';
+        if node.is_empty() || node.starts_with('.') || !node.chars().all(is_part_of_a_name) {
+            return Err(SettingsError::Node { name: node });
+        }
+        Ok(Self { cgroup_root, node, sink, print, interval, map_entries, exchange_entries })
+    }
+}
+
+fn interval(text: &str) -> Result<Duration, String> {
+    let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
+    if interval < Duration::from_millis(10) {
+        return Err("at least 10ms".to_owned());
+    }
+    Ok(interval)
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, SettingsError> {
+        Settings::try_from(Arguments::try_parse_from([&["nanoseg-learner"], arguments].concat()).unwrap())
+    }
+
+    #[test]
+    fn arguments_are_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn a_sink_is_needed() {
+        assert!(matches!(settings(&["--node", "a"]), Err(SettingsError::NoSink)));
+        assert!(matches!(settings(&["--node", "a", "--print"]).unwrap().sink, Sink::None));
+        assert!(matches!(settings(&["--node", "a", "--out", "/tmp"]).unwrap().sink, Sink::Directory(_)));
+        assert!(matches!(settings(&["--node", "a", "--controller", "http://b:1"]).unwrap().sink, Sink::Controller(_)));
+        assert!(matches!(settings(&["--node", "a", "--controller", "no address"]), Err(SettingsError::Controller { .. })));
+        assert!(Arguments::try_parse_from(["nanoseg-learner", "--out", "/tmp", "--controller", "http://b:1"]).is_err());
+    }
+
+    #[test]
+    fn a_node_name_cannot_leave_the_folder() {
+        for name in ["../a", "a/b", ".", "a b", "ä"] {
+            assert!(matches!(settings(&["--print", "--node", name]), Err(SettingsError::Node { .. })), "{name}");
+        }
+        assert_eq!(settings(&["--print", "--node", "ip-10-0-0-1.eu_west"]).unwrap().node, "ip-10-0-0-1.eu_west");
+    }
+}

@@ -1,0 +1,252 @@
+//! What the kernel counted, as cumulative flows of containers.
+//!
+//! Laws:
+//! * Counts only grow: a record that leaves the kernel's map stays here, and one that comes back is added to it.
+//! * Several cgroups of one container, and several cgroups that nobody can name, are one flow: the sum.
+//! * Produced = delivered + lost: every event that a program saw is in exactly one flow here, or in a loss.
+
+use std::collections::{BTreeMap, HashMap};
+use std::net::{IpAddr, Ipv6Addr};
+
+use nanoseg_ebpf as kernel;
+use nanoseg_graph::endpoint::UnknownReason;
+use nanoseg_graph::flow::{Flow, FlowKey, Loss, LossReason, Reporter, Subject, Tally, Transport};
+
+use crate::capture::Counters;
+use crate::clock::Clock;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Key {
+    subject: u32,
+    peer: IpAddr,
+    port: u16,
+    transport: Transport,
+    reporter: Reporter,
+}
+
+struct Entry {
+    key: Key,
+    tally: Tally,
+    changed: u64,
+}
+
+/// A key of the kernel's map: where its counts go, and how much of them went there already.
+struct Known {
+    entry: usize,
+    counted: kernel::FlowRecord,
+}
+
+/// Cumulative flows since the start.
+#[derive(Default)]
+pub(crate) struct Table {
+    subjects: Vec<Subject>,
+    subject_numbers: HashMap<Subject, u32>,
+    entries: Vec<Entry>,
+    numbers: HashMap<Key, usize>,
+    kernel: HashMap<kernel::FlowKey, Known>,
+    version: u64,
+    delivered: u64,
+}
+
+/// What a record of the kernel changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Change {
+    /// Nothing.
+    None,
+    /// Counts or times.
+    Counts,
+    /// A flow that was not there before, by its number.
+    Novel(usize),
+    /// The key is none that the programs write.
+    Malformed,
+}
+
+impl Table {
+    /// Takes in what the kernel counted for one key, as of now. Asks whose it is when the key is new.
+    pub(crate) fn observe(
+        &mut self,
+        key: &kernel::FlowKey,
+        record: &kernel::FlowRecord,
+        clock: Clock,
+        subject: impl FnOnce(u64) -> Subject,
+    ) -> Change {
+        if let Some(known) = self.kernel.get_mut(key) {
+            let before = known.counted;
+            if before == *record {
+                return Change::None;
+            }
+            known.counted = *record;
+            let entry = known.entry;
+            self.add(entry, &before, record, clock);
+            return Change::Counts;
+        }
+        let (Some(transport), Some(role)) =
+            (kernel::Transport::from_number(key.transport), kernel::Role::from_number(key.role))
+        else {
+            return Change::Malformed;
+        };
+        let subject = self.number_of(subject(key.cgroup));
+        let flow = Key {
+            subject,
+            peer: address(key.peer),
+            port: key.port,
+            transport: match transport {
+                kernel::Transport::Tcp => Transport::Tcp,
+                kernel::Transport::Udp => Transport::Udp,
+                kernel::Transport::Sctp => Transport::Sctp,
+            },
+            reporter: match role {
+                kernel::Role::Source => Reporter::Source,
+                kernel::Role::Destination => Reporter::Destination,
+            },
+        };
+        let (entry, is_novel) = match self.numbers.get(&flow) {
+            Some(entry) => (*entry, false),
+            None => {
+                let seen = clock.timestamp(record.first_ns);
+                let tally = Tally { first_seen: seen, last_seen: seen, attempted: 0, established: 0, refused: 0 };
+                self.entries.push(Entry { key: flow, tally, changed: 0 });
+                self.numbers.insert(flow, self.entries.len() - 1);
+                (self.entries.len() - 1, true)
+            }
+        };
+        self.kernel.insert(*key, Known { entry, counted: *record });
+        self.add(entry, &kernel::FlowRecord { first_ns: record.first_ns, ..Default::default() }, record, clock);
+        if is_novel { Change::Novel(entry) } else { Change::Counts }
+    }
+
+    fn add(&mut self, entry: usize, before: &kernel::FlowRecord, record: &kernel::FlowRecord, clock: Clock) {
+        let Some(Entry { key: _, tally, changed }) = self.entries.get_mut(entry) else { return };
+        let [attempted, established, refused] = [
+            record.attempted.saturating_sub(before.attempted),
+            record.established.saturating_sub(before.established),
+            record.refused.saturating_sub(before.refused),
+        ];
+        tally.first_seen = tally.first_seen.min(clock.timestamp(record.first_ns));
+        tally.last_seen = tally.last_seen.max(clock.timestamp(record.last_ns));
+        tally.attempted += attempted;
+        tally.established += established;
+        tally.refused += refused;
+        self.delivered += attempted + established + refused;
+        self.version += 1;
+        *changed = self.version;
+    }
+
+    /// The kernel forgets this key: if it comes back it counts from zero.
+    pub(crate) fn forget(&mut self, key: &kernel::FlowKey) {
+        self.kernel.remove(key);
+    }
+
+    /// Keys that the kernel holds and that were last seen before `monotonic_ns`, the oldest first.
+    pub(crate) fn idle_since(&self, monotonic_ns: u64) -> Vec<kernel::FlowKey> {
+        let is_idle = |known: &Known| known.counted.last_ns < monotonic_ns;
+        let mut keys: Vec<_> =
+            self.kernel.iter().filter(|(_, known)| is_idle(known)).map(|(key, known)| (known.counted.last_ns, *key)).collect();
+        keys.sort_unstable_by_key(|(last_ns, _)| *last_ns);
+        keys.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Grows with every change.
+    pub(crate) const fn version(&self) -> u64 {
+        self.version
+    }
+
+    /// How many flows there are.
+    pub(crate) const fn len(&self) -> usize {
+        self.entries.len()
+    }
+
+    /// How many events are in the flows.
+    pub(crate) const fn delivered(&self) -> u64 {
+        self.delivered
+    }
+
+    /// One flow, by its number.
+    pub(crate) fn flow(&self, number: usize) -> Option<Flow> {
+        self.entries.get(number).map(|entry| self.export(entry))
+    }
+
+    /// Flows that changed after `version`.
+    pub(crate) fn changed_since(&self, version: u64) -> impl Iterator<Item = Flow> + Clone + '_ {
+        self.entries.iter().filter(move |entry| entry.changed > version).map(|entry| self.export(entry))
+    }
+
+    /// At most `limit` of the flows that changed after `version`, those that changed longest ago first, and the version up to
+    /// which all changes are among them.
+    pub(crate) fn oldest_changes(&self, version: u64, limit: usize) -> (Vec<Flow>, u64) {
+        let mut changed: Vec<&Entry> = self.entries.iter().filter(|entry| entry.changed > version).collect();
+        changed.sort_unstable_by_key(|entry| entry.changed);
+        let up_to = if changed.len() > limit {
+            changed.truncate(limit);
+            changed.last().map_or(self.version, |entry| entry.changed)
+        } else {
+            self.version
+        };
+        (changed.into_iter().map(|entry| self.export(entry)).collect(), up_to)
+    }
+
+    fn export(&self, Entry { key, tally, changed: _ }: &Entry) -> Flow {
+        let Key { subject, peer, port, transport, reporter } = *key;
+        let subject = usize::try_from(subject).ok().and_then(|number| self.subjects.get(number));
+        let subject = subject.cloned().unwrap_or(Subject::Unknown(UnknownReason::CgroupGone));
+        Flow { key: FlowKey { subject, peer, port, transport, reporter }, tally: *tally }
+    }
+
+    fn number_of(&mut self, subject: Subject) -> u32 {
+        if let Some(number) = self.subject_numbers.get(&subject) {
+            return *number;
+        }
+        let number = u32::try_from(self.subjects.len()).unwrap_or(u32::MAX);
+        self.subjects.push(subject.clone());
+        self.subject_numbers.insert(subject, number);
+        number
+    }
+}
+
+fn address(words: kernel::Address) -> IpAddr {
+    let mut bytes = [0; 16];
+    for (chunk, word) in bytes.chunks_exact_mut(4).zip(words) {
+        chunk.copy_from_slice(&word.to_ne_bytes());
+    }
+    Ipv6Addr::from(bytes).to_canonical()
+}
+
+/// Losses as reports carry them: by subject where the kernel could tell whose they were, the rest without one.
+pub(crate) fn losses(counters: &Counters, mut subject: impl FnMut(u64) -> Subject) -> Vec<Loss> {
+    let Counters { totals, by_cgroup } = counters;
+    let mut counts: BTreeMap<(Option<Subject>, LossReason), u64> = BTreeMap::new();
+    let mut told = [0_u64; kernel::Reason::ALL.len()];
+    for ((cgroup, number), count) in by_cgroup {
+        let Some((reason, told)) = kernel::Reason::from_number(*number)
+            .and_then(|reason| Some((loss_reason(reason)?, told.get_mut(reason as usize)?)))
+        else {
+            continue;
+        };
+        *told += count;
+        *counts.entry((Some(subject(*cgroup)), reason)).or_default() += count;
+    }
+    for (reason, (total, told)) in kernel::Reason::ALL.into_iter().zip(totals.iter().zip(told)) {
+        if let Some(reason) = loss_reason(reason)
+            && *total > told
+        {
+            counts.insert((None, reason), total - told);
+        }
+    }
+    counts.into_iter().map(|((subject, reason), count)| Loss { subject, reason, count }).collect()
+}
+
+const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
+    match reason {
+        kernel::Reason::MapFull => Some(LossReason::MapFull),
+        kernel::Reason::ExchangeTableFull => Some(LossReason::ExchangeTableFull),
+        kernel::Reason::Truncated => Some(LossReason::Truncated),
+        kernel::Reason::Fragment => Some(LossReason::Fragment),
+        kernel::Reason::ExtensionHeaders => Some(LossReason::ExtensionHeaders),
+        kernel::Reason::OtherTransport => Some(LossReason::OtherTransport),
+        kernel::Reason::Loopback
+        | kernel::Reason::NotRouted
+        | kernel::Reason::Icmp
+        | kernel::Reason::Unannounced => None,
+    }
+}
+
