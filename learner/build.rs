@@ -9,7 +9,10 @@ use aya_build::{Package, Toolchain};
 /// Name of the rustup toolchain that can build `core` for the BPF target.
 const TOOLCHAIN: &str = "NANOSEG_BPF_TOOLCHAIN";
 
-#[expect(unsafe_code, reason = "this process has one thread, and aya-build takes the variables from its environment")]
+#[expect(
+    unsafe_code,
+    reason = "this process has one thread, and aya-build takes the variables from its environment"
+)]
 fn main() -> Result<()> {
     // A toolchain that is not a nightly one builds `core` all the same when it is told to.
     // SAFETY: no other thread exists that could read the environment now.
@@ -27,7 +30,10 @@ fn protocol(root: &Path) -> Result<()> {
     let file = root.join("report.proto");
     println!("cargo:rerun-if-changed={}", file.display());
     let descriptors = protox::compile([&file], [root]).with_context(|| format!("cannot read {}", file.display()))?;
-    tonic_prost_build::configure().build_server(false).compile_fds(descriptors).context("cannot generate the report client")
+    tonic_prost_build::configure()
+        .build_server(false)
+        .compile_fds(descriptors)
+        .context("cannot generate the report client")
 }
 
 fn programs(root: &Path) -> Result<()> {
@@ -35,12 +41,15 @@ fn programs(root: &Path) -> Result<()> {
     let chosen = std::env::var(TOOLCHAIN).ok();
     let toolchain = match &chosen {
         Some(name) => name.as_str(),
-        None => ["bpf", "nightly"].into_iter().find(|name| has_core_source(name)).with_context(|| {
-            format!(
-                "no rustup toolchain has the source of `core`, which the kernel programs are built from: run \
+        None => ["bpf", "nightly"]
+            .into_iter()
+            .find(|name| has_core_source(name))
+            .with_context(|| {
+                format!(
+                    "no rustup toolchain has the source of `core`, which the kernel programs are built from: run \
                  `rustup toolchain install nightly --component rust-src`, or name one that has it in {TOOLCHAIN}"
-            )
-        })?,
+                )
+            })?,
     };
     if !has_core_source(toolchain) {
         bail!(
@@ -61,8 +70,13 @@ fn programs(root: &Path) -> Result<()> {
 }
 
 fn has_core_source(toolchain: &str) -> bool {
-    let output = Command::new("rustup").args(["run", toolchain, "rustc", "--print", "sysroot"]).output();
+    let output = Command::new("rustup")
+        .args(["run", toolchain, "rustc", "--print", "sysroot"])
+        .output();
     let Ok(output) = output else { return false };
     let sysroot = String::from_utf8_lossy(&output.stdout);
-    output.status.success() && Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").is_file()
+    output.status.success()
+        && Path::new(sysroot.trim())
+            .join("lib/rustlib/src/rust/library/core/Cargo.toml")
+            .is_file()
 }

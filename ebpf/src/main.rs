@@ -2,7 +2,10 @@
 #![cfg_attr(target_arch = "bpf", no_std, no_main, feature(asm_experimental_arch))]
 #![cfg_attr(
     target_arch = "bpf",
-    expect(unsafe_code, reason = "packets and map values are raw memory here, and the verifier proves every access")
+    expect(
+        unsafe_code,
+        reason = "packets and map values are raw memory here, and the verifier proves every access"
+    )
 )]
 
 #[cfg(target_arch = "bpf")]

@@ -215,14 +215,24 @@ fn transport<B: Bytes + ?Sized>(packet: &B, family: Family, protocol: u8, at: us
             }));
         }
     };
-    Ok(Signal { family, transport, at, event })
+    Ok(Signal {
+        family,
+        transport,
+        at,
+        event,
+    })
 }
 
 impl Signal {
     /// Addresses and ports, if the packet goes from one host to another.
     #[inline(always)]
     pub fn ends<B: Bytes + ?Sized>(&self, packet: &B) -> Result<Ends, Skipped> {
-        let Self { family, transport: _, at, event: _ } = *self;
+        let Self {
+            family,
+            transport: _,
+            at,
+            event: _,
+        } = *self;
         let (source, destination) = match family {
             Family::V4 => {
                 let source = packet.word(12).ok_or(TRUNCATED)?;
@@ -243,7 +253,12 @@ impl Signal {
         };
         let source_port = packet.short(at).ok_or(TRUNCATED)?;
         let destination_port = packet.short(at + 2).ok_or(TRUNCATED)?;
-        Ok(Ends { source, destination, source_port, destination_port })
+        Ok(Ends {
+            source,
+            destination,
+            source_port,
+            destination_port,
+        })
     }
 }
 
@@ -275,7 +290,12 @@ pub const fn mapped(address: u32) -> Address {
 
 #[inline(always)]
 fn address<B: Bytes + ?Sized>(packet: &B, at: usize) -> Option<Address> {
-    Some([packet.word(at)?, packet.word(at + 4)?, packet.word(at + 8)?, packet.word(at + 12)?])
+    Some([
+        packet.word(at)?,
+        packet.word(at + 4)?,
+        packet.word(at + 8)?,
+        packet.word(at + 12)?,
+    ])
 }
 
 #[inline(always)]

@@ -59,7 +59,19 @@ impl Linear {
     #[inline(always)]
     fn read<T: Copy>(&self, at: usize) -> Option<T> {
         let from = self.start + at;
-        if from + size_of::<T>() > self.end {
+        let mut past = from;
+        // Added where the compiler does not see it: it would turn `from + 1 > end` into `from >= end`, from which the verifier
+        // does not conclude that the byte is there.
+        // SAFETY: only adds.
+        unsafe {
+            core::arch::asm!(
+                "{0} += {1}",
+                inout(reg) past,
+                const size_of::<T>(),
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        if past > self.end {
             return None;
         }
         // SAFETY: within the packet by the test above, which is the one that the verifier asks for.
@@ -93,7 +105,12 @@ impl Scattered<'_> {
         let mut value = T::default();
         // SAFETY: the helper writes as many bytes as `value` has.
         let failed = unsafe {
-            bpf_skb_load_bytes(self.0.as_ptr(), at as u32, (&raw mut value).cast(), size_of::<T>() as u32)
+            bpf_skb_load_bytes(
+                self.0.as_ptr(),
+                at as u32,
+                (&raw mut value).cast(),
+                size_of::<T>() as u32,
+            )
         };
         (failed == 0).then_some(value)
     }
@@ -175,7 +192,14 @@ fn record(context: &SkBuffContext, way: Way, signal: Signal, ends: &Ends) {
             return;
         }
     };
-    let key = FlowKey { cgroup, peer: ends.peer(way), port, transport: signal.transport as u8, role: role as u8, pad: 0 };
+    let key = FlowKey {
+        cgroup,
+        peer: ends.peer(way),
+        port,
+        transport: signal.transport as u8,
+        role: role as u8,
+        pad: 0,
+    };
     add(&key, count, now);
 }
 
@@ -185,11 +209,22 @@ fn exchange(cgroup: u64, way: Way, ends: &Ends, now: u64) {
     let peer = ends.peer(way);
     let (local_port, peer_port) = ends.ports(way);
     let speaker = way.role_of_opener();
-    let key = ExchangeKey { cgroup, peer, local_port, peer_port, pad: 0 };
+    let key = ExchangeKey {
+        cgroup,
+        peer,
+        local_port,
+        peer_port,
+        pad: 0,
+    };
     let known = match EXCHANGES.get_ptr_mut(&key) {
         Some(known) => known,
         None => {
-            let fresh = Exchange { last_ns: now, written_ns: now, role: speaker as u32, written: 0 };
+            let fresh = Exchange {
+                last_ns: now,
+                written_ns: now,
+                role: speaker as u32,
+                written: 0,
+            };
             // Another processor may have been first: its entry is as good.
             let _ = EXCHANGES.insert(&key, &fresh, u64::from(BPF_NOEXIST));
             match EXCHANGES.get_ptr_mut(&key) {
@@ -223,7 +258,11 @@ fn exchange(cgroup: u64, way: Way, ends: &Ends, now: u64) {
         peer,
         port: if source { peer_port } else { local_port },
         transport: nanoseg_ebpf::Transport::Udp as u8,
-        role: if source { Role::Source as u8 } else { Role::Destination as u8 },
+        role: if source {
+            Role::Source as u8
+        } else {
+            Role::Destination as u8
+        },
         pad: 0,
     };
     if add(&key, count, now) {
@@ -247,7 +286,13 @@ fn add(key: &FlowKey, count: Count, now: u64) -> bool {
         increment(known, count, now);
         return true;
     }
-    let mut fresh = FlowRecord { first_ns: now, last_ns: now, attempted: 0, established: 0, refused: 0 };
+    let mut fresh = FlowRecord {
+        first_ns: now,
+        last_ns: now,
+        attempted: 0,
+        established: 0,
+        refused: 0,
+    };
     match count {
         Count::Attempted => fresh.attempted = 1,
         Count::Established => fresh.established = 1,
@@ -301,7 +346,11 @@ fn skip(context: &SkBuffContext, reason: Reason) {
 #[inline(never)]
 fn lose(cgroup: u64, reason: Reason) {
     tally(reason);
-    let key = LossKey { cgroup, reason: reason as u32, pad: 0 };
+    let key = LossKey {
+        cgroup,
+        reason: reason as u32,
+        pad: 0,
+    };
     if let Some(known) = LOSSES.get_ptr_mut(&key) {
         atomic_add(known);
     } else if LOSSES.insert(&key, &1, u64::from(BPF_NOEXIST)).is_err()

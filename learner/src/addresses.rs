@@ -23,7 +23,10 @@ fn v4(trie: &str) -> impl Iterator<Item = Ipv4Addr> {
             leaf = address.parse::<Ipv4Addr>().ok();
             return None;
         }
-        (line == "/32 host LOCAL").then_some(leaf).flatten().filter(|address| !address.is_loopback())
+        (line == "/32 host LOCAL")
+            .then_some(leaf)
+            .flatten()
+            .filter(|address| !address.is_loopback())
     })
 }
 

@@ -53,8 +53,14 @@ pub(crate) enum AgentError {
 }
 
 enum Output {
-    File { file: ReportFile, written: Option<u64> },
-    Controller { delivery: Delivery, events: mpsc::Receiver<StreamEvent> },
+    File {
+        file: ReportFile,
+        written: Option<u64>,
+    },
+    Controller {
+        delivery: Delivery,
+        events: mpsc::Receiver<StreamEvent>,
+    },
     None,
 }
 
@@ -78,19 +84,31 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Events)?;
     let mut summary = signal(SignalKind::user_defined1()).map_err(AgentError::Events)?;
 
-    let origin = Origin { node: settings.node.clone(), epoch: realtime_ns() };
+    let origin = Origin {
+        node: settings.node.clone(),
+        epoch: realtime_ns(),
+    };
     let output = match &settings.sink {
-        Sink::Directory(folder) => Output::File { file: ReportFile::open(folder, &origin)?, written: None },
+        Sink::Directory(folder) => Output::File {
+            file: ReportFile::open(folder, &origin)?,
+            written: None,
+        },
         Sink::Controller(endpoint) => {
             let (sender, events) = mpsc::channel(16);
             tokio::spawn(stream(endpoint.clone(), sender));
-            Output::Controller { delivery: Delivery::default(), events }
+            Output::Controller {
+                delivery: Delivery::default(),
+                events,
+            }
         }
         Sink::None => Output::None,
     };
     // The tree is read before the programs are attached: the first packet finds its container known.
     let cgroups = Cgroups::open(&tree)?;
-    let sizes = Sizes { flows: settings.map_entries, exchanges: settings.exchange_entries };
+    let sizes = Sizes {
+        flows: settings.map_entries,
+        exchanges: settings.exchange_entries,
+    };
     let (capture, announcements) = capture::start(&tree, sizes)?;
     let tree_events = readable(cgroups.events()?)?;
     let mut announcements = readable(announcements)?;
@@ -152,7 +170,10 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
     Ok(())
 }
 
-#[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor that its trait cannot express")]
+#[expect(
+    unsafe_code,
+    reason = "tokio asks for a promise about the descriptor that its trait cannot express"
+)]
 fn readable<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>, AgentError> {
     // SAFETY: both types that are passed here own their descriptor and give the same one until they are dropped.
     let registered = unsafe { AsyncFd::register_with_interest(inner, Interest::READABLE) };
@@ -173,9 +194,13 @@ impl Agent {
     /// Takes in new keys. Says whether all were read.
     fn announced(&mut self, announcements: &mut Announcements) -> Result<bool, AgentError> {
         for _ in 0..ANNOUNCEMENTS_IN_A_TURN {
-            let Some(key) = announcements.next() else { return Ok(true) };
+            let Some(key) = announcements.next() else {
+                return Ok(true);
+            };
             // Evicted in the meantime: it was read before.
-            let Some(record) = self.capture.record(&key)? else { continue };
+            let Some(record) = self.capture.record(&key)? else {
+                continue;
+            };
             let cgroups = &mut self.cgroups;
             let change = self.table.observe(&key, &record, self.clock, |id| cgroups.subject(id));
             self.changed(change)?;
@@ -190,7 +215,13 @@ impl Agent {
             tracing::warn!("the wall clock was set; times from now on follow it");
             self.clock = clock;
         }
-        let Self { capture, cgroups, clock, table, .. } = self;
+        let Self {
+            capture,
+            cgroups,
+            clock,
+            table,
+            ..
+        } = self;
         cgroups.absorb();
         let mut changes = Vec::new();
         let held = capture.scan(|key, record| {
@@ -271,7 +302,12 @@ impl Agent {
         match &mut self.output {
             Output::File { file, written } => {
                 if *written != Some(version) {
-                    file.write(&self.origin, self.table.changed_since(0), &self.losses, &self.node_addresses)?;
+                    file.write(
+                        &self.origin,
+                        self.table.changed_since(0),
+                        &self.losses,
+                        &self.node_addresses,
+                    )?;
                     if written.is_none() {
                         tracing::info!(path = %file.path().display(), "writing the report");
                     }
@@ -285,7 +321,12 @@ impl Agent {
                     } else {
                         Default::default()
                     };
-                    let report = Report { origin: self.origin.clone(), flows: part.flows, losses, node_addresses };
+                    let report = Report {
+                        origin: self.origin.clone(),
+                        flows: part.flows,
+                        losses,
+                        node_addresses,
+                    };
                     delivery.send(&report, part.version, self.other_version);
                 }
             }
@@ -304,7 +345,9 @@ impl Agent {
         let end = Instant::now() + LAST_WORDS;
         loop {
             let version = self.table.version();
-            let Output::Controller { delivery, events } = &mut self.output else { return Ok(()) };
+            let Output::Controller { delivery, events } = &mut self.output else {
+                return Ok(());
+            };
             if delivery.is_complete(version, self.other_version) {
                 return Ok(());
             }
@@ -324,7 +367,16 @@ impl Agent {
         let delivered = self.table.delivered();
         let by_reason: Vec<String> = nanoseg_graph::flow::LossReason::ALL
             .into_iter()
-            .map(|reason| (reason, self.losses.iter().filter(|loss| loss.reason == reason).map(|loss| loss.count).sum::<u64>()))
+            .map(|reason| {
+                (
+                    reason,
+                    self.losses
+                        .iter()
+                        .filter(|loss| loss.reason == reason)
+                        .map(|loss| loss.count)
+                        .sum::<u64>(),
+                )
+            })
             .filter(|(_, count)| *count > 0)
             .map(|(reason, count)| format!("{reason:?}={count}"))
             .collect();

@@ -68,7 +68,10 @@ pub(crate) enum CaptureError {
 #[derive(Clone, Copy)]
 struct Plain<T>(T);
 
-#[expect(unsafe_code, reason = "the one place that says that the shared records are plain data")]
+#[expect(
+    unsafe_code,
+    reason = "the one place that says that the shared records are plain data"
+)]
 mod plain {
     use super::{FlowKey, FlowRecord, LossKey, Plain, Pod};
 
@@ -126,7 +129,10 @@ pub(crate) fn start(tree: &CgroupTree, sizes: Sizes) -> Result<(Capture, Announc
         .map_max_entries(name::FLOWS, sizes.flows)
         .map_max_entries(name::EXCHANGES, sizes.exchanges)
         .load(OBJECT)
-        .map_err(|source| CaptureError::Load { hint: hint(&source), source: Box::new(source) })?;
+        .map_err(|source| CaptureError::Load {
+            hint: hint(&source),
+            source: Box::new(source),
+        })?;
     let capture = Capture {
         flows: take(&mut programs, name::FLOWS)?,
         losses: take(&mut programs, name::LOSSES)?,
@@ -135,40 +141,59 @@ pub(crate) fn start(tree: &CgroupTree, sizes: Sizes) -> Result<(Capture, Announc
     };
     let mut capture = capture;
     let announcements = Announcements(take(&mut capture._programs, name::ANNOUNCEMENTS)?);
-    let folder =
-        File::open(&tree.root).map_err(|source| CaptureError::Open { path: tree.root.clone(), source })?;
+    let folder = File::open(&tree.root).map_err(|source| CaptureError::Open {
+        path: tree.root.clone(),
+        source,
+    })?;
     // Receiving first: the answer to a datagram that was sent just before attaching is then still taken for a first word,
     // but never the other way round for one that was received.
-    for (name, kind) in [(name::INGRESS, CgroupSkbAttachType::Ingress), (name::EGRESS, CgroupSkbAttachType::Egress)] {
+    for (name, kind) in [
+        (name::INGRESS, CgroupSkbAttachType::Ingress),
+        (name::EGRESS, CgroupSkbAttachType::Egress),
+    ] {
         let program: &mut CgroupSkb = capture
             ._programs
             .program_mut(name)
             .ok_or(CaptureError::Missing { name })?
             .try_into()
             .map_err(|_: ProgramError| CaptureError::Missing { name })?;
-        program
-            .load()
-            .map_err(|source| CaptureError::Program { name, hint: hint(&source), source: Box::new(source) })?;
+        program.load().map_err(|source| CaptureError::Program {
+            name,
+            hint: hint(&source),
+            source: Box::new(source),
+        })?;
         program
             .attach(&folder, kind, CgroupAttachMode::Single)
-            .map_err(|source| CaptureError::Attach { name, path: tree.root.clone(), source: Box::new(source) })?;
+            .map_err(|source| CaptureError::Attach {
+                name,
+                path: tree.root.clone(),
+                source: Box::new(source),
+            })?;
     }
     Ok((capture, announcements))
 }
 
 fn take<T: TryFrom<aya::maps::Map>>(programs: &mut Ebpf, name: &'static str) -> Result<T, CaptureError> {
-    programs.take_map(name).and_then(|map| T::try_from(map).ok()).ok_or(CaptureError::Missing { name })
+    programs
+        .take_map(name)
+        .and_then(|map| T::try_from(map).ok())
+        .ok_or(CaptureError::Missing { name })
 }
 
 /// What to do about an error of the `bpf` system call.
 fn hint(error: &(dyn std::error::Error + 'static)) -> &'static str {
     let mut cause = Some(error);
     while let Some(error) = cause {
-        match error.downcast_ref::<io::Error>().map(io::Error::kind) {
-            Some(io::ErrorKind::PermissionDenied) => {
+        // EACCES is the verifier's, EPERM is about permission.
+        match error
+            .downcast_ref::<io::Error>()
+            .and_then(io::Error::raw_os_error)
+            .map(rustix::io::Errno::from_raw_os_error)
+        {
+            Some(rustix::io::Errno::PERM) => {
                 return ": not permitted; the capabilities are there, so look at seccomp, AppArmor or SELinux profiles and kernel lockdown";
             }
-            Some(io::ErrorKind::OutOfMemory | io::ErrorKind::ArgumentListTooLong) => {
+            Some(rustix::io::Errno::NOMEM | rustix::io::Errno::TOOBIG) => {
                 return ": no memory for its maps; choose a smaller --map-entries";
             }
             _ => cause = error.source(),
@@ -183,7 +208,10 @@ impl Capture {
         match self.flows.get(&Plain(*key), 0) {
             Ok(Plain(record)) => Ok(Some(record)),
             Err(MapError::KeyNotFound) => Ok(None),
-            Err(source) => Err(CaptureError::Read { name: name::FLOWS, source }),
+            Err(source) => Err(CaptureError::Read {
+                name: name::FLOWS,
+                source,
+            }),
         }
     }
 
@@ -191,8 +219,10 @@ impl Capture {
     pub(crate) fn scan(&self, mut each: impl FnMut(FlowKey, FlowRecord)) -> Result<usize, CaptureError> {
         let mut count = 0;
         for entry in self.flows.iter() {
-            let (Plain(key), Plain(record)) =
-                entry.map_err(|source| CaptureError::Read { name: name::FLOWS, source })?;
+            let (Plain(key), Plain(record)) = entry.map_err(|source| CaptureError::Read {
+                name: name::FLOWS,
+                source,
+            })?;
             each(key, record);
             count += 1;
         }
@@ -203,7 +233,10 @@ impl Capture {
     pub(crate) fn evict(&mut self, key: &FlowKey) -> Result<(), CaptureError> {
         match self.flows.remove(&Plain(*key)) {
             Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(CaptureError::Read { name: name::FLOWS, source }),
+            Err(source) => Err(CaptureError::Read {
+                name: name::FLOWS,
+                source,
+            }),
         }
     }
 
@@ -211,14 +244,17 @@ impl Capture {
     pub(crate) fn counters(&self) -> Result<Counters, CaptureError> {
         let mut counters = Counters::default();
         for (index, total) in (0_u32..).zip(&mut counters.totals) {
-            let values = self
-                .counters
-                .get(&index, 0)
-                .map_err(|source| CaptureError::Read { name: name::COUNTERS, source })?;
+            let values = self.counters.get(&index, 0).map_err(|source| CaptureError::Read {
+                name: name::COUNTERS,
+                source,
+            })?;
             *total = values.iter().sum();
         }
         for entry in self.losses.iter() {
-            let (Plain(key), count) = entry.map_err(|source| CaptureError::Read { name: name::LOSSES, source })?;
+            let (Plain(key), count) = entry.map_err(|source| CaptureError::Read {
+                name: name::LOSSES,
+                source,
+            })?;
             counters.by_cgroup.insert((key.cgroup, key.reason), count);
         }
         Ok(counters)

@@ -57,7 +57,8 @@ pub(crate) struct Cgroups {
 impl Cgroups {
     /// Reads the tree and watches it.
     pub(crate) fn open(tree: &CgroupTree) -> Result<Self, CgroupsError> {
-        let inotify = init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(|errno| CgroupsError::Inotify(errno.into()))?;
+        let inotify =
+            init(CreateFlags::NONBLOCK | CreateFlags::CLOEXEC).map_err(|errno| CgroupsError::Inotify(errno.into()))?;
         let mut cgroups = Self {
             mount: tree.mount.clone(),
             root: tree.root.clone(),
@@ -67,7 +68,10 @@ impl Cgroups {
             blind: false,
         };
         let id = fs::metadata(&tree.root)
-            .map_err(|source| CgroupsError::Read { path: tree.root.clone(), source })?
+            .map_err(|source| CgroupsError::Read {
+                path: tree.root.clone(),
+                source,
+            })?
             .ino();
         cgroups.enter(id, &tree.root.clone());
         Ok(cgroups)
@@ -99,7 +103,10 @@ impl Cgroups {
         // What is not there now was there when its packet passed, so it is gone for good: ids are not used again.
         let known = self.known.entry(id).or_insert_with(|| {
             tracing::debug!(id, "cgroup gone before it was seen");
-            Known { subject: Subject::Unknown(UnknownReason::CgroupGone), gone: Some(Instant::now()) }
+            Known {
+                subject: Subject::Unknown(UnknownReason::CgroupGone),
+                gone: Some(Instant::now()),
+            }
         });
         known.subject.clone()
     }
@@ -156,11 +163,17 @@ impl Cgroups {
             self.walk();
         }
         let now = Instant::now();
-        self.known.retain(|_, known| known.gone.is_none_or(|gone| now.duration_since(gone) < GRACE));
+        self.known
+            .retain(|_, known| known.gone.is_none_or(|gone| now.duration_since(gone) < GRACE));
     }
 
     fn walk(&mut self) {
-        let before: Vec<u64> = self.known.iter().filter(|(_, known)| known.gone.is_none()).map(|(id, _)| *id).collect();
+        let before: Vec<u64> = self
+            .known
+            .iter()
+            .filter(|(_, known)| known.gone.is_none())
+            .map(|(id, _)| *id)
+            .collect();
         let mut there = HashSet::new();
         if let Ok(metadata) = fs::metadata(&self.root) {
             there.insert(metadata.ino());
@@ -211,7 +224,11 @@ impl Cgroups {
             CgroupOwner::Container(container) => {
                 // The pod's own folder is not a container.
                 if !container.container_id.is_empty() {
-                    tracing::info!(pod = container.pod_uid, container = container.container_id, "container found");
+                    tracing::info!(
+                        pod = container.pod_uid,
+                        container = container.container_id,
+                        "container found"
+                    );
                 }
                 Subject::Container(container)
             }
@@ -221,7 +238,11 @@ impl Cgroups {
     }
 
     fn watch(&mut self, id: u64, path: &Path) {
-        match add_watch(&self.inotify, path, WatchFlags::CREATE | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW) {
+        match add_watch(
+            &self.inotify,
+            path,
+            WatchFlags::CREATE | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW,
+        ) {
             Ok(watch) => {
                 self.watches.insert(watch, (id, path.to_owned()));
             }

@@ -20,7 +20,9 @@ impl Clock {
             (after - before, real - (before + after) / 2)
         };
         let best = (0..5).map(|_| sample()).min_by_key(|(width, _)| *width);
-        Self { offset_ns: best.map_or(0, |(_, offset)| offset) }
+        Self {
+            offset_ns: best.map_or(0, |(_, offset)| offset),
+        }
     }
 
     /// A clock with a known distance.

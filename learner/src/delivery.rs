@@ -46,7 +46,11 @@ impl Delivery {
             return None;
         }
         let (flows, version) = table.oldest_changes(flows_sent, FLOWS_IN_AN_INCREMENT);
-        Some(Part { flows, version, with_others })
+        Some(Part {
+            flows,
+            version,
+            with_others,
+        })
     }
 
     /// Puts an increment on the stream.
@@ -65,7 +69,12 @@ impl Delivery {
     /// Takes in what happened on the stream.
     pub(crate) fn on(&mut self, event: StreamEvent) {
         match event {
-            StreamEvent::Open(stream) => *self = Self { stream: Some(stream), ..Self::default() },
+            StreamEvent::Open(stream) => {
+                *self = Self {
+                    stream: Some(stream),
+                    ..Self::default()
+                }
+            }
             StreamEvent::Acknowledged(sequence) => {
                 while let Some((number, versions)) = self.unacknowledged.front().copied()
                     && number <= sequence
@@ -91,7 +100,15 @@ mod tests {
     use super::*;
 
     fn empty_report() -> Report {
-        Report { origin: Origin { node: "a".to_owned(), epoch: 1 }, flows: vec![], losses: vec![], node_addresses: [].into() }
+        Report {
+            origin: Origin {
+                node: "a".to_owned(),
+                epoch: 1,
+            },
+            flows: vec![],
+            losses: vec![],
+            node_addresses: [].into(),
+        }
     }
 
     fn open() -> (Delivery, mpsc::Receiver<Vec<u8>>) {

@@ -22,6 +22,7 @@ mod report;
 mod settings;
 mod table;
 
+use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
@@ -50,7 +51,17 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 fn log_to_stderr(arguments: &Arguments) {
-    let builder = tracing_subscriber::fmt().with_env_filter(&arguments.log).with_writer(std::io::stderr).with_target(false);
+    // A plain level is about this program: what its libraries say at that level is of no use to a user.
+    let filter = if arguments.log.contains(['=', ',']) {
+        arguments.log.clone()
+    } else {
+        format!("warn,nanoseg_learner={}", arguments.log)
+    };
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(std::io::stderr().is_terminal())
+        .with_target(false);
     match arguments.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

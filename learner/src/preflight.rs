@@ -28,7 +28,9 @@ pub(crate) enum PreflightError {
         "cannot raise the limit of locked memory, which Linux {release} needs for eBPF maps: run with CAP_SYS_RESOURCE or `ulimit -l unlimited`"
     )]
     LockedMemory { release: String, source: io::Error },
-    #[error("no cgroup v2 file system is mounted: boot with systemd.unified_cgroup_hierarchy=1, or mount one with `mount -t cgroup2 none /sys/fs/cgroup`")]
+    #[error(
+        "no cgroup v2 file system is mounted: boot with systemd.unified_cgroup_hierarchy=1, or mount one with `mount -t cgroup2 none /sys/fs/cgroup`"
+    )]
     NoCgroup2,
     #[error("cannot open the cgroup folder {}: give one that exists with --cgroup-root", path.display())]
     Root { path: PathBuf, source: io::Error },
@@ -42,7 +44,11 @@ pub(crate) enum PreflightError {
 
 fn known(mounts: &[PathBuf]) -> String {
     let list: Vec<String> = mounts.iter().map(|mount| mount.display().to_string()).collect();
-    if list.is_empty() { "none is mounted".to_owned() } else { format!("mounted at {}", list.join(", ")) }
+    if list.is_empty() {
+        "none is mounted".to_owned()
+    } else {
+        format!("mounted at {}", list.join(", "))
+    }
 }
 
 /// Checks kernel, permissions and the cgroup tree.
@@ -55,12 +61,21 @@ pub(crate) fn check(root: Option<&Path>) -> Result<CgroupTree, PreflightError> {
     let status = read("/proc/self/status")?;
     let missing = missing_capabilities(&status);
     if !missing.is_empty() {
-        return Err(PreflightError::Capability { missing: missing.join(" and ") });
+        return Err(PreflightError::Capability {
+            missing: missing.join(" and "),
+        });
     }
     if version < (5, 11) {
-        let unlimited = rustix::process::Rlimit { current: None, maximum: None };
-        rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited)
-            .map_err(|errno| PreflightError::LockedMemory { release, source: errno.into() })?;
+        let unlimited = rustix::process::Rlimit {
+            current: None,
+            maximum: None,
+        };
+        rustix::process::setrlimit(rustix::process::Resource::Memlock, unlimited).map_err(|errno| {
+            PreflightError::LockedMemory {
+                release,
+                source: errno.into(),
+            }
+        })?;
     }
     tree(&read("/proc/self/mounts")?, root)
 }
@@ -73,11 +88,21 @@ fn tree(mounts: &str, root: Option<&Path>) -> Result<CgroupTree, PreflightError>
     let mounts = cgroup2_mounts(mounts);
     match root {
         Some(path) => {
-            let found = path
-                .canonicalize()
-                .and_then(|root| if root.is_dir() { Ok(root) } else { Err(io::ErrorKind::NotADirectory.into()) });
-            let root = found.map_err(|source| PreflightError::Root { path: path.to_owned(), source })?;
-            let nearest = mounts.iter().filter(|mount| root.starts_with(mount)).max_by_key(|mount| mount.as_os_str().len());
+            let found = path.canonicalize().and_then(|root| {
+                if root.is_dir() {
+                    Ok(root)
+                } else {
+                    Err(io::ErrorKind::NotADirectory.into())
+                }
+            });
+            let root = found.map_err(|source| PreflightError::Root {
+                path: path.to_owned(),
+                source,
+            })?;
+            let nearest = mounts
+                .iter()
+                .filter(|mount| root.starts_with(mount))
+                .max_by_key(|mount| mount.as_os_str().len());
             match nearest.cloned() {
                 // Another file system can be mounted inside the tree: the files of a cgroup are what tells.
                 Some(mount) if root.join("cgroup.procs").exists() => Ok(CgroupTree { mount, root }),
@@ -90,7 +115,10 @@ fn tree(mounts: &str, root: Option<&Path>) -> Result<CgroupTree, PreflightError>
             if mount.join("cgroup.events").exists() {
                 return Err(PreflightError::Namespaced { path: mount });
             }
-            Ok(CgroupTree { root: mount.clone(), mount })
+            Ok(CgroupTree {
+                root: mount.clone(),
+                mount,
+            })
         }
     }
 }
@@ -115,7 +143,9 @@ fn unescape(field: &str) -> String {
 }
 
 fn version_of(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|number| number.parse().unwrap_or(0));
+    let mut numbers = release
+        .split(|c: char| !c.is_ascii_digit())
+        .map(|number| number.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
@@ -130,7 +160,11 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
         .unwrap_or(0);
     // CAP_SYS_ADMIN still implies CAP_BPF.
     let needed = [("CAP_BPF", BPF | SYS_ADMIN), ("CAP_NET_ADMIN", NET_ADMIN)];
-    needed.into_iter().filter(|(_, any)| effective & any == 0).map(|(name, _)| name).collect()
+    needed
+        .into_iter()
+        .filter(|(_, any)| effective & any == 0)
+        .map(|(name, _)| name)
+        .collect()
 }
 
 #[cfg(test)]
@@ -160,7 +194,11 @@ mod tests {
             ("0000008000000000", vec!["CAP_NET_ADMIN"]),
             ("0000000000000000", vec!["CAP_BPF", "CAP_NET_ADMIN"]),
         ] {
-            assert_eq!(missing_capabilities(&format!("Name:\tx\nCapEff:\t{mask}\n")), expected, "{mask}");
+            assert_eq!(
+                missing_capabilities(&format!("Name:\tx\nCapEff:\t{mask}\n")),
+                expected,
+                "{mask}"
+            );
         }
     }
 
@@ -168,9 +206,18 @@ mod tests {
     fn mounts() {
         let table = "tmpfs /sys/fs/cgroup tmpfs rw 0 0\ncgroup /sys/fs/cgroup/cpu cgroup rw,cpu 0 0\n\
                      cgroup2 /sys/fs/cgroup/unified cgroup2 rw 0 0\nnone /host/my\\040tree cgroup2 rw 0 0\n";
-        assert_eq!(cgroup2_mounts(table), [PathBuf::from("/sys/fs/cgroup/unified"), PathBuf::from("/host/my tree")]);
+        assert_eq!(
+            cgroup2_mounts(table),
+            [PathBuf::from("/sys/fs/cgroup/unified"), PathBuf::from("/host/my tree")]
+        );
         assert!(matches!(tree("", None), Err(PreflightError::NoCgroup2)));
-        assert!(matches!(tree(table, Some(Path::new("/proc"))), Err(PreflightError::NotCgroup2 { .. })));
-        assert!(matches!(tree(table, Some(Path::new("/nowhere"))), Err(PreflightError::Root { .. })));
+        assert!(matches!(
+            tree(table, Some(Path::new("/proc"))),
+            Err(PreflightError::NotCgroup2 { .. })
+        ));
+        assert!(matches!(
+            tree(table, Some(Path::new("/nowhere"))),
+            Err(PreflightError::Root { .. })
+        ));
     }
 }

@@ -23,7 +23,13 @@ use crate::report::protocol::reports_client::ReportsClient;
 use crate::report::protocol::{Acknowledgement, Increment};
 
 /// Generated from `report.proto`.
-#[expect(clippy::pedantic, unreachable_pub, clippy::allow_attributes, clippy::allow_attributes_without_reason, reason = "generated code")]
+#[expect(
+    clippy::pedantic,
+    unreachable_pub,
+    clippy::allow_attributes,
+    clippy::allow_attributes_without_reason,
+    reason = "generated code"
+)]
 mod protocol {
     tonic::include_proto!("nanoseg.report.v1");
 }
@@ -58,7 +64,10 @@ struct Document<'a, I: Iterator<Item = Flow> + Clone> {
     node_addresses: &'a BTreeSet<IpAddr>,
 }
 
-fn sequence<I: Iterator<Item = Flow> + Clone, S: serde::Serializer>(flows: &I, serializer: S) -> Result<S::Ok, S::Error> {
+fn sequence<I: Iterator<Item = Flow> + Clone, S: serde::Serializer>(
+    flows: &I,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(flows.clone())
 }
 
@@ -72,9 +81,15 @@ pub(crate) struct ReportFile {
 impl ReportFile {
     /// Makes the folder.
     pub(crate) fn open(folder: &Path, origin: &Origin) -> Result<Self, ReportError> {
-        fs::create_dir_all(folder).map_err(|source| ReportError::Folder { path: folder.to_owned(), source })?;
+        fs::create_dir_all(folder).map_err(|source| ReportError::Folder {
+            path: folder.to_owned(),
+            source,
+        })?;
         let name = format!("{}.{}.json", origin.node, origin.epoch);
-        Ok(Self { path: folder.join(&name), beside: folder.join(format!(".{name}.new")) })
+        Ok(Self {
+            path: folder.join(&name),
+            beside: folder.join(format!(".{name}.new")),
+        })
     }
 
     /// Where it is.
@@ -92,12 +107,23 @@ impl ReportFile {
     ) -> Result<(), ReportError> {
         let written = fs::File::create(&self.beside).and_then(|file| {
             let mut file = BufWriter::new(file);
-            serde_json::to_writer(&mut file, &Document { origin, flows, losses, node_addresses })?;
+            serde_json::to_writer(
+                &mut file,
+                &Document {
+                    origin,
+                    flows,
+                    losses,
+                    node_addresses,
+                },
+            )?;
             file.write_all(b"\n")?;
             file.flush()?;
             fs::rename(&self.beside, &self.path)
         });
-        written.map_err(|source| ReportError::Write { path: self.path.clone(), source })
+        written.map_err(|source| ReportError::Write {
+            path: self.path.clone(),
+            source,
+        })
     }
 }
 
@@ -164,7 +190,10 @@ struct Failure {
 
 /// One stream, until it ends.
 async fn attempt(endpoint: &Endpoint, events: &mpsc::Sender<StreamEvent>) -> Result<(), Failure> {
-    let closed = |error: &dyn std::error::Error| Failure { was_open: false, reason: chain(error) };
+    let closed = |error: &dyn std::error::Error| Failure {
+        was_open: false,
+        reason: chain(error),
+    };
     let channel = endpoint.connect().await.map_err(|error| closed(&error))?;
     let (sender, mut reports) = mpsc::channel::<Vec<u8>>(IN_FLIGHT);
     let (increments, outgoing) = mpsc::channel(1);
@@ -195,7 +224,12 @@ async fn attempt(endpoint: &Endpoint, events: &mpsc::Sender<StreamEvent>) -> Res
                     }
                 }
                 Ok(None) => return Ok(()),
-                Err(status) => return Err(Failure { was_open: true, reason: chain(&status) }),
+                Err(status) => {
+                    return Err(Failure {
+                        was_open: true,
+                        reason: chain(&status),
+                    });
+                }
             }
         }
     };

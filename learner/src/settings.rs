@@ -50,7 +50,7 @@ pub(crate) struct Arguments {
     #[arg(long, env = "NANOSEG_EXCHANGE_ENTRIES", default_value_t = 65_536, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     exchange_entries: u32,
 
-    /// What to log: error, warn, info, debug or a filter such as `info,nanoseg_learner::cgroups=debug`
+    /// What to log: error, warn, info, debug, or a filter such as `warn,nanoseg_learner::cgroups=debug`
     #[arg(long, env = "NANOSEG_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log: String,
 
@@ -140,7 +140,15 @@ impl TryFrom<Arguments> for Settings {
         if node.is_empty() || node.starts_with('.') || !node.chars().all(is_part_of_a_name) {
             return Err(SettingsError::Node { name: node });
         }
-        Ok(Self { cgroup_root, node, sink, print, interval, map_entries, exchange_entries })
+        Ok(Self {
+            cgroup_root,
+            node,
+            sink,
+            print,
+            interval,
+            map_entries,
+            exchange_entries,
+        })
     }
 }
 
@@ -170,18 +178,36 @@ mod tests {
     #[test]
     fn a_sink_is_needed() {
         assert!(matches!(settings(&["--node", "a"]), Err(SettingsError::NoSink)));
-        assert!(matches!(settings(&["--node", "a", "--print"]).unwrap().sink, Sink::None));
-        assert!(matches!(settings(&["--node", "a", "--out", "/tmp"]).unwrap().sink, Sink::Directory(_)));
-        assert!(matches!(settings(&["--node", "a", "--controller", "http://b:1"]).unwrap().sink, Sink::Controller(_)));
-        assert!(matches!(settings(&["--node", "a", "--controller", "no address"]), Err(SettingsError::Controller { .. })));
+        assert!(matches!(
+            settings(&["--node", "a", "--print"]).unwrap().sink,
+            Sink::None
+        ));
+        assert!(matches!(
+            settings(&["--node", "a", "--out", "/tmp"]).unwrap().sink,
+            Sink::Directory(_)
+        ));
+        assert!(matches!(
+            settings(&["--node", "a", "--controller", "http://b:1"]).unwrap().sink,
+            Sink::Controller(_)
+        ));
+        assert!(matches!(
+            settings(&["--node", "a", "--controller", "no address"]),
+            Err(SettingsError::Controller { .. })
+        ));
         assert!(Arguments::try_parse_from(["nanoseg-learner", "--out", "/tmp", "--controller", "http://b:1"]).is_err());
     }
 
     #[test]
     fn a_node_name_cannot_leave_the_folder() {
         for name in ["../a", "a/b", ".", "a b", "ä"] {
-            assert!(matches!(settings(&["--print", "--node", name]), Err(SettingsError::Node { .. })), "{name}");
+            assert!(
+                matches!(settings(&["--print", "--node", name]), Err(SettingsError::Node { .. })),
+                "{name}"
+            );
         }
-        assert_eq!(settings(&["--print", "--node", "ip-10-0-0-1.eu_west"]).unwrap().node, "ip-10-0-0-1.eu_west");
+        assert_eq!(
+            settings(&["--print", "--node", "ip-10-0-0-1.eu_west"]).unwrap().node,
+            "ip-10-0-0-1.eu_west"
+        );
     }
 }

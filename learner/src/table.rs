@@ -80,9 +80,10 @@ impl Table {
             self.add(entry, &before, record, clock);
             return Change::Counts;
         }
-        let (Some(transport), Some(role)) =
-            (kernel::Transport::from_number(key.transport), kernel::Role::from_number(key.role))
-        else {
+        let (Some(transport), Some(role)) = (
+            kernel::Transport::from_number(key.transport),
+            kernel::Role::from_number(key.role),
+        ) else {
             return Change::Malformed;
         };
         let subject = self.number_of(subject(key.cgroup));
@@ -104,19 +105,45 @@ impl Table {
             Some(entry) => (*entry, false),
             None => {
                 let seen = clock.timestamp(record.first_ns);
-                let tally = Tally { first_seen: seen, last_seen: seen, attempted: 0, established: 0, refused: 0 };
-                self.entries.push(Entry { key: flow, tally, changed: 0 });
+                let tally = Tally {
+                    first_seen: seen,
+                    last_seen: seen,
+                    attempted: 0,
+                    established: 0,
+                    refused: 0,
+                };
+                self.entries.push(Entry {
+                    key: flow,
+                    tally,
+                    changed: 0,
+                });
                 self.numbers.insert(flow, self.entries.len() - 1);
                 (self.entries.len() - 1, true)
             }
         };
-        self.kernel.insert(*key, Known { entry, counted: *record });
-        self.add(entry, &kernel::FlowRecord { first_ns: record.first_ns, ..Default::default() }, record, clock);
+        self.kernel.insert(
+            *key,
+            Known {
+                entry,
+                counted: *record,
+            },
+        );
+        self.add(
+            entry,
+            &kernel::FlowRecord {
+                first_ns: record.first_ns,
+                ..Default::default()
+            },
+            record,
+            clock,
+        );
         if is_novel { Change::Novel(entry) } else { Change::Counts }
     }
 
     fn add(&mut self, entry: usize, before: &kernel::FlowRecord, record: &kernel::FlowRecord, clock: Clock) {
-        let Some(Entry { key: _, tally, changed }) = self.entries.get_mut(entry) else { return };
+        let Some(Entry { key: _, tally, changed }) = self.entries.get_mut(entry) else {
+            return;
+        };
         let [attempted, established, refused] = [
             record.attempted.saturating_sub(before.attempted),
             record.established.saturating_sub(before.established),
@@ -140,8 +167,12 @@ impl Table {
     /// Keys that the kernel holds and that were last seen before `monotonic_ns`, the oldest first.
     pub(crate) fn idle_since(&self, monotonic_ns: u64) -> Vec<kernel::FlowKey> {
         let is_idle = |known: &Known| known.counted.last_ns < monotonic_ns;
-        let mut keys: Vec<_> =
-            self.kernel.iter().filter(|(_, known)| is_idle(known)).map(|(key, known)| (known.counted.last_ns, *key)).collect();
+        let mut keys: Vec<_> = self
+            .kernel
+            .iter()
+            .filter(|(_, known)| is_idle(known))
+            .map(|(key, known)| (known.counted.last_ns, *key))
+            .collect();
         keys.sort_unstable_by_key(|(last_ns, _)| *last_ns);
         keys.into_iter().map(|(_, key)| key).collect()
     }
@@ -168,7 +199,10 @@ impl Table {
 
     /// Flows that changed after `version`.
     pub(crate) fn changed_since(&self, version: u64) -> impl Iterator<Item = Flow> + Clone + '_ {
-        self.entries.iter().filter(move |entry| entry.changed > version).map(|entry| self.export(entry))
+        self.entries
+            .iter()
+            .filter(move |entry| entry.changed > version)
+            .map(|entry| self.export(entry))
     }
 
     /// At most `limit` of the flows that changed after `version`, those that changed longest ago first, and the version up to
@@ -186,10 +220,27 @@ impl Table {
     }
 
     fn export(&self, Entry { key, tally, changed: _ }: &Entry) -> Flow {
-        let Key { subject, peer, port, transport, reporter } = *key;
-        let subject = usize::try_from(subject).ok().and_then(|number| self.subjects.get(number));
+        let Key {
+            subject,
+            peer,
+            port,
+            transport,
+            reporter,
+        } = *key;
+        let subject = usize::try_from(subject)
+            .ok()
+            .and_then(|number| self.subjects.get(number));
         let subject = subject.cloned().unwrap_or(Subject::Unknown(UnknownReason::CgroupGone));
-        Flow { key: FlowKey { subject, peer, port, transport, reporter }, tally: *tally }
+        Flow {
+            key: FlowKey {
+                subject,
+                peer,
+                port,
+                transport,
+                reporter,
+            },
+            tally: *tally,
+        }
     }
 
     fn number_of(&mut self, subject: Subject) -> u32 {
@@ -232,7 +283,10 @@ pub(crate) fn losses(counters: &Counters, mut subject: impl FnMut(u64) -> Subjec
             counts.insert((None, reason), total - told);
         }
     }
-    counts.into_iter().map(|((subject, reason), count)| Loss { subject, reason, count }).collect()
+    counts
+        .into_iter()
+        .map(|((subject, reason), count)| Loss { subject, reason, count })
+        .collect()
 }
 
 const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
@@ -243,10 +297,8 @@ const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
         kernel::Reason::Fragment => Some(LossReason::Fragment),
         kernel::Reason::ExtensionHeaders => Some(LossReason::ExtensionHeaders),
         kernel::Reason::OtherTransport => Some(LossReason::OtherTransport),
-        kernel::Reason::Loopback
-        | kernel::Reason::NotRouted
-        | kernel::Reason::Icmp
-        | kernel::Reason::Unannounced => None,
+        kernel::Reason::Loopback | kernel::Reason::NotRouted | kernel::Reason::Icmp | kernel::Reason::Unannounced => {
+            None
+        }
     }
 }
-
