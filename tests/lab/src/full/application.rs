@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use rustix::process::{Pid, Signal, kill_process};
@@ -10,14 +10,17 @@ use serde_json::{Value, json};
 
 use super::cgroup::processes;
 use super::error::{Error, on};
+use super::topology::NAME_SERVER;
 use super::{Cluster, Image, items};
 use crate::app::{App, Kind, ObjectName};
 use crate::manifest::{self, IMAGE};
-use crate::peer::{CONFIG_VARIABLE, PeerConfig};
+use crate::peer::{CONFIG_VARIABLE, PeerConfig, ResolverConfig};
 use crate::wiring::Wiring;
 
 /// The file from which the name server of `outside` reads.
 const ZONE: &str = "outside/zone.json";
+
+const DNS_PORT: u16 = 53;
 
 /// Pods of cluster DNS.
 const DNS_PODS: usize = 2;
@@ -43,28 +46,43 @@ impl Cluster {
         })?;
         self.start_hosts(app)?;
         (self.say)("applying the application");
-        let (namespaces, rest): (Vec<Value>, Vec<Value>) =
-            self.objects(app)?.into_iter().partition(|object| object["kind"] == "Namespace");
-        self.apply_objects(&list(namespaces))?;
+        let (namespaces, rest): (Vec<Value>, Vec<Value>) = self
+            .objects(app)?
+            .into_iter()
+            .partition(|object| object["kind"] == "Namespace");
+        self.apply_objects(&list(&namespaces))?;
         // A bare pod is refused until its namespace's ServiceAccount is there, which a controller makes.
-        self.watch().until("the namespaces' ServiceAccounts", super::STEP, "control/kube-controller-manager", || {
-            let accounts = self.get(&["get", "serviceaccounts", "--all-namespaces"])?;
-            let missing: Vec<&str> = app
-                .namespaces
-                .iter()
-                .map(|namespace| namespace.name.as_str())
-                .filter(|name| {
-                    !items(&accounts).any(|account| {
-                        account["metadata"]["namespace"] == *name && account["metadata"]["name"] == "default"
+        self.watch().until(
+            "the namespaces' ServiceAccounts",
+            super::STEP,
+            "control/kube-controller-manager",
+            || {
+                let accounts = self.get(&["get", "serviceaccounts", "--all-namespaces"])?;
+                let missing: Vec<&str> = app
+                    .namespaces
+                    .iter()
+                    .map(|namespace| namespace.name.as_str())
+                    .filter(|name| {
+                        !items(&accounts).any(|account| {
+                            account["metadata"]["namespace"] == *name && account["metadata"]["name"] == "default"
+                        })
                     })
+                    .collect();
+                Ok(if missing.is_empty() {
+                    Ok(())
+                } else {
+                    Err(format!("none in {}", missing.join(", ")))
                 })
-                .collect();
-            Ok(if missing.is_empty() { Ok(()) } else { Err(format!("none in {}", missing.join(", "))) })
-        })?;
-        self.apply_objects(&list(rest))?;
+            },
+        )?;
+        self.apply_objects(&list(&rest))?;
         let nodes = u16::try_from(self.nodes().len()).unwrap_or(u16::MAX);
-        let pods: u16 =
-            app.workloads.iter().filter(|workload| workload.kind != Kind::CronJob).map(|workload| workload.pods_on(nodes)).sum();
+        let pods: u16 = app
+            .workloads
+            .iter()
+            .filter(|workload| workload.kind != Kind::CronJob)
+            .map(|workload| workload.pods_on(nodes))
+            .sum();
         (self.say)(&format!("waiting for {pods} pods"));
         self.wait_for_pods(DNS_PODS + usize::from(pods))
     }
@@ -74,16 +92,31 @@ impl Cluster {
         let selected = self.get(&["get", "pods", "--namespace", workload.namespace.as_str()])?;
         let mut told = 0;
         for pod in items(&selected).filter(|pod| is_of(pod, workload)) {
-            let Some(uid) = pod["metadata"]["uid"].as_str() else { continue };
-            let Some(node) = self.nodes().iter().find(|node| pod["spec"]["nodeName"] == *node.name) else { continue };
+            let Some(uid) = pod["metadata"]["uid"].as_str() else {
+                continue;
+            };
+            let Some(node) = self.nodes().iter().find(|node| pod["spec"]["nodeName"] == *node.name) else {
+                continue;
+            };
             for container in pod["status"]["containerStatuses"].as_array().into_iter().flatten() {
-                let id = container["containerID"].as_str().and_then(|id| id.rsplit('/').next()).unwrap_or_default();
+                let id = container["containerID"]
+                    .as_str()
+                    .and_then(|id| id.rsplit('/').next())
+                    .unwrap_or_default();
                 let class = match pod["status"]["qosClass"].as_str() {
                     Some("Guaranteed") | None => PathBuf::new(),
                     Some(class) => PathBuf::from(class.to_lowercase()),
                 };
-                let cgroup = node.cgroup.join("kubepods").join(class).join(format!("pod{uid}")).join(id);
-                for pid in processes(&cgroup).into_iter().filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?)) {
+                let cgroup = node
+                    .cgroup
+                    .join("kubepods")
+                    .join(class)
+                    .join(format!("pod{uid}"))
+                    .join(id);
+                for pid in processes(&cgroup)
+                    .into_iter()
+                    .filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+                {
                     kill_process(pid, Signal::USR1).map_err(|errno| on("signal", &cgroup)(errno.into()))?;
                     told += 1;
                 }
@@ -114,7 +147,10 @@ impl Cluster {
         let mut names: BTreeMap<String, Vec<IpAddr>> = BTreeMap::new();
         for host in &app.external {
             if let Some(name) = &host.hostname {
-                names.entry(name.to_string().to_lowercase()).or_default().extend(&host.addresses);
+                names
+                    .entry(name.to_string().to_lowercase())
+                    .or_default()
+                    .extend(&host.addresses);
             }
             let lines: Vec<String> = host
                 .addresses
@@ -127,7 +163,12 @@ impl Cluster {
             outside.ip(&lines)?;
         }
         self.write_zone(&names)?;
-        for (host, config) in app.external.iter().map(|host| (host, self.wiring(app).host(host))).collect::<Vec<_>>() {
+        for (host, config) in app
+            .external
+            .iter()
+            .map(|host| (host, self.wiring(app).host(host)))
+            .collect::<Vec<_>>()
+        {
             self.start_peer(host.name.as_str(), &config)?;
         }
         Ok(())
@@ -135,7 +176,17 @@ impl Cluster {
 
     /// Starts a peer in `outside`.
     fn start_peer(&mut self, name: &str, config: &PeerConfig) -> Result<(), Error> {
-        let text = serde_json::to_string(config).map_err(|source| Error::Answer { expected: "a peer's configuration", source })?;
+        let server = SocketAddr::new(NAME_SERVER.into(), DNS_PORT);
+        let mut config = config.clone();
+        config.resolver = Some(ResolverConfig {
+            servers: vec![server],
+            search: Vec::new(),
+            ndots: 1,
+        });
+        let text = serde_json::to_string(&config).map_err(|source| Error::Answer {
+            expected: "a peer's configuration",
+            source,
+        })?;
         let path = self.record.site.write(format!("outside/{name}.json"), text)?;
         let mut command = self.outside().command(&self.peer);
         command.env(CONFIG_VARIABLE, format!("@{}", path.display()));
@@ -157,7 +208,7 @@ fn idle(name: &str) -> PeerConfig {
     }
 }
 
-fn list(items: Vec<Value>) -> String {
+fn list(items: &[Value]) -> String {
     json!({ "apiVersion": "v1", "kind": "List", "items": items }).to_string()
 }
 
@@ -173,7 +224,11 @@ pub(super) fn state_of(pod: &Value) -> String {
         .as_array()
         .into_iter()
         .flatten()
-        .find_map(|container| container["state"]["waiting"]["message"].as_str().or(container["state"]["waiting"]["reason"].as_str()))
+        .find_map(|container| {
+            container["state"]["waiting"]["message"]
+                .as_str()
+                .or(container["state"]["waiting"]["reason"].as_str())
+        })
         .or_else(|| {
             let conditions = pod["status"]["conditions"].as_array()?;
             conditions.iter().find_map(|condition| condition["message"].as_str())

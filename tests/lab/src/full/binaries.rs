@@ -73,7 +73,14 @@ const KUBERNETES: Module = Module {
         ("go.sum", include_str!("../../kubernetes/go.sum")),
         ("main.go", include_str!("../../kubernetes/main.go")),
     ],
-    links: &["kube-apiserver", "kube-controller-manager", "kube-proxy", "kube-scheduler", "kubectl", "kubelet"],
+    links: &[
+        "kube-apiserver",
+        "kube-controller-manager",
+        "kube-proxy",
+        "kube-scheduler",
+        "kubectl",
+        "kubelet",
+    ],
 };
 
 const KUBE_ROUTER: Module = Module {
@@ -147,7 +154,11 @@ impl Binaries {
 
 /// The folder that built programs are kept in: `nanoseg-lab` in the user's cache.
 fn cache() -> Result<PathBuf, Error> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     set("XDG_CACHE_HOME")
         .or_else(|| set("HOME").map(|home| home.join(".cache")))
         .map(|cache| cache.join("nanoseg-lab"))
@@ -155,12 +166,17 @@ fn cache() -> Result<PathBuf, Error> {
 }
 
 fn go_version() -> Result<String, Error> {
-    let asked = Command::new("go").args(["env", "GOVERSION"]).output().map_err(Error::NoGo)?;
+    let asked = Command::new("go")
+        .args(["env", "GOVERSION"])
+        .output()
+        .map_err(Error::NoGo)?;
     let version = String::from_utf8_lossy(&asked.stdout).trim().to_owned();
     if asked.status.success() && !version.is_empty() {
         Ok(version)
     } else {
-        Err(Error::Version { said: String::from_utf8_lossy(&asked.stderr).trim().to_owned() })
+        Err(Error::Version {
+            said: String::from_utf8_lossy(&asked.stderr).trim().to_owned(),
+        })
     }
 }
 
@@ -194,7 +210,10 @@ fn build(module: &Module, folder: &Path, say: &dyn Fn(&str)) -> Result<(), Error
         let path = sources.join(name);
         fs::write(&path, content).map_err(on("write", &path))?;
     }
-    say(&format!("building {} from its Go module: {} the first time", module.name, module.about));
+    say(&format!(
+        "building {} from its Go module: {} the first time",
+        module.name, module.about
+    ));
     let begun = Instant::now();
     // The lab's programs can wait for whatever else the machine is compiling.
     let built = Command::new("nice")
@@ -233,7 +252,10 @@ fn key(module: &Module, version: &str) -> String {
         hash.update(part.len().to_le_bytes());
         hash.update(part);
     }
-    hash.finalize().iter().take(8).fold(String::new(), |key, byte| format!("{key}{byte:02x}"))
+    hash.finalize()
+        .iter()
+        .take(8)
+        .fold(String::new(), |key, byte| format!("{key}{byte:02x}"))
 }
 
 fn on(action: &'static str, path: impl Into<PathBuf>) -> impl FnOnce(io::Error) -> Error {

@@ -38,7 +38,10 @@ impl Trees {
                 .collect::<Vec<_>>()
         };
         let unified = of_type("cgroup2").into_iter().next().ok_or(Error::NoCgroup2)?;
-        Ok(Self { unified, legacy: of_type("cgroup") })
+        Ok(Self {
+            unified,
+            legacy: of_type("cgroup"),
+        })
     }
 
     /// Makes the folder that a kubelet takes for its root, in every tree: kubelet does not make it and ends without it.
@@ -101,7 +104,10 @@ fn kill(folder: &Path) -> Result<(), Error> {
             return Ok(());
         }
         if begun.elapsed() > DYING {
-            return Err(Error::Unkillable { cgroup: folder.to_owned(), pids });
+            return Err(Error::Unkillable {
+                cgroup: folder.to_owned(),
+                pids,
+            });
         }
         if !at_once {
             for pid in pids.iter().filter_map(|pid| Pid::from_raw(i32::try_from(*pid).ok()?)) {

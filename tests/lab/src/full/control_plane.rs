@@ -8,6 +8,8 @@ use std::io::Read;
 use std::path::PathBuf;
 use std::process::Command;
 
+use serde_json::json;
+
 use super::binaries::Binaries;
 use super::error::{Error, on};
 use super::process::succeed;
@@ -36,11 +38,16 @@ pub(super) fn kubeconfig(site: &Site, user: &str) -> PathBuf {
 /// Writes keys, tokens and kubeconfigs.
 pub(super) fn prepare(site: &Site) -> Result<(), Error> {
     // For the tokens of ServiceAccounts, which the API server signs.
-    succeed(Command::new("openssl").args(["genrsa", "-out"]).arg(site.file("service-account.key")).arg("2048"))?;
-    let mut tokens = String::new();
+    succeed(
+        Command::new("openssl")
+            .args(["genrsa", "-out"])
+            .arg(site.file("service-account.key"))
+            .arg("2048"),
+    )?;
+    let mut tokens = Vec::new();
     for (name, user, groups) in USERS {
         let token = random_token()?;
-        tokens.push_str(&format!("{token},{user},{name},\"{groups}\"\n"));
+        tokens.push(format!("{token},{user},{name},\"{groups}\"\n"));
         let config = format!(
             "apiVersion: v1
 kind: Config
@@ -65,7 +72,7 @@ current-context: lab
         );
         site.write(format!("{name}.kubeconfig"), config)?;
     }
-    site.write("tokens.csv", tokens)?;
+    site.write("tokens.csv", tokens.concat())?;
     Ok(())
 }
 
@@ -77,8 +84,12 @@ fn authority(site: &Site) -> PathBuf {
 fn random_token() -> Result<String, Error> {
     let mut bytes = [0; 16];
     let path = "/dev/urandom";
-    File::open(path).and_then(|mut file| file.read_exact(&mut bytes)).map_err(on("read", path))?;
-    Ok(bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
+    File::open(path)
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(on("read", path))?;
+    Ok(bytes
+        .iter()
+        .fold(String::new(), |text, byte| format!("{text}{byte:02x}")))
 }
 
 pub(super) fn etcd(site: &Site) -> Result<Command, Error> {
@@ -124,7 +135,9 @@ pub(super) fn api_server(site: &Site, binaries: &Binaries, further: &[String]) -
 }
 
 pub(super) fn controller_manager(site: &Site, binaries: &Binaries) -> Command {
-    let mut command = site.namespace("control").command(binaries.kubernetes("kube-controller-manager"));
+    let mut command = site
+        .namespace("control")
+        .command(binaries.kubernetes("kube-controller-manager"));
     command
         .arg(format!("--kubeconfig={}", kubeconfig(site, "controller-manager").display()))
         .arg(format!("--root-ca-file={}", authority(site).display()))
@@ -145,50 +158,17 @@ pub(super) fn scheduler(site: &Site, binaries: &Binaries) -> Command {
 
 /// Objects that have to be there before anything else: the nodes with their pod ranges (a kubelet that finds its node takes it
 /// over, so each has the range that the lab's routes lead to), and what the NetworkPolicy engine may read.
-pub(super) fn objects() -> String {
-    let mut objects = String::from(
-        "apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRole
-metadata:
-  name: kube-router
-rules:
-- apiGroups: ['']
-  resources: [namespaces, pods, services, nodes, endpoints]
-  verbs: [get, list, watch]
-- apiGroups: [networking.k8s.io]
-  resources: [networkpolicies]
-  verbs: [get, list, watch]
-- apiGroups: [discovery.k8s.io]
-  resources: [endpointslices]
-  verbs: [get, list, watch]
----
-apiVersion: rbac.authorization.k8s.io/v1
-kind: ClusterRoleBinding
-metadata:
-  name: kube-router
-roleRef:
-  apiGroup: rbac.authorization.k8s.io
-  kind: ClusterRole
-  name: kube-router
-subjects:
-- apiGroup: rbac.authorization.k8s.io
-  kind: User
-  name: kube-router
-",
-    );
+pub(super) fn objects() -> Vec<String> {
+    let mut objects = vec![include_str!("kube-router.yaml").to_owned()];
     for (name, number) in topology::NODES.into_iter().zip(1..) {
         let [v4, v6] = topology::pod_ranges(number);
-        objects.push_str(&format!(
-            "---
-apiVersion: v1
-kind: Node
-metadata:
-  name: {name}
-spec:
-  podCIDR: {v4}
-  podCIDRs: ['{v4}', '{v6}']
-"
-        ));
+        let node = json!({
+            "apiVersion": "v1",
+            "kind": "Node",
+            "metadata": { "name": name },
+            "spec": { "podCIDR": v4, "podCIDRs": [v4, v6] },
+        });
+        objects.push(node.to_string());
     }
     objects
 }

@@ -43,7 +43,9 @@ impl Image<'_> {
         .into_bytes();
         let mut entry = descriptor("application/vnd.oci.image.manifest.v1+json", &manifest);
         entry["annotations"] = json!({ "io.containerd.image.name": self.full_name() });
-        let index = json!({ "schemaVersion": 2, "manifests": [entry] }).to_string().into_bytes();
+        let index = json!({ "schemaVersion": 2, "manifests": [entry] })
+            .to_string()
+            .into_bytes();
 
         let file = File::create(path).map_err(on("make", path))?;
         let mut archive = tar::Builder::new(file);
@@ -94,10 +96,16 @@ fn digest(content: &[u8]) -> String {
 }
 
 fn hex(content: &[u8]) -> String {
-    Sha256::digest(content).iter().fold(String::with_capacity(64), |text, byte| format!("{text}{byte:02x}"))
+    Sha256::digest(content)
+        .iter()
+        .fold(String::with_capacity(64), |text, byte| format!("{text}{byte:02x}"))
 }
 
 /// The machine's architecture as images call it.
 const fn architecture() -> &'static str {
-    if cfg!(target_arch = "aarch64") { "arm64" } else { "amd64" }
+    if cfg!(target_arch = "aarch64") {
+        "arm64"
+    } else {
+        "amd64"
+    }
 }

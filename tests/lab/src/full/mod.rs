@@ -47,7 +47,7 @@ use wait::Watch;
 
 /// How long a step of the way up may take. Each takes seconds on an idle machine of two cores; compilers beside it have made
 /// that ten times as much.
-const STEP: Duration = Duration::from_secs(180);
+const STEP: Duration = Duration::from_mins(3);
 
 /// How a lab is brought up.
 pub struct Options {
@@ -66,7 +66,13 @@ pub struct Options {
 impl Options {
     /// A silent lab that ends with this process.
     pub fn new(peer: PathBuf) -> Self {
-        Self { peer, keep: false, api_server_flags: Vec::new(), say: Box::new(|_| {}), stop: Arc::default() }
+        Self {
+            peer,
+            keep: false,
+            api_server_flags: Vec::new(),
+            say: Box::new(|_| {}),
+            stop: Arc::default(),
+        }
     }
 }
 
@@ -89,7 +95,13 @@ impl Cluster {
     ///
     /// Labs whose starter died without ending them are removed first.
     pub fn up(options: Options) -> Result<Self, Error> {
-        let Options { peer, keep, api_server_flags, say, stop } = options;
+        let Options {
+            peer,
+            keep,
+            api_server_flags,
+            say,
+            stop,
+        } = options;
         requirements::check()?;
         sweep()?;
         let binaries = Binaries::ensure(&*say)?;
@@ -102,7 +114,14 @@ impl Cluster {
             complete: false,
             site,
         };
-        let mut cluster = Self { record, children: Vec::new(), ends: true, peer, say, stop };
+        let mut cluster = Self {
+            record,
+            children: Vec::new(),
+            ends: true,
+            peer,
+            say,
+            stop,
+        };
         cluster.record.save()?;
         cluster.bring_up(&binaries, &api_server_flags)?;
         cluster.record.complete = true;
@@ -129,7 +148,14 @@ impl Cluster {
             }
         }
         let (_, record) = found.ok_or(Error::NotRunning)?;
-        Ok(Self { record, children: Vec::new(), ends: false, peer, say: Box::new(|_| {}), stop: Arc::default() })
+        Ok(Self {
+            record,
+            children: Vec::new(),
+            ends: false,
+            peer,
+            say: Box::new(|_| {}),
+            stop: Arc::default(),
+        })
     }
 
     /// Ends the lab and removes everything that it made.
@@ -205,7 +231,10 @@ impl Cluster {
     /// What kubectl answers, which is JSON.
     pub fn get(&self, arguments: &[&str]) -> Result<serde_json::Value, Error> {
         let answer = process::output(self.kubectl().args(arguments).arg("--output=json"))?;
-        serde_json::from_slice(&answer).map_err(|source| Error::Answer { expected: "JSON", source })
+        serde_json::from_slice(&answer).map_err(|source| Error::Answer {
+            expected: "JSON",
+            source,
+        })
     }
 
     fn bring_up(&mut self, binaries: &Binaries, api_server_flags: &[String]) -> Result<(), Error> {
@@ -222,7 +251,11 @@ impl Cluster {
 
         (self.say)("starting etcd, the API server and containerd");
         self.start("control", "etcd", &control_plane::etcd(&site)?)?;
-        self.start("control", "kube-apiserver", &control_plane::api_server(&site, binaries, api_server_flags))?;
+        self.start(
+            "control",
+            "kube-apiserver",
+            &control_plane::api_server(&site, binaries, api_server_flags),
+        )?;
         let mut runtimes = Vec::new();
         for node in &nodes {
             runtimes.push(self.start(&node.name, "containerd", &node.containerd(&site)?)?);
@@ -239,30 +272,45 @@ impl Cluster {
         // The API server takes its seconds anyway.
         (self.say)("loading images");
         for (name, program) in [(node::PAUSE_IMAGE, &binaries.pause), (dns::IMAGE, &binaries.coredns)] {
-            self.load_image(&Image { name, files: &[(program, "/program")], entrypoint: &["/program"] })?;
+            self.load_image(&Image {
+                name,
+                files: &[(program, "/program")],
+                entrypoint: &["/program"],
+            })?;
         }
-        self.watch().until("the API server", STEP, "control/kube-apiserver", || {
-            Ok(process::succeed(self.kubectl().args(["get", "--raw=/readyz"])).map_err(|error| error.to_string()))
-        })?;
+        self.watch()
+            .until("the API server", STEP, "control/kube-apiserver", || {
+                Ok(process::succeed(self.kubectl().args(["get", "--raw=/readyz"])).map_err(|error| error.to_string()))
+            })?;
 
         (self.say)("starting the controller manager, the scheduler, the kubelets and the node proxies");
-        self.apply_objects(&control_plane::objects())?;
-        self.start("control", "kube-controller-manager", &control_plane::controller_manager(&site, binaries))?;
+        self.apply_objects(&control_plane::objects().join("\n---\n"))?;
+        self.start(
+            "control",
+            "kube-controller-manager",
+            &control_plane::controller_manager(&site, binaries),
+        )?;
         self.start("control", "kube-scheduler", &control_plane::scheduler(&site, binaries))?;
         for (node, containerd) in nodes.iter().zip(&runtimes) {
             self.start(&node.name, "kubelet", &node.kubelet(&site, binaries, containerd)?)?;
             self.start(&node.name, "kube-proxy", &node.kube_proxy(&site, binaries, containerd)?)?;
         }
         self.apply_objects(&dns::objects())?;
-        self.watch().until("both nodes to be Ready", STEP, "node1/kubelet", || self.nodes_ready())?;
+        self.watch()
+            .until("both nodes to be Ready", STEP, "node1/kubelet", || self.nodes_ready())?;
 
         (self.say)("starting the NetworkPolicy engine, waiting for cluster DNS");
         for (node, containerd) in nodes.iter().zip(&runtimes) {
-            self.start(&node.name, "kube-router", &node.kube_router(&site, binaries, containerd)?)?;
+            self.start(
+                &node.name,
+                "kube-router",
+                &node.kube_router(&site, binaries, containerd)?,
+            )?;
         }
         for node in &nodes {
             let teller = format!("{}/kube-router", node.name);
-            self.watch().until(&format!("policies on {}", node.name), STEP, &teller, || node.enforces())?;
+            self.watch()
+                .until(&format!("policies on {}", node.name), STEP, &teller, || node.enforces())?;
         }
         self.wait_for_pods(2)
     }
@@ -272,7 +320,11 @@ impl Cluster {
         let name = format!("{part}/{program}");
         let site = &self.record.site;
         // `system` is where a node's own programs are, as on a machine with systemd; the pods are in `kubepods` beside it.
-        let cgroup = Trees::find()?.unified.join(site.name(part)).join("system").join(program);
+        let cgroup = Trees::find()?
+            .unified
+            .join(site.name(part))
+            .join("system")
+            .join(program);
         let log = site.write(format!("logs/{part}-{program}.log"), "")?;
         let (process, child) = Process::start(&name, &cgroup, log, command)?;
         self.children.push(child);
@@ -282,7 +334,10 @@ impl Cluster {
     }
 
     fn watch(&self) -> Watch<'_> {
-        Watch { processes: &self.record.processes, stop: &self.stop }
+        Watch {
+            processes: &self.record.processes,
+            stop: &self.stop,
+        }
     }
 
     fn nodes_ready(&self) -> Result<Result<(), String>, Error> {
@@ -291,7 +346,11 @@ impl Cluster {
             .filter(|node| !has_condition(node, "Ready"))
             .filter_map(|node| node["metadata"]["name"].as_str())
             .collect();
-        Ok(if waiting.is_empty() { Ok(()) } else { Err(format!("not Ready: {}", waiting.join(", "))) })
+        Ok(if waiting.is_empty() {
+            Ok(())
+        } else {
+            Err(format!("not Ready: {}", waiting.join(", ")))
+        })
     }
 
     /// Waits until there are at least `least` pods and every one of them is Ready or has ended well.
@@ -326,7 +385,10 @@ impl Drop for Cluster {
         if self.ends
             && let Err(error) = self.end()
         {
-            (self.say)(&format!("the lab {} could not be removed: {error}; lab down tries again", self.id()));
+            (self.say)(&format!(
+                "the lab {} could not be removed: {error}; lab down tries again",
+                self.id()
+            ));
         }
     }
 }

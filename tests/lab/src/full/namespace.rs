@@ -50,7 +50,10 @@ impl Namespace {
     pub fn command(&self, program: impl AsRef<std::ffi::OsStr>) -> Command {
         // Not `ip netns exec`: that mounts a new /sys, without the cgroup trees.
         let mut command = Command::new("nsenter");
-        command.arg(format!("--net={}", self.path().display())).arg("--").arg(program);
+        command
+            .arg(format!("--net={}", self.path().display()))
+            .arg("--")
+            .arg(program);
         command
     }
 
@@ -74,7 +77,10 @@ impl Namespace {
 
     /// Runs `work` on a thread of its own that is in this namespace.
     pub fn inside<T: Send>(&self, work: impl FnOnce() -> T + Send) -> Result<T, Error> {
-        let entered = |source| Error::Enter { namespace: self.name.clone(), source };
+        let entered = |source| Error::Enter {
+            namespace: self.name.clone(),
+            source,
+        };
         let file = File::open(self.path()).map_err(entered)?;
         std::thread::scope(|scope| {
             let thread = scope.spawn(|| {
@@ -100,7 +106,11 @@ impl Namespace {
                 write!(stream, "GET {path} HTTP/1.0\r\nHost: {}\r\n\r\n", address.ip())?;
                 let mut start = [0; 64];
                 let length = stream.read(&mut start)?;
-                Ok(String::from_utf8_lossy(&start[..length]).lines().next().unwrap_or_default().to_owned())
+                Ok(String::from_utf8_lossy(&start[..length])
+                    .lines()
+                    .next()
+                    .unwrap_or_default()
+                    .to_owned())
             };
             match answer() {
                 Ok(status) if status.split_whitespace().nth(1) == Some("200") => Ok(()),

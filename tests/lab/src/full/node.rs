@@ -75,7 +75,10 @@ impl Node {
     /// A command for this node's containerd.
     pub fn ctr(&self) -> Command {
         let mut command = Command::new("ctr");
-        command.arg("--address").arg(&self.containerd).args(["--namespace", "k8s.io"]);
+        command
+            .arg("--address")
+            .arg(&self.containerd)
+            .args(["--namespace", "k8s.io"]);
         command
     }
 
@@ -238,14 +241,19 @@ nodePortAddresses: [primary]
             // This version of it makes its IPv6 sets as inet6:KUBE-... and refers to them as KUBE-..., which makes the whole
             // IPv6 half of its rules fail.
             "#!/bin/sh
-sed -E 's/--match-set KUBE-(SRC|DST)/--match-set inet6:KUBE-\\1/' | PATH=\"$LAB_PATH\" ip6tables-restore \"$@\"
+sed -E 's/--match-set KUBE-(SRC|DST)/--match-set inet6:KUBE-\\1/g' | PATH=\"$LAB_PATH\" ip6tables-restore \"$@\"
 ",
         )?;
         executable(&mended)?;
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
         let mut command = self.within(containerd, binaries.kube_router.clone());
         command
-            .args(["--run-firewall=true", "--run-router=false", "--run-service-proxy=false", "--enable-cni=false"])
+            .args([
+                "--run-firewall=true",
+                "--run-router=false",
+                "--run-service-proxy=false",
+                "--enable-cni=false",
+            ])
             .args(["--enable-ipv4=true", "--enable-ipv6=true"])
             .arg(format!("--kubeconfig={}", kubeconfig(site, "kube-router").display()))
             .arg(format!("--hostname-override={}", self.name))
@@ -275,12 +283,17 @@ sed -E 's/--match-set KUBE-(SRC|DST)/--match-set inet6:KUBE-\\1/' | PATH=\"$LAB_
 
 fn executable(path: &Path) -> Result<(), Error> {
     use std::os::unix::fs::PermissionsExt;
-    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755)).map_err(super::error::on("make executable", path))
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(0o755))
+        .map_err(super::error::on("make executable", path))
 }
 
 /// Writes an image and loads it on every node.
 pub(super) fn load(site: &Site, nodes: &[Node], image: &Image<'_>) -> Result<(), Error> {
-    let file: String = image.name.chars().map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' }).collect();
+    let file: String = image
+        .name
+        .chars()
+        .map(|letter| if letter.is_ascii_alphanumeric() { letter } else { '-' })
+        .collect();
     let archive = site.file(format!("{file}.tar"));
     image.write(&archive)?;
     std::thread::scope(|scope| {

@@ -31,12 +31,7 @@ pub struct Process {
 
 impl Process {
     /// Starts `command` (program and arguments) in `cgroup`, a folder of the cgroup2 tree that is made if need be.
-    pub(super) fn start(
-        name: &str,
-        cgroup: &Path,
-        log: PathBuf,
-        command: &Command,
-    ) -> Result<(Self, Child), Error> {
+    pub(super) fn start(name: &str, cgroup: &Path, log: PathBuf, command: &Command) -> Result<(Self, Child), Error> {
         fs::create_dir_all(cgroup).map_err(on("make", cgroup))?;
         let file = File::create(&log).map_err(on("make", &log))?;
         let again = file.try_clone().map_err(on("open", &log))?;
@@ -57,18 +52,34 @@ impl Process {
                 None => wrapped.env_remove(key),
             };
         }
-        let child = wrapped.spawn().map_err(|source| Error::Start { command: shown(command), source })?;
+        let child = wrapped.spawn().map_err(|source| Error::Start {
+            command: shown(command),
+            source,
+        })?;
         let pid = child.id();
         // A child that has ended stays a zombie until it is waited for, so its entry is there.
         let started = Stat::of(pid).map_or(0, |stat| stat.started);
-        Ok((Self { name: name.to_owned(), pid, started, log }, child))
+        Ok((
+            Self {
+                name: name.to_owned(),
+                pid,
+                started,
+                log,
+            },
+            child,
+        ))
     }
 
     /// This process, as the owner of what it makes.
     pub(super) fn own() -> Self {
         let pid = std::process::id();
         let started = Stat::of(pid).map_or(0, |stat| stat.started);
-        Self { name: "owner".to_owned(), pid, started, log: PathBuf::new() }
+        Self {
+            name: "owner".to_owned(),
+            pid,
+            started,
+            log: PathBuf::new(),
+        }
     }
 
     /// Whether it still runs.
@@ -100,7 +111,10 @@ impl Stat {
         let mut fields = rest.split(' ');
         let state = fields.next()?;
         let started = fields.nth(18)?.parse().ok()?;
-        Some(Self { started, ended: matches!(state, "Z" | "X") })
+        Some(Self {
+            started,
+            ended: matches!(state, "Z" | "X"),
+        })
     }
 }
 
@@ -111,22 +125,32 @@ pub(super) fn succeed(command: &mut Command) -> Result<(), Error> {
 
 /// Runs a command to its end and gives what it wrote to its standard output.
 pub(super) fn output(command: &mut Command) -> Result<Vec<u8>, Error> {
-    let ended = command
-        .stdin(Stdio::null())
-        .output()
-        .map_err(|source| Error::Start { command: shown(command), source })?;
+    let ended = command.stdin(Stdio::null()).output().map_err(|source| Error::Start {
+        command: shown(command),
+        source,
+    })?;
     if ended.status.success() {
         Ok(ended.stdout)
     } else {
-        Err(Error::Failed { command: shown(command), said: String::from_utf8_lossy(&ended.stderr).trim().to_owned() })
+        Err(Error::Failed {
+            command: shown(command),
+            said: String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
+        })
     }
 }
 
 /// Runs a command to its end with this as its standard input.
 pub(super) fn feed(command: &mut Command, input: &str) -> Result<(), Error> {
-    let start = |source| Error::Start { command: shown(command), source };
+    let start = |source| Error::Start {
+        command: shown(command),
+        source,
+    };
     let mut prepared = Command::new(command.get_program());
-    prepared.args(command.get_args()).stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
+    prepared
+        .args(command.get_args())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped());
     let mut child = prepared.spawn().map_err(start)?;
     if let Some(mut stdin) = child.stdin.take() {
         // A command that ends without reading everything says why on its standard error, which is the better message.
@@ -136,7 +160,10 @@ pub(super) fn feed(command: &mut Command, input: &str) -> Result<(), Error> {
     if ended.status.success() {
         Ok(())
     } else {
-        Err(Error::Failed { command: shown(command), said: String::from_utf8_lossy(&ended.stderr).trim().to_owned() })
+        Err(Error::Failed {
+            command: shown(command),
+            said: String::from_utf8_lossy(&ended.stderr).trim().to_owned(),
+        })
     }
 }
 

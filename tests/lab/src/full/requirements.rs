@@ -36,7 +36,10 @@ pub(super) fn check() -> Result<(), Error> {
         }
     }
     if !Path::new(PLUGINS).join("bridge").is_file() {
-        return Err(Error::Missing { program: "/usr/lib/cni/bridge", package: "containernetworking-plugins" });
+        return Err(Error::Missing {
+            program: "/usr/lib/cni/bridge",
+            package: "containernetworking-plugins",
+        });
     }
     Trees::find()?;
     if !Path::new("/proc/sys/net/bridge").is_dir() {

@@ -17,7 +17,7 @@ use super::node::{FIXED_FOLDERS, Node};
 use super::process::Process;
 
 /// The folder that has a folder for each full lab.
-const LABS: &str = "/run/nanoseg-lab";
+const LABS: &str = "/run/nanoseg-full-lab";
 
 /// The file in a lab's folder that says what it consists of.
 const RECORD: &str = "lab.json";
@@ -119,7 +119,9 @@ impl Site {
     pub(super) fn record(&self) -> Result<Option<Record>, Error> {
         let path = self.file(RECORD);
         match fs::read(&path) {
-            Ok(content) => serde_json::from_slice(&content).map(Some).map_err(|source| Error::Record { path, source }),
+            Ok(content) => serde_json::from_slice(&content)
+                .map(Some)
+                .map_err(|source| Error::Record { path, source }),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(on("read", path)(error)),
         }
@@ -158,8 +160,10 @@ impl Record {
     /// Writes the record, whole or not at all.
     pub(super) fn save(&self) -> Result<(), Error> {
         let path = self.site.file(RECORD);
-        let content =
-            serde_json::to_vec_pretty(self).map_err(|source| Error::Record { path: path.clone(), source })?;
+        let content = serde_json::to_vec_pretty(self).map_err(|source| Error::Record {
+            path: path.clone(),
+            source,
+        })?;
         let new = self.site.write(format!("{RECORD}.new"), content)?;
         fs::rename(new, &path).map_err(on("write", path))
     }

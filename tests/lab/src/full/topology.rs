@@ -8,7 +8,7 @@
 //!                        outside 198.18.0.1 (bridge, router, hosts outside the cluster)
 //! ```
 //!
-//! The same in IPv6 (fd00:18::/64 and fd00:18:N::/64). Addresses are never translated on the way out, so a host outside sees
+//! The same in IPv6 (`fd00:18::/64` and `fd00:18:N::/64`). Addresses are never translated on the way out, so a host outside sees
 //! a pod's own address. Guarantee: nothing leads to the machine's own network; what is sent to an address that nobody in the
 //! lab has is answered as unreachable by `outside`.
 
@@ -80,7 +80,6 @@ pub(super) fn create(site: &Site) -> Result<(), Error> {
     for part in super::site::PARTS {
         let mut routes = Vec::new();
         for (_, number) in NODES.into_iter().zip(1..).filter(|(name, _)| *name != part) {
-
             for (range, via) in pod_ranges(number).into_iter().zip(node_addresses(number)) {
                 routes.push(format!("route add {range} via {via}"));
             }

@@ -38,17 +38,36 @@ impl Watch<'_> {
                 Err(last) => last,
             };
             if let Some(ended) = self.processes.iter().find(|process| !process.is_alive()) {
-                return Err(Error::Ended { process: ended.name.clone(), log: ended.last_lines() });
+                return Err(Error::Ended {
+                    process: ended.name.clone(),
+                    log: ended.last_lines(),
+                });
             }
             if self.stop.load(Ordering::Relaxed) {
-                return Err(Error::Interrupted { awaited: awaited.to_owned() });
+                return Err(Error::Interrupted {
+                    awaited: awaited.to_owned(),
+                });
             }
             let waited = begun.elapsed();
             if waited > limit {
-                let log = self.processes.iter().find(|process| process.name == teller).map(|process| {
-                    format!("the last lines of {} ({}):\n{}", process.name, process.log.display(), process.last_lines())
+                let log = self
+                    .processes
+                    .iter()
+                    .find(|process| process.name == teller)
+                    .map(|process| {
+                        format!(
+                            "the last lines of {} ({}):\n{}",
+                            process.name,
+                            process.log.display(),
+                            process.last_lines()
+                        )
+                    });
+                return Err(Error::Late {
+                    awaited: awaited.to_owned(),
+                    waited,
+                    last,
+                    log: log.unwrap_or_default(),
                 });
-                return Err(Error::Late { awaited: awaited.to_owned(), waited, last, log: log.unwrap_or_default() });
             }
             std::thread::sleep(INTERVAL);
         }
