@@ -28,6 +28,8 @@ pub mod audit;
 pub mod direction;
 mod ends;
 pub mod evaluate;
+#[cfg(test)]
+mod fixture;
 pub mod identity;
 pub mod objects;
 pub mod ownership;

@@ -129,3 +129,138 @@ impl Selector {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelectorRequirement;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn expression(key: &str, operator: &str, values: &[&str]) -> LabelSelector {
+        let requirement = LabelSelectorRequirement {
+            key: key.to_owned(),
+            operator: operator.to_owned(),
+            values: Some(values.iter().map(|value| (*value).to_owned()).collect()),
+        };
+        LabelSelector {
+            match_expressions: Some(vec![requirement]),
+            match_labels: None,
+        }
+    }
+
+    fn matches(selector: &LabelSelector, labels: &[(&str, &str)]) -> bool {
+        let labels = labels
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
+        Selector::parse(Some(selector)).unwrap().matches(&labels)
+    }
+
+    #[test]
+    fn absent_selects_nothing_and_empty_everything() {
+        assert!(!Selector::parse(None).unwrap().matches(&Labels::new()));
+        assert!(matches(&LabelSelector::default(), &[]));
+        assert!(matches(&LabelSelector::default(), &[("a", "b")]));
+    }
+
+    #[test]
+    fn each_operator() {
+        for (operator, values, labels, expected, message) in [
+            ("In", &["x", "y"][..], &[("a", "y")][..], true, "one of the values"),
+            ("In", &["x"], &[("a", "y")], false, "another value"),
+            ("In", &["x"], &[], false, "In on an absent key"),
+            ("In", &[""], &[("a", "")], true, "an empty value is a value"),
+            ("In", &[""], &[], false, "an empty value is not an absent key"),
+            ("NotIn", &["x"], &[("a", "y")], true, "another value"),
+            ("NotIn", &["x"], &[("a", "x")], false, "the value"),
+            ("NotIn", &["x"], &[], true, "NotIn on an absent key"),
+            ("NotIn", &[""], &[], true, "NotIn of the empty value on an absent key"),
+            ("Exists", &[], &[("a", "")], true, "the key with an empty value"),
+            ("Exists", &[], &[("b", "x")], false, "another key"),
+            ("DoesNotExist", &[], &[("a", "x")], false, "the key"),
+            ("DoesNotExist", &[], &[], true, "no key"),
+        ] {
+            assert_eq!(
+                matches(&expression("a", operator, values), labels),
+                expected,
+                "{operator}: {message}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_not_a_selector_is_refused() {
+        for (operator, values, expected) in [
+            ("In", &[][..], SelectorError::NoValues { index: 0 }),
+            ("NotIn", &[], SelectorError::NoValues { index: 0 }),
+            ("Exists", &["x"], SelectorError::Values { index: 0 }),
+            ("DoesNotExist", &["x"], SelectorError::Values { index: 0 }),
+            (
+                "Is",
+                &["x"],
+                SelectorError::Operator {
+                    index: 0,
+                    operator: "Is".to_owned(),
+                },
+            ),
+        ] {
+            assert_eq!(Selector::parse(Some(&expression("a", operator, values))), Err(expected));
+        }
+    }
+
+    /// The specification's words, one by one, on the API's own type.
+    fn by_the_book(selector: &LabelSelector, labels: &Labels) -> bool {
+        for (key, value) in selector.match_labels.iter().flatten() {
+            if !labels.iter().any(|label| label == (key, value)) {
+                return false;
+            }
+        }
+        for requirement in selector.match_expressions.iter().flatten() {
+            let value = labels
+                .iter()
+                .find(|(key, _)| **key == requirement.key)
+                .map(|(_, value)| value);
+            let listed = value.is_some_and(|value| requirement.values.iter().flatten().any(|known| known == value));
+            let satisfied = match requirement.operator.as_str() {
+                "In" => value.is_some() && listed,
+                "NotIn" => !listed,
+                "Exists" => value.is_some(),
+                _ => value.is_none(),
+            };
+            if !satisfied {
+                return false;
+            }
+        }
+        true
+    }
+
+    fn map() -> impl Strategy<Value = Labels> {
+        prop::collection::btree_map("[abc]", "[xy]?", 0..4)
+    }
+
+    fn requirement() -> impl Strategy<Value = LabelSelectorRequirement> {
+        let values = prop::collection::vec("[xy]?", 1..3);
+        ("[abc]", 0..4_usize, values).prop_map(|(key, operator, values)| {
+            let operator = ["In", "NotIn", "Exists", "DoesNotExist"][operator];
+            let values = matches!(operator, "In" | "NotIn").then_some(values);
+            LabelSelectorRequirement {
+                key,
+                operator: operator.to_owned(),
+                values,
+            }
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn equal_to_brute_force(
+            match_labels in prop::option::of(map()),
+            match_expressions in prop::option::of(prop::collection::vec(requirement(), 0..4)),
+            labels in map(),
+        ) {
+            let selector = LabelSelector { match_expressions, match_labels };
+            prop_assert_eq!(Selector::parse(Some(&selector)).unwrap().matches(&labels), by_the_book(&selector, &labels));
+        }
+    }
+}

@@ -1,1 +1,672 @@
+use proptest::prelude::*;
 
+use super::*;
+use crate::fixture::{cluster_of, ip, policies};
+
+/// Two nodes, three namespaces. Shop: web (both families, named port), db, host (on n2's network), done, unborn.
+const CLUSTER: &str = "
+{apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: n2}, status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: other, labels: {team: red}}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: web, uid: u-web, labels: {app: web}}, spec: {nodeName: n1, containers: [{name: c, ports: [{name: http, containerPort: 8080}, {name: udp, containerPort: 9000, protocol: UDP}]}]}, status: {phase: Running, podIPs: [{ip: 198.18.1.2}, {ip: 'fd00:18::2'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: db, labels: {app: db, tier: back}}, spec: {nodeName: n2, containers: [{name: c, ports: [{name: http, containerPort: 5432}]}]}, status: {phase: Running, podIPs: [{ip: 198.18.1.3}, {ip: 'fd00:18::3'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: host, labels: {app: host}}, spec: {nodeName: n2, hostNetwork: true, containers: []}, status: {phase: Running, podIP: 192.0.2.2}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: done, labels: {app: web}}, spec: {containers: []}, status: {phase: Succeeded, podIP: 198.18.1.9}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: unborn, labels: {app: web}}, spec: {containers: []}, status: {phase: Pending}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: other, name: api, labels: {app: web}}, spec: {nodeName: n2, containers: []}, status: {phase: Running, podIP: 198.18.2.2}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: other, name: six, labels: {app: six}}, spec: {nodeName: n1, containers: []}, status: {phase: Running, podIP: 'fd00:18::6'}}
+---
+{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: db}, spec: {clusterIP: 198.18.200.1, selector: {app: db}, ports: [{port: 5432}]}}
+";
+
+fn end(text: &str) -> End {
+    match text.split_once('/') {
+        Some((namespace, name)) => End::Pod {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        },
+        None => End::Address(ip(text)),
+    }
+}
+
+/// `source destination port [transport]`.
+fn connection(text: &str) -> Connection {
+    let parts: Vec<_> = text.split(' ').collect();
+    let transport = match parts.get(3) {
+        None => Transport::Tcp,
+        Some(&"UDP") => Transport::Udp,
+        Some(_) => Transport::Sctp,
+    };
+    Connection {
+        source: end(parts[0]),
+        destination: end(parts[1]),
+        port: parts[2].parse().unwrap(),
+        transport,
+    }
+}
+
+fn ask(specs: &[&str], question: &str) -> Answer {
+    let yaml: Vec<_> = specs
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| {
+            format!("{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{namespace: shop, name: p{index}}}, spec: {spec}}}")
+        })
+        .collect();
+    let (set, rejected) = PolicySet::parse(&policies(&yaml.join("\n---\n")));
+    assert_eq!(rejected, []);
+    let cluster = cluster_of(CLUSTER);
+    let answer = evaluate(&set, &cluster, &connection(question));
+    assert_eq!(
+        answer,
+        Evaluator::new(&set, &cluster).evaluate(&connection(question)),
+        "prepared or not"
+    );
+    answer
+}
+
+/// `A`llowed, `D`enied, `N`ot isolated, `U`nknown: egress, ingress.
+fn letters(answer: &Answer) -> String {
+    [&answer.egress, &answer.ingress]
+        .into_iter()
+        .map(|verdict| match verdict {
+            Verdict::Allowed(_) => 'A',
+            Verdict::Denied(_) => 'D',
+            Verdict::NotIsolated => 'N',
+            Verdict::Unknown(_) => 'U',
+        })
+        .collect()
+}
+
+#[test]
+fn the_specification_case_by_case() {
+    let cases: &[(&[&str], &str, &str, &str)] = &[
+        (&[], "shop/web shop/db 80", "NN", "without policies"),
+        // Defaulting.
+        (
+            &["{podSelector: {}}"],
+            "other/api shop/db 80",
+            "ND",
+            "no types and no rules: ingress is isolated",
+        ),
+        (
+            &["{podSelector: {}}"],
+            "shop/db other/api 80",
+            "NN",
+            "and egress is not",
+        ),
+        (
+            &["{}"],
+            "other/api shop/db 80",
+            "ND",
+            "an absent podSelector is an empty one",
+        ),
+        (
+            &["{podSelector: {}, egress: [{}]}"],
+            "shop/web shop/db 80",
+            "AD",
+            "egress rules without types isolate both",
+        ),
+        (
+            &["{podSelector: {}, egress: []}"],
+            "shop/web other/api 80",
+            "NN",
+            "an empty list of egress rules does not",
+        ),
+        (
+            &["{podSelector: {}, policyTypes: [Egress], ingress: [{}]}"],
+            "shop/web shop/db 80",
+            "DN",
+            "rules of a type that is not listed do nothing",
+        ),
+        (
+            &["{podSelector: {}, policyTypes: [Egress]}"],
+            "shop/web shop/db 80",
+            "DN",
+            "egress alone",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{}]}"],
+            "198.51.100.1 shop/db 80 SCTP",
+            "NA",
+            "an empty rule allows everyone everywhere",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{from: [], ports: []}]}"],
+            "198.51.100.1 shop/db 80",
+            "NA",
+            "empty lists are absent ones",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{ports: [{port: 80}]}]}"],
+            "shop/web shop/db 80 UDP",
+            "ND",
+            "the protocol is TCP unless given",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{ports: [{protocol: UDP}]}]}"],
+            "shop/web shop/db 7 UDP",
+            "NA",
+            "every port of a protocol",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{ports: [{protocol: UDP}]}]}"],
+            "shop/web shop/db 7",
+            "ND",
+            "and of no other",
+        ),
+        // Selection.
+        (
+            &["{podSelector: {matchLabels: {app: db}}}"],
+            "shop/db shop/web 80",
+            "NN",
+            "another pod is selected",
+        ),
+        (
+            &["{podSelector: {matchExpressions: [{key: tier, operator: DoesNotExist}]}}"],
+            "other/api shop/web 80",
+            "ND",
+            "an absent key",
+        ),
+        (
+            &["{podSelector: {}}"],
+            "shop/web other/api 80",
+            "NN",
+            "a policy selects in its own namespace only",
+        ),
+        // Union.
+        (
+            &["{podSelector: {}}", "{podSelector: {}, ingress: [{}]}"],
+            "shop/web shop/db 80",
+            "NA",
+            "policies add up",
+        ),
+        (
+            &[
+                "{podSelector: {}, ingress: [{ports: [{port: 1}]}]}",
+                "{podSelector: {}, ingress: [{ports: [{port: 2}]}]}",
+            ],
+            "shop/web shop/db 3",
+            "ND",
+            "none allows",
+        ),
+        // Peers.
+        (
+            &["{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}"],
+            "shop/web shop/db 80",
+            "NA",
+            "a podSelector alone means the own namespace",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}"],
+            "other/api shop/db 80",
+            "ND",
+            "and no other",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{from: [{namespaceSelector: {}}]}]}"],
+            "other/api shop/db 80",
+            "NA",
+            "an empty namespaceSelector means all pods",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{from: [{namespaceSelector: {}}]}]}"],
+            "198.51.100.1 shop/db 80",
+            "ND",
+            "but nobody outside",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: red}}}]}]}"],
+            "other/api shop/db 80",
+            "NA",
+            "by a namespace's label",
+        ),
+        (
+            &[
+                "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {kubernetes.io/metadata.name: shop}}}]}]}",
+            ],
+            "shop/web shop/db 80",
+            "NA",
+            "p21 by the label that every namespace has",
+        ),
+        (
+            &[
+                "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchLabels: {team: red}}, podSelector: {matchLabels: {app: six}}}]}]}",
+            ],
+            "other/api shop/db 80",
+            "ND",
+            "both selectors must match",
+        ),
+        (
+            &[
+                "{podSelector: {}, ingress: [{from: [{namespaceSelector: {matchExpressions: [{key: team, operator: NotIn, values: [red]}]}}]}]}",
+            ],
+            "shop/web shop/db 80",
+            "NA",
+            "NotIn on an absent key of a namespace",
+        ),
+        // Addresses.
+        (
+            &[
+                "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 198.51.100.0/24, except: [198.51.100.128/25]}}]}]}",
+            ],
+            "shop/web 198.51.100.1 80",
+            "AN",
+            "in a range",
+        ),
+        (
+            &[
+                "{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 198.51.100.0/24, except: [198.51.100.128/25]}}]}]}",
+            ],
+            "shop/web 198.51.100.200 80",
+            "DN",
+            "excepted",
+        ),
+        (
+            &["{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 198.51.100.7/24}}]}]}"],
+            "shop/web 198.51.100.1 80",
+            "AN",
+            "host bits of a range do not count",
+        ),
+        (
+            &["{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 0.0.0.0/0}}]}]}"],
+            "shop/web 2001:db8::1 80",
+            "DN",
+            "an IPv4 range means no IPv6 address",
+        ),
+        (
+            &["{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: '::/0'}}]}]}"],
+            "shop/web 2001:db8::1 80",
+            "AN",
+            "an IPv6 range does",
+        ),
+        (
+            &["{podSelector: {}, policyTypes: [Egress], egress: [{to: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}"],
+            "shop/web ::ffff:198.51.100.1 80",
+            "AN",
+            "a mapped address is the IPv4 one",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 198.18.2.0/24}}]}]}"],
+            "other/api shop/db 80",
+            "NA",
+            "ipBlock means pod addresses, too",
+        ),
+        (
+            &["{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{ipBlock: {cidr: 198.18.1.2/32}}]}]}"],
+            "shop/web shop/db 80",
+            "NU",
+            "allowed in one family only",
+        ),
+        (
+            &["{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{ipBlock: {cidr: 198.18.1.2/32}}]}]}"],
+            "198.18.1.2 shop/db 80",
+            "NA",
+            "asked with an address: this family",
+        ),
+        (
+            &["{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{ipBlock: {cidr: 198.18.1.2/32}}]}]}"],
+            "fd00:18::2 shop/db 80",
+            "ND",
+            "or the other",
+        ),
+        (
+            &[
+                "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{ipBlock: {cidr: 198.18.1.2/32}}, {podSelector: {}}]}]}",
+            ],
+            "shop/web shop/db 80",
+            "NA",
+            "allowed in both, by different peers",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}]}]}"],
+            "198.18.1.2 shop/db 80",
+            "NA",
+            "a pod's address is the pod",
+        ),
+        // Ports.
+        (
+            &["{podSelector: {}, ingress: [{ports: [{port: 80, endPort: 90}]}]}"],
+            "shop/web shop/db 90",
+            "NA",
+            "the last port of a range",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{ports: [{port: 80, endPort: 90}]}]}"],
+            "shop/web shop/db 91",
+            "ND",
+            "behind a range",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{ports: [{port: http}]}]}"],
+            "shop/db shop/web 8080",
+            "NA",
+            "p10 a name means the destination's port",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{ports: [{port: http}]}]}"],
+            "shop/web shop/db 5432",
+            "NA",
+            "p10 which differs from pod to pod",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{ports: [{port: http}]}]}"],
+            "shop/web shop/db 8080",
+            "ND",
+            "p10 and is not the source's",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{ports: [{port: udp}]}]}"],
+            "shop/db shop/web 9000",
+            "ND",
+            "a name of another protocol",
+        ),
+        (
+            &["{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: http}]}]}"],
+            "shop/web shop/db 5432",
+            "AN",
+            "for egress, too, the destination's",
+        ),
+        (
+            &["{podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: http}]}]}"],
+            "shop/web 198.51.100.1 8080",
+            "DN",
+            "an outside address declares no names",
+        ),
+        // Itself, nodes, host network.
+        (
+            &["{podSelector: {}, policyTypes: [Ingress, Egress]}"],
+            "shop/web shop/web 80",
+            "AA",
+            "a pod and itself",
+        ),
+        (
+            &["{podSelector: {}}"],
+            "192.0.2.1 shop/web 80",
+            "NA",
+            "a pod's own node",
+        ),
+        (&["{podSelector: {}}"], "192.0.2.2 shop/web 80", "ND", "another node"),
+        (
+            &["{podSelector: {}, policyTypes: [Egress]}"],
+            "shop/web 192.0.2.1 80",
+            "AN",
+            "towards the own node",
+        ),
+        (
+            &["{podSelector: {}}"],
+            "shop/host shop/db 80",
+            "NA",
+            "a host-network pod of the own node",
+        ),
+        (
+            &["{podSelector: {}, ingress: [{from: [{ipBlock: {cidr: 192.0.2.2/32}}]}]}"],
+            "192.0.2.2 shop/web 80",
+            "NA",
+            "another node, by its address",
+        ),
+        (
+            &[
+                "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: host}}}]}]}",
+            ],
+            "shop/host shop/web 80",
+            "NU",
+            "p15 whether a selector means a host-network pod is not specified",
+        ),
+        (
+            &[
+                "{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: host}}}, {ipBlock: {cidr: 192.0.2.2/32}}]}]}",
+            ],
+            "shop/host shop/web 80",
+            "NA",
+            "p15 but an address does",
+        ),
+        (
+            &["{podSelector: {matchLabels: {app: web}}, ingress: [{from: [{podSelector: {matchLabels: {app: db}}}]}]}"],
+            "shop/host shop/web 80",
+            "ND",
+            "neither way",
+        ),
+        (
+            &["{podSelector: {matchLabels: {app: web}}, ingress: [{}]}"],
+            "shop/host shop/web 80",
+            "NA",
+            "everyone is everyone",
+        ),
+        (
+            &["{podSelector: {matchLabels: {app: host}}}"],
+            "shop/web shop/host 80",
+            "NU",
+            "a host-network pod as subject",
+        ),
+        (
+            &["{podSelector: {matchLabels: {app: db}}}"],
+            "shop/web shop/host 80",
+            "NN",
+            "one that no policy selects",
+        ),
+        // Who cannot be asked about.
+        (&[], "shop/done shop/db 80", "UU", "a finished pod"),
+        (&[], "shop/web shop/unborn 80", "UU", "a pod without an address"),
+        (&[], "shop/web shop/nobody 80", "UU", "no pod"),
+        (&[], "shop/web 198.18.200.1 5432", "UU", "a Service's address"),
+        (&[], "other/api other/six 80", "UU", "no family in common"),
+        (
+            &["{podSelector: {}, ingress: [{from: [{podSelector: {}}]}]}"],
+            "198.18.1.9 shop/db 80",
+            "ND",
+            "a finished pod's address is nobody's",
+        ),
+    ];
+    for (specs, question, expected, message) in cases {
+        let answer = ask(specs, question);
+        assert_eq!(
+            letters(&answer),
+            *expected,
+            "{message}: {question} with {specs:?}: {answer:?}"
+        );
+    }
+}
+
+#[test]
+fn answers_name_what_decided() {
+    let answer = ask(
+        &[
+            "{podSelector: {}, ingress: [{ports: [{port: 1}]}, {ports: [{port: 2}]}]}",
+            "{podSelector: {}}",
+        ],
+        "shop/web shop/db 2",
+    );
+    assert_eq!(
+        answer.combined().to_string(),
+        "allowed: NetworkPolicy shop/p0 spec.ingress[1]"
+    );
+    let answer = ask(
+        &["{podSelector: {}}", "{podSelector: {}, policyTypes: [Egress]}"],
+        "shop/web shop/db 2",
+    );
+    assert_eq!(
+        answer.combined().to_string(),
+        "denied: egress of Pod shop/web is isolated by NetworkPolicy shop/p1, and no rule allows it; \
+         ingress of Pod shop/db is isolated by NetworkPolicy shop/p0, and no rule allows it"
+    );
+}
+
+#[test]
+fn both_directions_together() {
+    let allowed = Verdict::Allowed(vec![AllowedBy::SamePod]);
+    let denied = Verdict::Denied(Vec::new());
+    let unknown = Verdict::Unknown(Undecidable::NoCommonFamily);
+    for (egress, ingress, expected) in [
+        (&denied, &unknown, &denied),
+        (&unknown, &denied, &denied),
+        (&allowed, &denied, &denied),
+        (&unknown, &allowed, &unknown),
+        (&Verdict::NotIsolated, &unknown, &unknown),
+        (&allowed, &Verdict::NotIsolated, &allowed),
+        (&Verdict::NotIsolated, &allowed, &allowed),
+        (&Verdict::NotIsolated, &Verdict::NotIsolated, &Verdict::NotIsolated),
+    ] {
+        let answer = Answer {
+            egress: egress.clone(),
+            ingress: ingress.clone(),
+        };
+        assert_eq!(&answer.combined(), expected);
+    }
+}
+
+#[test]
+fn what_the_api_server_would_refuse_is_rejected_with_its_field() {
+    for (spec, expected) in [
+        (
+            "{policyTypes: [Both]}",
+            "spec.policyTypes[0] is \"Both\", expected Ingress or Egress",
+        ),
+        (
+            "{podSelector: {matchExpressions: [{key: a, operator: Is}]}}",
+            "spec.podSelector is not a label selector",
+        ),
+        (
+            "{ingress: [{from: [{}]}]}",
+            "spec.ingress[0].from[0] must have ipBlock, podSelector or namespaceSelector",
+        ),
+        (
+            "{egress: [{to: [{ipBlock: {cidr: 192.0.2.0/24}, podSelector: {}}]}]}",
+            "spec.egress[0].to[0] must not have ipBlock together with a selector",
+        ),
+        (
+            "{ingress: [{}, {from: [{ipBlock: {cidr: 192.0.2.0}}]}]}",
+            "spec.ingress[1].from[0].ipBlock.cidr is \"192.0.2.0\", expected an address range such as 192.0.2.0/24",
+        ),
+        (
+            "{ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24, except: [198.51.100.0/25]}}]}]}",
+            "spec.ingress[0].from[0].ipBlock.except[0] is \"198.51.100.0/25\", expected a range strictly inside of cidr",
+        ),
+        (
+            "{ingress: [{from: [{ipBlock: {cidr: 192.0.2.0/24, except: [192.0.2.0/24]}}]}]}",
+            "spec.ingress[0].from[0].ipBlock.except[0] is \"192.0.2.0/24\", expected a range strictly inside of cidr",
+        ),
+        (
+            "{ingress: [{ports: [{protocol: ICMP}]}]}",
+            "spec.ingress[0].ports[0].protocol is \"ICMP\", expected TCP, UDP or SCTP",
+        ),
+        (
+            "{ingress: [{ports: [{port: 0}]}]}",
+            "spec.ingress[0].ports[0].port is 0, expected a number from 1 to 65535",
+        ),
+        (
+            "{ingress: [{ports: [{port: 80, endPort: 79}]}]}",
+            "spec.ingress[0].ports[0].endPort is 79, expected a number from port to 65535",
+        ),
+        (
+            "{ingress: [{ports: [{port: http, endPort: 79}]}]}",
+            "spec.ingress[0].ports[0].endPort needs port to be a number",
+        ),
+    ] {
+        let yaml = format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{namespace: shop, name: p}}, spec: {spec}}}\n---\n{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{namespace: shop, name: good}}}}"
+        );
+        let (set, rejected) = PolicySet::parse(&policies(&yaml));
+        assert_eq!(set.len(), 1, "p18 the good one stays");
+        assert_eq!(rejected[0].to_string(), format!("NetworkPolicy shop/p: {expected}"));
+    }
+}
+
+/// Every policy of a small world, as YAML flow text, so that the API's own reading and defaulting are exercised.
+fn spec() -> impl Strategy<Value = String> {
+    let labels = prop::sample::select(vec![
+        "{}",
+        "{matchLabels: {app: web}}",
+        "{matchLabels: {app: db}}",
+        "{matchExpressions: [{key: tier, operator: NotIn, values: [back]}]}",
+    ]);
+    let peer = prop_oneof![
+        labels.clone().prop_map(|pods| format!("{{podSelector: {pods}}}")),
+        labels
+            .clone()
+            .prop_map(|pods| format!("{{namespaceSelector: {{matchLabels: {{team: red}}}}, podSelector: {pods}}}")),
+        prop::sample::select(vec![
+            "{ipBlock: {cidr: 198.18.0.0/16, except: [198.18.2.0/24]}}",
+            "{ipBlock: {cidr: 'fd00::/8'}}",
+            "{ipBlock: {cidr: 192.0.2.2/32}}"
+        ])
+        .prop_map(str::to_owned),
+    ];
+    let port = prop::sample::select(vec![
+        "{port: 8080}",
+        "{port: http}",
+        "{protocol: UDP}",
+        "{port: 5000, endPort: 6000}",
+    ]);
+    let rule = (prop::collection::vec(peer, 0..3), prop::collection::vec(port, 0..3));
+    let rules = prop::collection::vec(rule, 0..3);
+    let types = prop::sample::select(vec![
+        "",
+        "policyTypes: [Ingress],",
+        "policyTypes: [Egress],",
+        "policyTypes: [Egress, Ingress],",
+    ]);
+    (labels, types, rules.clone(), rules).prop_map(|(subject, types, ingress, egress)| {
+        let list = |rules: Vec<(Vec<String>, Vec<&str>)>, peers: &str| {
+            let rules: Vec<_> = rules
+                .into_iter()
+                .map(|(named, ports)| format!("{{{peers}: [{}], ports: [{}]}}", named.join(", "), ports.join(", ")))
+                .collect();
+            rules.join(", ")
+        };
+        format!(
+            "{{podSelector: {subject}, {types} ingress: [{}], egress: [{}]}}",
+            list(ingress, "from"),
+            list(egress, "to")
+        )
+    })
+}
+
+const ENDS: [&str; 8] = [
+    "shop/web",
+    "shop/db",
+    "shop/host",
+    "other/api",
+    "198.18.1.2",
+    "fd00:18::3",
+    "192.0.2.2",
+    "198.51.100.1",
+];
+
+proptest! {
+    /// More policies of a pod that is isolated already never take anything away, and rules only matter within their policy's
+    /// own direction.
+    #[test]
+    fn policies_only_add_up(
+        specs in prop::collection::vec(spec(), 1..4),
+        source in prop::sample::select(ENDS.to_vec()),
+        destination in prop::sample::select(ENDS.to_vec()),
+        port in prop::sample::select(vec![8080_u16, 5432, 53]),
+    ) {
+        let question = format!("{source} {destination} {port}");
+        let specs: Vec<&str> = specs.iter().map(String::as_str).collect();
+        let together = ask(&specs, &question);
+        let single: Vec<Answer> = specs.iter().map(|spec| ask(&[spec], &question)).collect();
+        for direction in Direction::ALL {
+            let verdicts: Vec<&Verdict> = single.iter().map(|answer| answer.direction(direction)).collect();
+            let together = together.direction(direction);
+            if verdicts.iter().any(|verdict| matches!(verdict, Verdict::Allowed(_))) {
+                prop_assert!(matches!(together, Verdict::Allowed(_)), "{together:?}");
+            } else if verdicts.iter().all(|verdict| matches!(verdict, Verdict::NotIsolated)) {
+                prop_assert_eq!(together, &Verdict::NotIsolated);
+            } else if verdicts.iter().all(|verdict| !matches!(verdict, Verdict::Unknown(_))) {
+                // Two families may each be allowed by another policy.
+                prop_assert!(!matches!(together, Verdict::NotIsolated | Verdict::Allowed(_)), "{together:?}");
+            }
+        }
+    }
+}

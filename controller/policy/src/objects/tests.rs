@@ -1,1 +1,266 @@
+use serde_json::json;
 
+use super::*;
+use crate::fixture::{cluster_of, ip, labels, manifests};
+
+fn object(yaml: &str) -> Object {
+    match manifests(yaml).remove(0) {
+        Manifest::Object(object) => object,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn a_pod_with_all_that_matters() {
+    let object = object(
+        "
+apiVersion: v1
+kind: Pod
+metadata:
+  namespace: shop
+  name: web-5d8-x
+  uid: 11-22
+  labels: {app: web, pod-template-hash: 5d8}
+  creationTimestamp: 2026-01-01T00:00:00Z
+  annotations: {kubernetes.io/config.mirror: abc}
+  ownerReferences:
+  - {apiVersion: v1, kind: Gadget, name: not-the-controller, uid: a}
+  - {apiVersion: apps/v1, kind: ReplicaSet, name: web-5d8, uid: b, controller: true}
+spec:
+  nodeName: n1
+  initContainers:
+  - {name: once, image: i, ports: [{containerPort: 1}]}
+  - {name: mesh, image: i, restartPolicy: Always, ports: [{name: admin, containerPort: 15000}]}
+  containers:
+  - {name: web, image: i, ports: [{name: http, containerPort: 8080}, {name: dns, containerPort: 53, protocol: UDP}]}
+  - {name: second, image: i, ports: [{name: http, containerPort: 8081}]}
+status:
+  phase: Running
+  startTime: 2026-01-01T00:00:05Z
+  podIP: 198.18.1.2
+  podIPs: [{ip: 198.18.1.2}, {ip: 'fd00:18::2'}]
+",
+    );
+    let Object::Pod(pod) = object else { panic!("not a pod") };
+    let port = |name: Option<&str>, number, transport| ContainerPort {
+        name: name.map(str::to_owned),
+        number,
+        transport,
+    };
+    let expected = Pod {
+        uid: "11-22".to_owned(),
+        mirror_uid: Some("abc".to_owned()),
+        namespace: "shop".to_owned(),
+        name: "web-5d8-x".to_owned(),
+        labels: labels([("app", "web"), ("pod-template-hash", "5d8")]),
+        owner: Some(OwnerRef {
+            kind: "ReplicaSet".to_owned(),
+            name: "web-5d8".to_owned(),
+        }),
+        addresses: [ip("198.18.1.2"), ip("fd00:18::2")].into(),
+        host_network: false,
+        node: Some("n1".to_owned()),
+        ports: [
+            port(Some("http"), 8080, Transport::Tcp),
+            port(Some("dns"), 53, Transport::Udp),
+            // The first port of a name is the one that the name means.
+            port(None, 8081, Transport::Tcp),
+            port(Some("admin"), 15000, Transport::Tcp),
+        ]
+        .into(),
+        phase: PodPhase::Running,
+        started: Some("2026-01-01T00:00:05Z".parse().unwrap()),
+    };
+    assert_eq!(pod, expected);
+}
+
+#[test]
+fn phases() {
+    for (phase, expected) in [
+        ("{phase: Pending}", PodPhase::Pending),
+        ("{phase: Running}", PodPhase::Running),
+        ("{phase: Unknown}", PodPhase::Running),
+        ("{phase: Succeeded}", PodPhase::Finished),
+        ("{phase: Failed}", PodPhase::Finished),
+        ("{}", PodPhase::Pending),
+    ] {
+        let yaml =
+            format!("{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{containers: []}}, status: {phase}}}");
+        let Object::Pod(pod) = object(&yaml) else {
+            panic!("not a pod")
+        };
+        assert_eq!(pod.phase, expected, "{phase}");
+        assert_eq!((pod.namespace.as_str(), pod.uid.as_str()), ("default", "default/p"));
+    }
+}
+
+#[test]
+fn owners_have_their_selectors_and_templates() {
+    let owners = manifests(
+        "
+{apiVersion: apps/v1, kind: Deployment, metadata: {namespace: s, name: d}, spec: {selector: {matchLabels: {a: d}}, template: {metadata: {labels: {a: d, b: c}}}}}
+---
+{apiVersion: apps/v1, kind: ReplicaSet, metadata: {namespace: s, name: d-1, ownerReferences: [{apiVersion: apps/v1, kind: Deployment, name: d, uid: u, controller: true}]}, spec: {selector: {matchLabels: {a: d}}, template: {metadata: {labels: {a: d}}}}}
+---
+{apiVersion: apps/v1, kind: StatefulSet, metadata: {namespace: s, name: db}, spec: {selector: {matchLabels: {a: db}}, serviceName: db, template: {metadata: {labels: {a: db}}}}}
+---
+{apiVersion: apps/v1, kind: DaemonSet, metadata: {namespace: s, name: log}, spec: {selector: {matchLabels: {a: log}}, template: {metadata: {labels: {a: log}}}}}
+---
+{apiVersion: batch/v1, kind: Job, metadata: {namespace: s, name: j}, spec: {template: {metadata: {labels: {a: j}}, spec: {containers: []}}}}
+---
+{apiVersion: batch/v1, kind: CronJob, metadata: {namespace: s, name: c}, spec: {schedule: '* * * * *', jobTemplate: {metadata: {labels: {not: this}}, spec: {template: {metadata: {labels: {a: c}}, spec: {containers: []}}}}}}
+---
+{apiVersion: v1, kind: ReplicationController, metadata: {namespace: s, name: r}, spec: {selector: {a: r}, template: {metadata: {labels: {a: r}}}}}
+",
+    );
+    let seen: Vec<_> = owners
+        .into_iter()
+        .map(|manifest| match manifest {
+            Manifest::Object(Object::Controller(owner)) => (
+                owner.kind,
+                owner.selector.get("a").cloned(),
+                owner.template_labels.len(),
+                owner.owner.is_some(),
+            ),
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let expected = [
+        ("Deployment", Some("d"), 2, false),
+        ("ReplicaSet", Some("d"), 1, true),
+        ("StatefulSet", Some("db"), 1, false),
+        ("DaemonSet", Some("log"), 1, false),
+        ("Job", None, 1, false),
+        ("CronJob", None, 1, false),
+        ("ReplicationController", Some("r"), 1, false),
+    ];
+    assert_eq!(seen.len(), expected.len());
+    for ((kind, selector, template, owner), expected) in seen.iter().zip(expected) {
+        assert_eq!((kind.as_str(), selector.as_deref(), *template, *owner), expected);
+    }
+}
+
+#[test]
+fn p10_p12_services_of_every_shape() {
+    let yaml = "
+{apiVersion: v1, kind: Service, metadata: {namespace: s, name: plain}, spec: {clusterIP: 198.18.9.1, clusterIPs: [198.18.9.1, 'fd00:18::9'], selector: {a: b}, ports: [{port: 80}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {namespace: s, name: named}, spec: {clusterIP: None, selector: {a: b}, ports: [{port: 80, targetPort: http, nodePort: 30080}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {namespace: s, name: bare}, spec: {clusterIP: 198.18.9.2, selector: {}, externalIPs: [192.0.2.1], ports: [{port: 53, targetPort: 5353, protocol: UDP}]}, status: {loadBalancer: {ingress: [{ip: 192.0.2.2}, {hostname: h}]}}}
+---
+{apiVersion: v1, kind: Service, metadata: {namespace: s, name: away}, spec: {type: ExternalName, externalName: db.example.com}}
+";
+    let cluster = cluster_of(yaml);
+    let get = |name: &str| {
+        cluster
+            .service(&ServiceName {
+                namespace: "s".to_owned(),
+                name: name.to_owned(),
+            })
+            .unwrap()
+            .clone()
+    };
+    let plain = get("plain");
+    assert_eq!(plain.cluster_ips, [ip("198.18.9.1"), ip("fd00:18::9")].into());
+    assert_eq!(
+        plain.ports.first().unwrap().target,
+        TargetPort::Number(80),
+        "an absent target is the Service's port"
+    );
+    let named = get("named");
+    assert!(named.cluster_ips.is_empty());
+    let port = named.ports.first().unwrap();
+    assert_eq!(
+        (&port.target, port.node_port),
+        (&TargetPort::Name("http".to_owned()), Some(30080))
+    );
+    let bare = get("bare");
+    assert_eq!(bare.selector, None, "an empty selector is none");
+    assert_eq!(bare.external_ips, [ip("192.0.2.1"), ip("192.0.2.2")].into());
+    assert_eq!(bare.ports.first().unwrap().transport, Transport::Udp);
+    let away = get("away");
+    assert_eq!(
+        (away.external_name.as_deref(), away.selector),
+        (Some("db.example.com"), None)
+    );
+}
+
+#[test]
+fn slices_nodes_and_namespaces() {
+    let yaml = "
+{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, addressType: IPv4, metadata: {namespace: default, name: kubernetes, labels: {kubernetes.io/service-name: kubernetes}}, endpoints: [{addresses: [192.0.2.9], conditions: {ready: false}}], ports: [{name: https, port: 6443, protocol: TCP}, {name: any}]}
+---
+{apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDR: 198.18.1.0/24, podCIDRs: [198.18.1.0/24, 'fd00:18:1::/64']}, status: {addresses: [{type: InternalIP, address: 192.0.2.3}, {type: Hostname, address: n1}]}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: shop, labels: {team: a}}}
+";
+    let cluster = cluster_of(yaml);
+    let name = ServiceName {
+        namespace: "default".to_owned(),
+        name: "kubernetes".to_owned(),
+    };
+    let slice = cluster.slices_of(&name).next().unwrap();
+    assert_eq!(slice.addresses, [ip("192.0.2.9")].into());
+    assert_eq!(slice.ports, [(Some("https".to_owned()), 6443, Transport::Tcp)].into());
+    let node = cluster.node("n1").unwrap();
+    assert_eq!((node.addresses.len(), node.pod_cidrs.len()), (1, 2));
+    assert_eq!(
+        cluster.namespace_labels("shop"),
+        labels([("team", "a"), (NAMESPACE_NAME, "shop")])
+    );
+}
+
+#[test]
+fn p18_one_bad_item_of_a_list_does_not_stop_the_rest() {
+    let list = json!({"apiVersion": "v1", "kind": "List", "items": [
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": "a"}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "bad"}, "spec": {"containers": "none"}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a", "name": "odd"}, "status": {"podIP": "no"}},
+        {"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": "a"}},
+        {"kind": "Pod"},
+        7,
+        {"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "c"}},
+        {"apiVersion": "v1", "kind": "PodList", "items": [{"metadata": {"name": "inner"}}]},
+        {"apiVersion": "v1", "kind": "List", "items": null},
+    ]});
+    let parsed = parse(list);
+    let kinds: Vec<_> = parsed
+        .manifests
+        .iter()
+        .map(|manifest| match manifest {
+            Manifest::Object(Object::Namespace(_)) => "Namespace",
+            Manifest::Object(Object::Pod(_)) => "Pod",
+            Manifest::Other { kind, .. } => kind,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(kinds, ["Namespace", "ConfigMap", "Pod"]);
+    let messages: Vec<_> = parsed.unreadable.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        messages,
+        [
+            "Pod a/bad: spec.containers cannot be read",
+            "Pod a/odd: status.podIP is \"no\", expected an IPv4 or IPv6 address",
+            "Pod a/without a name: metadata.name is missing",
+            "the document has no apiVersion: every Kubernetes object has apiVersion and kind",
+            "the document has no kind: every Kubernetes object has apiVersion and kind",
+        ]
+    );
+}
+
+#[test]
+fn fields_that_the_api_does_not_have_are_named() {
+    let parsed = parse(json!({
+        "apiVersion": "networking.k8s.io/v1", "kind": "NetworkPolicy", "metadata": {"namespace": "a", "name": "p", "labels": null},
+        "spec": {"podSelector": {}, "ingres": [], "egress": [{"to": [{"podSelector": {}, "cidr": "x"}]}]},
+    }));
+    let fields: Vec<_> = parsed
+        .unknown_fields
+        .iter()
+        .map(|unknown| unknown.field.as_str())
+        .collect();
+    assert_eq!(fields, ["spec.egress[0].to[0].cidr", "spec.ingres"]);
+    assert_eq!(parsed.manifests.len(), 1);
+    assert!(parse(serde_json::Value::Null).manifests.is_empty());
+}
