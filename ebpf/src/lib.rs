@@ -2,18 +2,19 @@
 //!
 //! Guarantees:
 //! * Kernel and user space share these types; their layout has no implicit padding and is asserted at compile time.
-//! * The parser in [`packet`] is pure and runs on the host as it runs in the kernel.
+//! * The parser in [`packet`] and the rules for datagrams in [`exchange`] are pure and run on the host as they run in the kernel.
 //! * Everything a program does not record has a [`Reason`] and is counted by it.
 #![no_std]
 #![deny(missing_docs)]
 
+pub mod exchange;
 pub mod packet;
 
 /// Names of the maps and programs in the object file.
 pub mod name {
     /// `HashMap<FlowKey, FlowRecord>`: what was observed.
     pub const FLOWS: &str = "FLOWS";
-    /// `LruHashMap<ExchangeKey, Exchange>`: live UDP exchanges.
+    /// `LruHashMap<exchange::ExchangeKey, exchange::Exchange>`: live UDP exchanges.
     pub const EXCHANGES: &str = "EXCHANGES";
     /// `HashMap<LossKey, u64>`: what was not recorded, for each cgroup.
     pub const LOSSES: &str = "LOSSES";
@@ -110,46 +111,38 @@ pub struct FlowRecord {
     pub refused: u64,
 }
 
-/// Two ports that exchange datagrams, as one end sees them.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct ExchangeKey {
-    /// Id of the cgroup whose socket it was.
-    pub cgroup: u64,
-    /// The other end.
-    pub peer: Address,
-    /// This end's port, in host byte order.
-    pub local_port: u16,
-    /// The other end's port, in host byte order.
-    pub peer_port: u16,
-    /// Always zero.
-    pub pad: u32,
+/// What one event adds to a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Count {
+    /// A connection was asked for.
+    Attempted,
+    /// A connection was accepted.
+    Established,
+    /// A connection was refused.
+    Refused,
+    /// Only the time.
+    Seen,
 }
 
-/// A UDP exchange: who spoke first, and what of it is recorded already.
-#[repr(C)]
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Exchange {
-    /// Last datagram of either end, `CLOCK_MONOTONIC` nanoseconds.
-    pub last_ns: u64,
-    /// When the flow record was last written.
-    pub written_ns: u64,
-    /// A [`Role`]: who this end is.
-    pub role: u32,
-    /// Bits of [`Exchange::OPENED`] and [`Exchange::ANSWERED`].
-    pub written: u32,
-}
-
-impl Exchange {
-    /// The attempt is in the flow record.
-    pub const OPENED: u32 = 1;
-    /// The answer is in the flow record.
-    pub const ANSWERED: u32 = 2;
-    /// Silence after which the next datagram begins a new exchange: the longest that Linux's connection tracking, by which
-    /// policies are enforced, has ever remembered one by default.
-    pub const SILENCE_NS: u64 = 180_000_000_000;
-    /// How old the last time in a flow record may become while its exchange goes on.
-    pub const REFRESH_NS: u64 = 1_000_000_000;
+impl FlowRecord {
+    /// The record that an event makes.
+    #[inline(always)]
+    pub const fn first(count: Count, now: u64) -> Self {
+        let mut record = Self {
+            first_ns: now,
+            last_ns: now,
+            attempted: 0,
+            established: 0,
+            refused: 0,
+        };
+        match count {
+            Count::Attempted => record.attempted = 1,
+            Count::Established => record.established = 1,
+            Count::Refused => record.refused = 1,
+            Count::Seen => {}
+        }
+        record
+    }
 }
 
 /// What losses are counted by.
@@ -227,8 +220,6 @@ impl Reason {
 const _: () = {
     assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
     assert!(size_of::<FlowRecord>() == 40 && align_of::<FlowRecord>() == 8);
-    assert!(size_of::<ExchangeKey>() == 32 && align_of::<ExchangeKey>() == 8);
-    assert!(size_of::<Exchange>() == 24 && align_of::<Exchange>() == 8);
     assert!(size_of::<LossKey>() == 16 && align_of::<LossKey>() == 8);
     let mut number = 0;
     while number < Reason::ALL.len() {

@@ -8,7 +8,7 @@
 //! In two steps, because nearly all packets are TCP data and must cost nothing: [`classify`] reads four fields of them and
 //! says [`Skipped::Data`]; only what remains has its addresses and ports read by [`Signal::ends`].
 
-use crate::{Address, Reason, Role, Transport};
+use crate::{Address, Count, Reason, Role, Transport};
 
 /// Read access to a packet that begins at its IP header. `None` is past the end.
 pub trait Bytes {
@@ -223,6 +223,22 @@ fn transport<B: Bytes + ?Sized>(packet: &B, family: Family, protocol: u8, at: us
     })
 }
 
+impl Event {
+    /// Who this cgroup is and what is counted. `None` for a datagram, of which only an exchange can tell, and for a refusal
+    /// that this cgroup sends: the kernel sends it for a port without a listener, from a socket of nobody's cgroup.
+    #[inline(always)]
+    pub const fn meaning(self, way: Way) -> Option<(Role, Count)> {
+        match (self, way) {
+            (Self::Open, Way::Egress) => Some((Role::Source, Count::Attempted)),
+            (Self::Open, Way::Ingress) => Some((Role::Destination, Count::Attempted)),
+            (Self::Accept, Way::Egress) => Some((Role::Destination, Count::Established)),
+            (Self::Accept, Way::Ingress) => Some((Role::Source, Count::Established)),
+            (Self::Refuse, Way::Ingress) => Some((Role::Source, Count::Refused)),
+            (Self::Refuse, Way::Egress) | (Self::Datagram, _) => None,
+        }
+    }
+}
+
 impl Signal {
     /// Addresses and ports, if the packet goes from one host to another.
     #[inline(always)]
@@ -269,6 +285,16 @@ impl Ends {
         match way {
             Way::Ingress => self.source,
             Way::Egress => self.destination,
+        }
+    }
+
+    /// The port that is listened on, given who this cgroup is.
+    #[inline(always)]
+    pub const fn listener_port(&self, way: Way, role: Role) -> u16 {
+        let (own, peers) = self.ports(way);
+        match role {
+            Role::Source => peers,
+            Role::Destination => own,
         }
     }
 

@@ -11,8 +11,9 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id, bpf_skb_load_bytes}
 use aya_ebpf::macros::{cgroup_skb, map};
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::programs::SkBuffContext;
+use nanoseg_ebpf::exchange::{Exchange, ExchangeKey};
 use nanoseg_ebpf::packet::{Bytes, Ends, Event, Signal, Skipped, Way, classify};
-use nanoseg_ebpf::{Exchange, ExchangeKey, FlowKey, FlowRecord, LossKey, Reason, Role};
+use nanoseg_ebpf::{Count, FlowKey, FlowRecord, LossKey, Reason, Role, Transport};
 
 /// The sizes are what the learner sets when it loads, unless it is told otherwise.
 #[map]
@@ -163,55 +164,38 @@ fn read<B: Bytes>(packet: &B) -> Result<(Signal, Ends), Skipped> {
     Ok((signal, ends))
 }
 
-/// What an event adds to its record.
-#[derive(Clone, Copy)]
-enum Count {
-    Attempted,
-    Established,
-    Refused,
-    /// Only its time.
-    Seen,
-}
-
 #[inline(always)]
 fn record(context: &SkBuffContext, way: Way, signal: Signal, ends: &Ends) {
     let cgroup = cgroup_of(context);
     // SAFETY: takes nothing and always succeeds.
     let now = unsafe { bpf_ktime_get_ns() };
-    let opener = way.role_of_opener();
-    let (port, role, count) = match signal.event {
-        Event::Open => (ends.destination_port, opener, Count::Attempted),
-        Event::Accept => (ends.source_port, other(opener), Count::Established),
-        Event::Refuse => match way {
-            Way::Ingress => (ends.source_port, Role::Source, Count::Refused),
-            // Sent by the kernel for a port without a listener, from a socket that belongs to nobody's cgroup.
-            Way::Egress => return,
-        },
-        Event::Datagram => {
-            exchange(cgroup, way, ends, now);
-            return;
-        }
-    };
-    let key = FlowKey {
+    if let Some((role, count)) = signal.event.meaning(way) {
+        add(&flow_key(cgroup, way, ends, signal.transport, role), count, now);
+    } else if signal.event == Event::Datagram {
+        exchange(cgroup, way, ends, now);
+    }
+}
+
+#[inline(always)]
+fn flow_key(cgroup: u64, way: Way, ends: &Ends, transport: Transport, role: Role) -> FlowKey {
+    FlowKey {
         cgroup,
         peer: ends.peer(way),
-        port,
-        transport: signal.transport as u8,
+        port: ends.listener_port(way, role),
+        transport: transport as u8,
         role: role as u8,
         pad: 0,
-    };
-    add(&key, count, now);
+    }
 }
 
 /// Tells who spoke first between two ports, and records what that says.
 #[inline(always)]
 fn exchange(cgroup: u64, way: Way, ends: &Ends, now: u64) {
-    let peer = ends.peer(way);
     let (local_port, peer_port) = ends.ports(way);
     let speaker = way.role_of_opener();
     let key = ExchangeKey {
         cgroup,
-        peer,
+        peer: ends.peer(way),
         local_port,
         peer_port,
         pad: 0,
@@ -219,14 +203,8 @@ fn exchange(cgroup: u64, way: Way, ends: &Ends, now: u64) {
     let known = match EXCHANGES.get_ptr_mut(&key) {
         Some(known) => known,
         None => {
-            let fresh = Exchange {
-                last_ns: now,
-                written_ns: now,
-                role: speaker as u32,
-                written: 0,
-            };
-            // Another processor may have been first: its entry is as good.
-            let _ = EXCHANGES.insert(&key, &fresh, u64::from(BPF_NOEXIST));
+            // Whether this is the first or another processor was: its entry is as good.
+            let _ = EXCHANGES.insert(&key, &Exchange::begun(speaker, now), u64::from(BPF_NOEXIST));
             match EXCHANGES.get_ptr_mut(&key) {
                 Some(known) => known,
                 None => {
@@ -238,44 +216,10 @@ fn exchange(cgroup: u64, way: Way, ends: &Ends, now: u64) {
     };
     // SAFETY: map values stay readable and writable while the program runs.
     let known = unsafe { &mut *known };
-    if now.wrapping_sub(known.last_ns) > Exchange::SILENCE_NS && now > known.last_ns {
-        known.role = speaker as u32;
-        known.written = 0;
-    }
-    known.last_ns = now;
-    let opened = known.role == speaker as u32;
-    let bit = if opened { Exchange::OPENED } else { Exchange::ANSWERED };
-    let count = if known.written & bit == 0 {
-        if opened { Count::Attempted } else { Count::Established }
-    } else if now.wrapping_sub(known.written_ns) > Exchange::REFRESH_NS && now > known.written_ns {
-        Count::Seen
-    } else {
-        return;
-    };
-    let source = known.role == Role::Source as u32;
-    let key = FlowKey {
-        cgroup,
-        peer,
-        port: if source { peer_port } else { local_port },
-        transport: nanoseg_ebpf::Transport::Udp as u8,
-        role: if source {
-            Role::Source as u8
-        } else {
-            Role::Destination as u8
-        },
-        pad: 0,
-    };
-    if add(&key, count, now) {
-        known.written |= bit;
-        known.written_ns = now;
-    }
-}
-
-#[inline(always)]
-const fn other(role: Role) -> Role {
-    match role {
-        Role::Source => Role::Destination,
-        Role::Destination => Role::Source,
+    if let Some(count) = known.hear(speaker, now)
+        && add(&flow_key(cgroup, way, ends, Transport::Udp, known.role()), count, now)
+    {
+        known.wrote(count, now);
     }
 }
 
@@ -286,20 +230,10 @@ fn add(key: &FlowKey, count: Count, now: u64) -> bool {
         increment(known, count, now);
         return true;
     }
-    let mut fresh = FlowRecord {
-        first_ns: now,
-        last_ns: now,
-        attempted: 0,
-        established: 0,
-        refused: 0,
-    };
-    match count {
-        Count::Attempted => fresh.attempted = 1,
-        Count::Established => fresh.established = 1,
-        Count::Refused => fresh.refused = 1,
-        Count::Seen => {}
-    }
-    if FLOWS.insert(key, &fresh, u64::from(BPF_NOEXIST)).is_ok() {
+    if FLOWS
+        .insert(key, &FlowRecord::first(count, now), u64::from(BPF_NOEXIST))
+        .is_ok()
+    {
         if ANNOUNCEMENTS.output::<FlowKey>(key, 0).is_err() {
             tally(Reason::Unannounced);
         }

@@ -1,0 +1,106 @@
+//! Who spoke first between two ports.
+//!
+//! Laws:
+//! * The first datagram between two ports opens an exchange; whoever sent it is its source, whatever the port numbers are.
+//! * Datagrams of the other end are answers, until both were silent for [`Exchange::SILENCE_NS`].
+//! * An exchange is counted once when it begins and once when it is answered, however many datagrams it has.
+
+use crate::{Address, Count, Role};
+
+/// Two ports that exchange datagrams, as one end sees them.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExchangeKey {
+    /// Id of the cgroup whose socket it was.
+    pub cgroup: u64,
+    /// The other end.
+    pub peer: Address,
+    /// This end's port, in host byte order.
+    pub local_port: u16,
+    /// The other end's port, in host byte order.
+    pub peer_port: u16,
+    /// Always zero.
+    pub pad: u32,
+}
+
+/// An exchange, and what of it is in the flow record already.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Exchange {
+    /// Last datagram of either end, `CLOCK_MONOTONIC` nanoseconds.
+    pub last_ns: u64,
+    /// When the flow record was last written.
+    pub written_ns: u64,
+    /// A [`Role`]: who this end is.
+    pub role: u32,
+    /// Which of the two events of an exchange are in the flow record.
+    pub written: u32,
+}
+
+const OPENED: u32 = 1;
+const ANSWERED: u32 = 2;
+
+impl Exchange {
+    /// Silence after which the next datagram begins a new exchange: the longest that Linux's connection tracking, by which
+    /// policies are enforced, has ever remembered one by default.
+    pub const SILENCE_NS: u64 = 180_000_000_000;
+    /// How old the last time in a flow record may become while its exchange goes on.
+    pub const REFRESH_NS: u64 = 1_000_000_000;
+
+    /// The exchange that a datagram of `speaker` opens.
+    #[inline(always)]
+    pub const fn begun(speaker: Role, now: u64) -> Self {
+        Self {
+            last_ns: now,
+            written_ns: now,
+            role: speaker as u32,
+            written: 0,
+        }
+    }
+
+    /// Who this end is.
+    #[inline(always)]
+    pub const fn role(&self) -> Role {
+        if self.role == Role::Source as u32 {
+            Role::Source
+        } else {
+            Role::Destination
+        }
+    }
+
+    /// What a datagram adds to the flow record, if anything. `speaker` is who this end would be if the datagram opened something.
+    #[inline(always)]
+    pub fn hear(&mut self, speaker: Role, now: u64) -> Option<Count> {
+        // Another processor may have taken its time before this one and stored it after.
+        if now > self.last_ns {
+            if now - self.last_ns > Self::SILENCE_NS {
+                *self = Self::begun(speaker, now);
+            }
+            self.last_ns = now;
+        }
+        if self.role == speaker as u32 {
+            if self.written & OPENED == 0 {
+                return Some(Count::Attempted);
+            }
+        } else if self.written & ANSWERED == 0 {
+            return Some(Count::Established);
+        }
+        (now > self.written_ns && now - self.written_ns > Self::REFRESH_NS).then_some(Count::Seen)
+    }
+
+    /// Notes that the flow record has it. Until then the next datagram of the same end tries again.
+    #[inline(always)]
+    pub const fn wrote(&mut self, count: Count, now: u64) {
+        match count {
+            Count::Attempted => self.written |= OPENED,
+            Count::Established => self.written |= ANSWERED,
+            Count::Refused | Count::Seen => {}
+        }
+        self.written_ns = now;
+    }
+}
+
+const _: () = {
+    assert!(size_of::<ExchangeKey>() == 32 && align_of::<ExchangeKey>() == 8);
+    assert!(size_of::<Exchange>() == 24 && align_of::<Exchange>() == 8);
+};

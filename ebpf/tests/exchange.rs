@@ -1,0 +1,93 @@
+//! The laws of UDP exchanges, against a model that keeps every datagram.
+
+use nanoseg_ebpf::exchange::Exchange;
+use nanoseg_ebpf::{Count, Role};
+use proptest::prelude::*;
+
+const SECOND: u64 = 1_000_000_000;
+
+/// Feeds datagrams to one exchange and says what was counted: attempts and answers by role.
+fn count(datagrams: &[(Role, u64)]) -> [[u64; 2]; 2] {
+    let mut exchange: Option<Exchange> = None;
+    let mut counts = [[0; 2]; 2];
+    for (speaker, now) in datagrams {
+        let exchange = exchange.get_or_insert_with(|| Exchange::begun(*speaker, *now));
+        if let Some(count) = exchange.hear(*speaker, *now) {
+            match count {
+                Count::Attempted => counts[exchange.role() as usize][0] += 1,
+                Count::Established => counts[exchange.role() as usize][1] += 1,
+                Count::Seen => {}
+                Count::Refused => panic!("nobody refuses a datagram with a datagram"),
+            }
+            exchange.wrote(count, *now);
+        }
+    }
+    counts
+}
+
+#[test]
+fn an_answer_is_no_attempt() {
+    let counts = count(&[
+        (Role::Source, 10),
+        (Role::Destination, 20),
+        (Role::Source, 30),
+        (Role::Destination, 40),
+    ]);
+    assert_eq!(counts, [[1, 1], [0, 0]]);
+}
+
+#[test]
+fn after_silence_the_other_end_may_open() {
+    let later = Exchange::SILENCE_NS + 21;
+    assert_eq!(
+        count(&[(Role::Source, 10), (Role::Destination, 20), (Role::Destination, later)]),
+        [[1, 1], [1, 0]]
+    );
+    assert_eq!(
+        count(&[
+            (Role::Source, 10),
+            (Role::Destination, 20),
+            (Role::Destination, later - 1)
+        ]),
+        [[1, 1], [0, 0]]
+    );
+}
+
+#[test]
+fn what_could_not_be_written_is_tried_again() {
+    let mut exchange = Exchange::begun(Role::Source, 1);
+    assert_eq!(exchange.hear(Role::Source, 1), Some(Count::Attempted));
+    assert_eq!(exchange.hear(Role::Destination, 2), Some(Count::Established));
+    exchange.wrote(Count::Established, 2);
+    assert_eq!(exchange.hear(Role::Source, 3), Some(Count::Attempted));
+    exchange.wrote(Count::Attempted, 3);
+    assert_eq!(exchange.hear(Role::Source, 4), None);
+    assert_eq!(exchange.hear(Role::Source, 4 + Exchange::REFRESH_NS), Some(Count::Seen));
+}
+
+proptest! {
+    #[test]
+    fn equal_to_the_model(steps in prop::collection::vec((any::<bool>(), 0_u64..400), 1..60)) {
+        let mut now = 5 * SECOND;
+        let datagrams: Vec<(Role, u64)> = steps
+            .iter()
+            .map(|(is_source, seconds)| {
+                now += seconds * SECOND;
+                (if *is_source { Role::Source } else { Role::Destination }, now)
+            })
+            .collect();
+        let mut expected = [[0_u64; 2]; 2];
+        for exchange in datagrams.chunk_by(|(_, before), (_, after)| after - before <= Exchange::SILENCE_NS) {
+            let opener = exchange[0].0;
+            expected[opener as usize][0] += 1;
+            expected[opener as usize][1] += u64::from(exchange.iter().any(|(speaker, _)| *speaker != opener));
+        }
+        prop_assert_eq!(count(&datagrams), expected);
+    }
+
+    #[test]
+    fn time_that_goes_back_between_processors_opens_nothing(times in prop::collection::vec(1_u64..1_000, 1..20)) {
+        let datagrams: Vec<(Role, u64)> = times.iter().map(|now| (Role::Destination, *now)).collect();
+        prop_assert_eq!(count(&datagrams), [[0, 0], [1, 0]]);
+    }
+}

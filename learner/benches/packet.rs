@@ -1,0 +1,75 @@
+//! What a packet costs, by `BPF_PROG_TEST_RUN`: nanoseconds for each run of a program, the kernel's own overhead included.
+//!
+//! Needs the capabilities of the learner; run it without `CAP_PERFMON` to see what the learner's deployment sees.
+
+use std::hint::black_box;
+
+use aya::programs::{CgroupSkb, TestRun as _, TestRunOptions};
+use aya::{EbpfLoader, include_bytes_aligned};
+use nanoseg_ebpf::name;
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-capture"));
+
+const REPEAT: u32 = 1_000_000;
+const ROUNDS: usize = 9;
+
+fn main() {
+    let mut programs = EbpfLoader::new().load(OBJECT).expect("the kernel takes the programs");
+    let packets = [
+        ("TCP data, IPv4", tcp_v4(0x18)),
+        ("TCP data, IPv6", tcp_v6(0x18)),
+        ("SYN, IPv4", tcp_v4(0x02)),
+        ("SYN, IPv6", tcp_v6(0x02)),
+        ("UDP, IPv4", udp_v4()),
+    ];
+    for program in [name::INGRESS, name::EGRESS] {
+        let loaded: &mut CgroupSkb = programs.program_mut(program).expect("it is there").try_into().expect("it is of this kind");
+        loaded.load().expect("the verifier accepts it");
+        for (what, packet) in &packets {
+            let mut rounds: Vec<u128> = (0..ROUNDS)
+                .map(|_| {
+                    let options = TestRunOptions { data_in: Some(black_box(packet)), repeat: REPEAT, ..TestRunOptions::new() };
+                    loaded.test_run(options).expect("the kernel runs it").duration.as_nanos()
+                })
+                .collect();
+            rounds.sort_unstable();
+            println!("{program:<16} {what:<16} median {:>4} ns, least {:>4} ns", rounds[ROUNDS / 2], rounds[0]);
+        }
+    }
+}
+
+/// The kernel wants an Ethernet header and takes it away before the program sees the packet.
+fn frame(ether_type: u16, packet: &[u8]) -> Vec<u8> {
+    let mut frame = vec![0; 12];
+    frame.extend(ether_type.to_be_bytes());
+    frame.extend(packet);
+    frame
+}
+
+fn v4(protocol: u8, transport: &[u8]) -> Vec<u8> {
+    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2];
+    packet.extend(transport);
+    frame(0x0800, &packet)
+}
+
+fn tcp(flags: u8) -> Vec<u8> {
+    let mut header = vec![0xc0, 0x00, 0x1f, 0x90, 0, 0, 0, 1, 0, 0, 0, 0, 0x50, flags];
+    header.resize(20, 0);
+    header
+}
+
+fn tcp_v4(flags: u8) -> Vec<u8> {
+    v4(6, &tcp(flags))
+}
+
+fn tcp_v6(flags: u8) -> Vec<u8> {
+    let mut packet = vec![0x60, 0, 0, 0, 0, 20, 6, 64];
+    packet.extend([0xfd, 0, 0, 0x18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 1]);
+    packet.extend([0xfd, 0, 0, 0x18, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2]);
+    packet.extend(tcp(flags));
+    frame(0x86dd, &packet)
+}
+
+fn udp_v4() -> Vec<u8> {
+    v4(17, &[0xc0, 0x00, 0x1f, 0x90, 0, 12, 0, 0, 1, 2, 3, 4])
+}
