@@ -1,10 +1,13 @@
 //! Container images, made here: no registry is reachable from a lab, and none is wanted.
 //!
-//! Guarantee: an image holds the given files and nothing else, in one layer; the same files give the same bytes.
+//! Guarantee: an image holds the given files and the shared libraries that they need, in one layer; the same files give the
+//! same bytes.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Write;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use serde_json::json;
 use sha2::{Digest, Sha256};
@@ -15,7 +18,8 @@ use super::error::{Error, on};
 pub struct Image<'a> {
     /// Its name with the tag, as pods refer to it (`nanoseg.lab/peer:1`).
     pub name: &'a str,
-    /// Files on this machine, and where each is in the image. All are executable.
+    /// Files on this machine, and where each is in the image. All are executable; the shared libraries of a program come
+    /// along.
     pub files: &'a [(&'a Path, &'a str)],
     /// The program that a container of it runs, with its arguments.
     pub entrypoint: &'a [&'a str],
@@ -71,13 +75,46 @@ impl Image<'_> {
     }
 
     fn layer(&self) -> Result<Vec<u8>, Error> {
+        let mut libraries = BTreeSet::new();
+        for (source, _) in self.files {
+            libraries.extend(libraries_of(source)?);
+        }
+        // Where the loader expects them: at the paths that they have here.
+        let libraries = libraries.iter().map(|path| (path.as_path(), path.to_string_lossy()));
+        let files = self.files.iter().map(|(source, target)| (*source, (*target).into()));
         let mut layer = tar::Builder::new(Vec::new());
-        for (source, target) in self.files {
-            let content = fs::read(source).map_err(on("read", *source))?;
-            append(&mut layer, target.trim_start_matches('/'), 0o755, &content).map_err(on("pack", *source))?;
+        for (source, target) in files.chain(libraries) {
+            let content = fs::read(source).map_err(on("read", source))?;
+            append(&mut layer, target.trim_start_matches('/'), 0o755, &content).map_err(on("pack", source))?;
         }
         layer.into_inner().map_err(on("pack", PathBuf::from(self.name)))
     }
+}
+
+/// The shared libraries of a program, its loader among them; none for a static one.
+fn libraries_of(program: &Path) -> Result<Vec<PathBuf>, Error> {
+    let mut command = Command::new("ldd");
+    command.arg(program).env("LC_ALL", "C");
+    let asked = command.output().map_err(|source| Error::Start {
+        command: "ldd".to_owned(),
+        source,
+    })?;
+    let said = String::from_utf8_lossy(&asked.stdout);
+    if let Some(missing) = said.lines().find(|line| line.contains("not found")) {
+        return Err(Error::Failed {
+            command: format!("ldd {}", program.display()),
+            said: missing.trim().to_owned(),
+        });
+    }
+    // `libc.so.6 => /lib/x86_64-linux-gnu/libc.so.6 (0x...)`, and `/lib64/ld-linux-x86-64.so.2 (0x...)` for the loader. What is
+    // no dynamic program makes ldd fail without a line like these.
+    Ok(said
+        .lines()
+        .filter_map(|line| line.rsplit_once(" (0x"))
+        .map(|(library, _)| library.rsplit_once("=> ").map_or(library, |(_, path)| path).trim())
+        .filter(|path| path.starts_with('/'))
+        .map(PathBuf::from)
+        .collect())
 }
 
 fn append(archive: &mut tar::Builder<impl Write>, path: &str, mode: u32, content: &[u8]) -> std::io::Result<()> {

@@ -51,7 +51,7 @@ const STEP: Duration = Duration::from_mins(3);
 
 /// How a lab is brought up.
 pub struct Options {
-    /// The program that every container of an application is: `lab-peer`, static.
+    /// The program that every container of an application is: `lab-peer`.
     pub peer: PathBuf,
     /// Leaves the lab running when this process ends; `lab down` ends it.
     pub keep: bool,

@@ -7,7 +7,7 @@ use super::error::Error;
 use super::node::PLUGINS;
 
 /// Programs of the distribution, each with the Debian package that has it.
-const PROGRAMS: [(&str, &str); 15] = [
+const PROGRAMS: [(&str, &str); 16] = [
     ("conntrack", "conntrack"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
@@ -16,6 +16,7 @@ const PROGRAMS: [(&str, &str); 15] = [
     ("ip6tables-restore", "iptables"),
     ("ipset", "ipset"),
     ("iptables", "iptables"),
+    ("ldd", "libc-bin"),
     ("mount", "mount"),
     ("nice", "coreutils"),
     ("nsenter", "util-linux"),
