@@ -1,1 +1,30 @@
+//! The control plane: watch, plan, apply; and the command line.
+//!
+//! ```text
+//!   API server ── watch ──┐                                ┌── apply::OnCluster ──► API server
+//!   learners ─── receive ─┼─ Event ─► reconcile::Core ─────┤
+//!   folders ── directory ─┘        (pure, synchronous)     └── apply::OnDirectory ► folder
+//! ```
+//!
+//! * [`settings`]: the command line as typed, and what follows from it.
+//! * [`read`]: manifests and reports from files.
+//! * [`segment`]: the `Segment` resource, the durable state.
+//! * [`lifecycle`]: windows, baselines, what is novel. Pure.
+//! * [`reconcile`]: from what was observed to what must be written. Pure.
+//! * [`apply`]: the only module that writes.
+//! * [`watch`], [`receive`], [`directory`]: where events come from.
+//! * [`controller`]: `nanoseg controller`, the loop that joins them.
+//! * [`cli`]: every other command.
 
+pub mod apply;
+pub mod cli;
+pub mod controller;
+pub mod directory;
+pub mod lifecycle;
+pub mod read;
+pub mod receive;
+pub mod reconcile;
+pub mod segment;
+pub mod settings;
+pub mod trouble;
+pub mod watch;

@@ -1,0 +1,145 @@
+//! Writing to an API server: server-side apply under our own field manager, deletion by UID.
+
+use std::fmt::Debug;
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::{Client, ResourceExt as _};
+use nanoseg_policy::ownership::PolicyName;
+use nanoseg_policy::plan;
+use serde::de::DeserializeOwned;
+use serde_json::json;
+
+use super::{Live, WriteError};
+use crate::reconcile::{ObjectId, Proposals, SegmentWrite, Violation};
+use crate::segment::{Segment, SegmentName};
+
+/// Field manager of everything that the controller writes.
+const MANAGER: &str = "nanoseg";
+
+/// Policies and Segments on an API server. Proposals are in the status of Segments, violations too.
+#[derive(Clone)]
+pub struct OnCluster {
+    client: Client,
+}
+
+impl OnCluster {
+    /// On the API server of this client.
+    pub const fn new(client: Client) -> Self {
+        Self { client }
+    }
+
+    fn segments(&self, segment: &Segment) -> (Api<Segment>, SegmentName) {
+        let name = segment.segment_name();
+        (Api::namespaced(self.client.clone(), &name.namespace), name)
+    }
+
+    fn policies(&self, policy: &NetworkPolicy) -> (Api<NetworkPolicy>, PolicyName) {
+        let name = PolicyName::of(policy);
+        (Api::namespaced(self.client.clone(), &name.namespace), name)
+    }
+}
+
+/// Server-side apply. It takes over only the fields that are in the request, and those are ours by definition.
+fn ours() -> PatchParams {
+    PatchParams::apply(MANAGER).force()
+}
+
+fn trouble(verb: &'static str, object: ObjectId) -> impl FnOnce(kube::Error) -> WriteError {
+    move |source| WriteError::Cluster {
+        verb,
+        object,
+        source: source.into(),
+    }
+}
+
+impl Live for OnCluster {
+    async fn put_segment(&self, write: &SegmentWrite) -> Result<Segment, WriteError> {
+        let SegmentWrite { segment, exists } = write;
+        let (api, name) = self.segments(segment);
+        let id = || ObjectId::Segment(name.clone());
+        if !exists {
+            // Without the mode, which is people's.
+            let new = Segment::of_same_workload(segment);
+            api.patch(&name.name, &ours(), &Patch::Apply(&new))
+                .await
+                .map_err(trouble("create", id()))?;
+        }
+        let status = json!({ "apiVersion": "nanoseg.io/v1alpha1", "kind": "Segment", "status": segment.status });
+        let patch = Patch::Apply(&status);
+        api.patch_status(&name.name, &ours(), &patch)
+            .await
+            .map_err(trouble("write the status of", id()))
+    }
+
+    async fn remove_segment(&self, segment: &Segment) -> Result<(), WriteError> {
+        let (api, name) = self.segments(segment);
+        delete(&api, &name.name.clone(), segment.uid(), ObjectId::Segment(name)).await
+    }
+
+    async fn put_policy(&self, desired: &NetworkPolicy) -> Result<NetworkPolicy, WriteError> {
+        let (api, name) = self.policies(desired);
+        let id = || ObjectId::Policy(name.clone());
+        let patch = Patch::Apply(desired);
+        let mut live = api
+            .patch(&name.name, &ours(), &patch)
+            .await
+            .map_err(trouble("apply", id()))?;
+        // A field that another manager added inside `spec` is not ours to apply away, yet it changes what the policy means. The
+        // resource version in `live` makes this fail, and be tried again, if somebody writes in between.
+        if !plan::same(desired, &live) {
+            live.spec.clone_from(&desired.spec);
+            live.metadata.managed_fields = None;
+            let params = PostParams {
+                field_manager: Some(MANAGER.to_owned()),
+                ..PostParams::default()
+            };
+            live = api
+                .replace(&name.name, &params, &live)
+                .await
+                .map_err(trouble("replace", id()))?;
+        }
+        Ok(live)
+    }
+
+    async fn remove_policy(&self, live: &NetworkPolicy) -> Result<(), WriteError> {
+        let (api, name) = self.policies(live);
+        delete(&api, &name.name.clone(), live.uid(), ObjectId::Policy(name)).await
+    }
+
+    async fn put_proposals(&self, proposals: &Proposals) -> Result<(), WriteError> {
+        for name in &proposals.changed {
+            tracing::info!(policy = %name, "policy proposed");
+        }
+        Ok(())
+    }
+
+    async fn record(&self, _violations: &[Violation]) -> Result<(), WriteError> {
+        Ok(())
+    }
+}
+
+async fn delete<K>(api: &Api<K>, name: &str, uid: Option<String>, object: ObjectId) -> Result<(), WriteError>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    // Another object of the same name, made in the meantime, is not meant.
+    let preconditions = Some(Preconditions {
+        uid,
+        resource_version: None,
+    });
+    match api
+        .delete(
+            name,
+            &DeleteParams {
+                preconditions,
+                ..DeleteParams::default()
+            },
+        )
+        .await
+    {
+        Ok(_) => Ok(()),
+        Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+        Err(source) => Err(trouble("delete", object)(source)),
+    }
+}

@@ -1,0 +1,278 @@
+//! `nanoseg controller`: events in, rounds, writes out, until it is told to end. Ending leaves policies as they are.
+
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use nanoseg_policy::synthesize;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+
+use crate::apply::{Live, OnCluster, OnDirectory, WriteError, apply};
+use crate::directory::{self, Directory};
+use crate::read::ReadError;
+use crate::receive::{self, Delivery, ReceiveError};
+use crate::reconcile::{Core, Due, Event, Guide, Round};
+use crate::settings::{Place, Settings};
+use crate::trouble::Trouble;
+use crate::watch;
+
+/// How long to wait for more after something changed: a rollout is hundreds of events, and one round for all of them.
+const SETTLE: Duration = Duration::from_millis(200);
+
+/// How long to wait after only counts changed.
+const SETTLE_COUNTS: Duration = Duration::from_secs(1);
+
+/// A round may take at most one part in this many of the time, however large the cluster is.
+const SHARE: u32 = 5;
+
+/// How often folders are looked through. Four times a second, so that an edit is repaired within one.
+const LOOK: Duration = Duration::from_millis(250);
+
+/// Events that wait to be taken before their sources wait: a few milliseconds of work.
+const WAITING: usize = 4096;
+
+/// Why the controller cannot run.
+#[derive(Debug, thiserror::Error)]
+pub enum ControllerError {
+    /// No kubeconfig, and not in a pod either.
+    #[error(
+        "there is no cluster to work on: no kubeconfig (--kubeconfig FILE, the variable KUBECONFIG, ~/.kube/config) and no pod's \
+         ServiceAccount; without a cluster, use --cluster DIR --flows DIR --out DIR"
+    )]
+    NoCluster(#[source] Box<kube::config::InferConfigError>),
+    /// The kubeconfig file cannot be used.
+    #[error("cannot use the kubeconfig {file}")]
+    Kubeconfig {
+        /// The file.
+        file: String,
+        /// Why.
+        source: kube::config::KubeconfigError,
+    },
+    /// The client cannot be made from the configuration.
+    #[error("cannot make a client for the API server at {url}")]
+    Client {
+        /// The API server.
+        url: String,
+        /// Why.
+        source: Trouble,
+    },
+    /// Learners cannot be listened to.
+    #[error(transparent)]
+    Receive(#[from] ReceiveError),
+    /// The manifests cannot be read.
+    #[error(transparent)]
+    Manifests(#[from] ReadError),
+    /// The output folder cannot be used.
+    #[error(transparent)]
+    Out(#[from] WriteError),
+    /// Signals cannot be listened to.
+    #[error("cannot listen to signals")]
+    Signal(#[source] std::io::Error),
+}
+
+/// Runs until SIGTERM or SIGINT.
+pub async fn run(settings: Settings) -> Result<(), ControllerError> {
+    let mut term = signal(SignalKind::terminate()).map_err(ControllerError::Signal)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Signal)?;
+    let work = async {
+        match settings.place.clone() {
+            Place::Cluster { kubeconfig, listen } => on_cluster(settings, kubeconfig.as_deref(), listen).await,
+            Place::Directory { cluster, flows, out } => on_directory(settings, cluster, flows, out).await,
+        }
+    };
+    tokio::select! {
+        outcome = work => outcome,
+        _ = term.recv() => {
+            tracing::info!("SIGTERM: ending, policies stay as they are");
+            Ok(())
+        }
+        _ = interrupt.recv() => {
+            tracing::info!("SIGINT: ending, policies stay as they are");
+            Ok(())
+        }
+    }
+}
+
+fn guide(settings: Settings) -> Guide {
+    let Settings {
+        place: _,
+        rules,
+        cluster_cidrs: _,
+        report_interval,
+    } = settings;
+    Guide {
+        rules,
+        report_interval,
+        synthesis: synthesize::Settings::default(),
+    }
+}
+
+async fn on_directory(
+    settings: Settings,
+    cluster: std::path::PathBuf,
+    flows: std::path::PathBuf,
+    out: std::path::PathBuf,
+) -> Result<(), ControllerError> {
+    let live = OnDirectory::new(out.clone())?;
+    tracing::info!(cluster = %cluster.display(), flows = %flows.display(), out = %out.display(), "watching folders");
+    let mut directory = Directory::new(cluster, flows, out);
+    let cidrs = settings.cluster_cidrs.clone();
+    let mut pace = Pace::new(Core::new(guide(settings), cidrs, directory::SOURCES, Timestamp::now()));
+    loop {
+        let began = Instant::now();
+        for event in directory.look()? {
+            pace.take(event);
+        }
+        while pace.is_time() {
+            pace.round(&live).await;
+        }
+        // However many files there are, looking takes a tenth of the time at most.
+        tokio::time::sleep(LOOK.max(began.elapsed() * 10)).await;
+    }
+}
+
+async fn on_cluster(
+    mut settings: Settings,
+    kubeconfig: Option<&Path>,
+    listen: std::net::SocketAddr,
+) -> Result<(), ControllerError> {
+    let config = configuration(kubeconfig).await?;
+    let url = config.cluster_url.to_string();
+    let in_cluster = kube::Config::incluster().is_ok();
+    settings.rules.own_namespace = settings
+        .rules
+        .own_namespace
+        .or_else(|| in_cluster.then(|| config.default_namespace.clone()));
+    let listener = receive::listen(listen).await?;
+    let client = Client::try_from(config).map_err(|error| ControllerError::Client {
+        url: url.clone(),
+        source: error.into(),
+    })?;
+    tracing::info!(url, learners = %listen, "watching the cluster");
+
+    let (deliver, mut deliveries) = mpsc::channel::<Delivery>(WAITING);
+    let (tell, mut events) = mpsc::channel::<Event>(WAITING);
+    let mut watches = watch::watch_all(&client, &url, &tell);
+    let server = receive::serve(listener, deliver);
+    tokio::pin!(server);
+    let live = OnCluster::new(client);
+    let cidrs = settings.cluster_cidrs.clone();
+    let mut pace = Pace::new(Core::new(guide(settings), cidrs, watch::SOURCES, Timestamp::now()));
+    loop {
+        tokio::select! {
+            outcome = &mut server => return outcome.map_err(ControllerError::Receive),
+            Some(event) = events.recv() => pace.take(event),
+            Some(Delivery { report, merged }) = deliveries.recv() => {
+                pace.take(Event::Report(report));
+                // A learner that is gone meanwhile sends it again when it is back.
+                let _gone = merged.send(());
+            }
+            Some(ended) = watches.join_next() => {
+                // Watches end only with this loop, or by a fault in the program itself.
+                tracing::error!(?ended, "a watch ended");
+            }
+            () = tokio::time::sleep(pace.rest()) => pace.round(&live).await,
+        }
+    }
+}
+
+async fn configuration(file: Option<&Path>) -> Result<kube::Config, ControllerError> {
+    let Some(path) = file else {
+        return kube::Config::infer()
+            .await
+            .map_err(|error| ControllerError::NoCluster(Box::new(error)));
+    };
+    let unusable = |source| ControllerError::Kubeconfig {
+        file: path.display().to_string(),
+        source,
+    };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
+    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(unusable)
+}
+
+/// The core and its clock: when the next round is worth its cost.
+struct Pace {
+    core: Core,
+    /// When something changed that no round has seen.
+    changed: Option<(Instant, Due)>,
+    /// When to hold a round although nothing happened.
+    wake: Option<Timestamp>,
+    /// How long rounds took, and when the last one ended.
+    cost: Duration,
+    ended: Instant,
+}
+
+impl Pace {
+    fn new(core: Core) -> Self {
+        Self {
+            core,
+            changed: None,
+            wake: None,
+            cost: Duration::ZERO,
+            ended: Instant::now(),
+        }
+    }
+
+    fn take(&mut self, event: Event) {
+        self.core.take(event, Timestamp::now());
+        self.note();
+    }
+
+    fn note(&mut self) {
+        match (self.core.due(), &mut self.changed) {
+            (Due::No, _) => {}
+            (due, None) => self.changed = Some((Instant::now(), due)),
+            (due, Some((_, known))) => *known = due.max(*known),
+        }
+    }
+
+    /// How long until the next round.
+    fn rest(&self) -> Duration {
+        let by_change = self.changed.map(|(since, due)| {
+            let settle = if due == Due::Soon { SETTLE } else { SETTLE_COUNTS };
+            (since + settle)
+                .max(self.ended + self.cost * SHARE)
+                .saturating_duration_since(Instant::now())
+        });
+        let by_clock = self.wake.map(|at| {
+            let left = at.duration_since(Timestamp::now());
+            // Clocks that the core's times come from may be set back: never wait longer than it takes to notice.
+            Duration::try_from(left)
+                .unwrap_or(Duration::ZERO)
+                .min(Duration::from_secs(60))
+        });
+        [by_change, by_clock]
+            .into_iter()
+            .flatten()
+            .min()
+            .unwrap_or(Duration::from_secs(60))
+    }
+
+    fn is_time(&self) -> bool {
+        self.rest().is_zero()
+    }
+
+    async fn round(&mut self, live: &impl Live) {
+        let began = Instant::now();
+        let Round { writes, news, next } = self.core.round(Timestamp::now());
+        self.cost = began.elapsed();
+        self.changed = None;
+        self.wake = next;
+        for news in news {
+            news.tell();
+        }
+        if !writes.is_empty() {
+            tracing::debug!(millis = self.cost.as_millis(), "round");
+            for event in apply(live, writes).await {
+                self.core.take(event, Timestamp::now());
+            }
+        }
+        self.ended = Instant::now();
+        self.note();
+    }
+}

@@ -1,0 +1,337 @@
+//! Folders as events: manifests and reports that go in, policies and Segments that are kept.
+//!
+//! Folders are looked through again and again, because that works on every file system, volume and mount, and notices a file
+//! however it was changed.
+//!
+//! Guarantees: a file that is still being written is not believed; what a file held is believed to be gone only when the file
+//! reads whole without it, or is gone itself; an edit of a file in the output is told at once.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::os::unix::fs::MetadataExt as _;
+use std::path::{Path, PathBuf};
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use nanoseg_graph::cluster::{Object, ObjectKey};
+use nanoseg_policy::ownership::{PolicyName, owned_workload};
+
+use crate::apply::{APPLIED, SEGMENTS, file};
+use crate::read::{self, Manifests, ReadError};
+use crate::reconcile::{Event, Source};
+use crate::segment::{Segment, SegmentName};
+use crate::trouble::chain;
+
+/// Everything that is read.
+pub const SOURCES: [Source; 3] = [Source::Manifests, Source::Reports, Source::Out];
+
+/// The folders that are looked through.
+#[derive(Debug)]
+pub struct Directory {
+    manifests: ManifestFiles,
+    reports: Files,
+    out: PathBuf,
+    applied: Files,
+    segments: Files,
+    /// What each file of the output held.
+    policies: BTreeMap<PathBuf, BTreeSet<PolicyName>>,
+    kept: BTreeMap<PathBuf, SegmentName>,
+    complaints: Complaints,
+    synced: BTreeSet<Source>,
+}
+
+impl Directory {
+    /// The folders of manifests, of reports and of the output.
+    pub fn new(manifests: PathBuf, reports: PathBuf, out: PathBuf) -> Self {
+        Self {
+            manifests: ManifestFiles {
+                files: Files::new(manifests, &read::MANIFEST_EXTENSIONS),
+                ..Default::default()
+            },
+            reports: Files::new(reports, &read::REPORT_EXTENSIONS),
+            applied: Files::new(out.join(APPLIED), &read::MANIFEST_EXTENSIONS),
+            segments: Files::new(out.join(SEGMENTS), &read::MANIFEST_EXTENSIONS),
+            out,
+            policies: BTreeMap::new(),
+            kept: BTreeMap::new(),
+            complaints: Complaints::default(),
+            synced: BTreeSet::new(),
+        }
+    }
+
+    /// What changed since the last look. The manifests' path must be there at the first look; whatever cannot be read later is
+    /// a warning, and what was read before stays.
+    pub fn look(&mut self) -> Result<Vec<Event>, ReadError> {
+        let mut events = Vec::new();
+        match self.manifests.look(&mut self.complaints, &mut events) {
+            Ok(settled) => self.sync(settled, Source::Manifests, &mut events),
+            Err(error) if self.synced.contains(&Source::Manifests) => self.complaints.about(&error),
+            Err(error) => return Err(error),
+        }
+        match self.reports.look() {
+            Ok(changes) => {
+                for path in changes.changed {
+                    match read::report(&path) {
+                        Ok(report) => events.push(Event::Report(report)),
+                        Err(fault) => self.complaints.about(&fault),
+                    }
+                }
+                self.sync(true, Source::Reports, &mut events);
+            }
+            // The learner may not have made it yet.
+            Err(error) => {
+                self.complaints.about(&error);
+                self.sync(true, Source::Reports, &mut events);
+            }
+        }
+        match self.look_at_out(&mut events) {
+            Ok(()) => self.sync(true, Source::Out, &mut events),
+            Err(error) => self.complaints.about(&error),
+        }
+        Ok(events)
+    }
+
+    fn sync(&mut self, settled: bool, source: Source, events: &mut Vec<Event>) {
+        if settled && self.synced.insert(source) {
+            events.push(Event::Synced(source));
+        }
+    }
+
+    fn look_at_out(&mut self, events: &mut Vec<Event>) -> Result<(), ReadError> {
+        let Changes { changed, gone } = self.segments.look()?;
+        for path in changed {
+            self.read_segment(&path, events);
+        }
+        for path in gone {
+            events.extend(self.kept.remove(&path).map(Event::SegmentGone));
+        }
+
+        let Changes { changed, gone } = self.applied.look()?;
+        for path in changed {
+            let mut manifests = Manifests::default();
+            manifests.add(&path);
+            for fault in &manifests.faults {
+                self.complaints.about(fault);
+            }
+            let folder = self.out.join(APPLIED);
+            // A copy of a policy of ours under another name of file is neither ours nor in force.
+            let in_place = |policy: &NetworkPolicy| {
+                let PolicyName { namespace, name } = PolicyName::of(policy);
+                owned_workload(policy).is_none() || file(&folder, &namespace, &name) == path
+            };
+            let policies: Vec<NetworkPolicy> = manifests.policies.into_iter().filter(in_place).collect();
+            let names = policies.iter().map(PolicyName::of).collect();
+            let earlier = self.policies.insert(path, names);
+            events.extend(earlier.into_iter().flatten().map(Event::PolicyGone));
+            events.extend(policies.into_iter().map(|policy| Event::Policy(Box::new(policy))));
+        }
+        for path in gone {
+            events.extend(self.policies.remove(&path).into_iter().flatten().map(Event::PolicyGone));
+        }
+        Ok(())
+    }
+
+    fn read_segment(&mut self, path: &Path, events: &mut Vec<Event>) {
+        let name = || {
+            let part = |part: Option<&std::ffi::OsStr>| {
+                part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default()
+            };
+            SegmentName {
+                namespace: part(path.parent().and_then(Path::file_name)),
+                name: part(path.file_stem()),
+            }
+        };
+        let (documents, faults) = read::documents(path);
+        let read = match (&documents[..], &faults[..]) {
+            ([document], []) => document.typed::<Segment>(),
+            (_, [fault, ..]) => {
+                let reason = chain(fault);
+                return events.push(Event::SegmentUnreadable { name: name(), reason });
+            }
+            _ => {
+                let reason = format!("{}: it does not hold exactly one Segment", path.display());
+                return events.push(Event::SegmentUnreadable { name: name(), reason });
+            }
+        };
+        match read {
+            Ok(segment) => {
+                self.kept.insert(path.to_owned(), segment.segment_name());
+                events.push(Event::Segment(Box::new(segment)));
+            }
+            Err(fault) => events.push(Event::SegmentUnreadable {
+                name: name(),
+                reason: chain(&fault),
+            }),
+        }
+    }
+}
+
+/// Says each fault once, until another one takes its place.
+#[derive(Debug, Default)]
+struct Complaints {
+    said: BTreeSet<String>,
+}
+
+impl Complaints {
+    fn about(&mut self, error: &dyn std::error::Error) {
+        let text = chain(error);
+        if self.said.insert(text.clone()) {
+            tracing::warn!(faults = self.said.len(), "{text}");
+        }
+    }
+}
+
+/// What tells one state of a file from another.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    inode: u64,
+    size: u64,
+    // The change time too, because programs can set the modification time back.
+    modified: (i64, i64),
+    changed: (i64, i64),
+}
+
+impl Stamp {
+    fn of(path: &Path) -> Option<Self> {
+        let metadata = fs::metadata(path).ok()?;
+        Some(Self {
+            inode: metadata.ino(),
+            size: metadata.size(),
+            modified: (metadata.mtime(), metadata.mtime_nsec()),
+            changed: (metadata.ctime(), metadata.ctime_nsec()),
+        })
+    }
+}
+
+/// The files of a folder, and how they were last seen.
+#[derive(Debug, Default)]
+struct Files {
+    path: PathBuf,
+    extensions: &'static [&'static str],
+    stamps: BTreeMap<PathBuf, Stamp>,
+}
+
+#[derive(Debug, Default)]
+struct Changes {
+    changed: Vec<PathBuf>,
+    gone: Vec<PathBuf>,
+}
+
+impl Files {
+    const fn new(path: PathBuf, extensions: &'static [&'static str]) -> Self {
+        Self {
+            path,
+            extensions,
+            stamps: BTreeMap::new(),
+        }
+    }
+
+    fn look(&mut self) -> Result<Changes, ReadError> {
+        let found = read::files(&self.path, self.extensions)?;
+        let stamps: BTreeMap<PathBuf, Stamp> = found
+            .into_iter()
+            .filter_map(|path| Stamp::of(&path).map(|stamp| (path, stamp)))
+            .collect();
+        let changed = stamps
+            .iter()
+            .filter(|(path, stamp)| self.stamps.get(*path) != Some(stamp))
+            .map(|(path, _)| path.clone())
+            .collect();
+        let gone = self
+            .stamps
+            .keys()
+            .filter(|path| !stamps.contains_key(*path))
+            .cloned()
+            .collect();
+        self.stamps = stamps;
+        Ok(Changes { changed, gone })
+    }
+}
+
+/// Manifests. Other programs write them, and not always at once: a file is read when two looks in a row saw the same of it.
+#[derive(Debug, Default)]
+struct ManifestFiles {
+    files: Files,
+    /// Seen changed or gone at the last look, and not read since.
+    unsettled: BTreeSet<PathBuf>,
+    held: BTreeMap<PathBuf, Held>,
+    /// What was told, which is what all files hold together.
+    told: Held,
+}
+
+/// What a file holds.
+#[derive(Clone, Debug, Default)]
+struct Held {
+    objects: BTreeMap<ObjectKey, Object>,
+    policies: BTreeMap<PolicyName, NetworkPolicy>,
+}
+
+impl ManifestFiles {
+    /// Tells what changed. Returns whether every file was read.
+    fn look(&mut self, complaints: &mut Complaints, events: &mut Vec<Event>) -> Result<bool, ReadError> {
+        let Changes { changed, gone } = self.files.look()?;
+        let moving: BTreeSet<PathBuf> = changed.into_iter().chain(gone).collect();
+        let settled: Vec<PathBuf> = self.unsettled.difference(&moving).cloned().collect();
+        self.unsettled = moving;
+        if settled.is_empty() {
+            return Ok(self.unsettled.is_empty());
+        }
+        for path in settled {
+            if !self.files.stamps.contains_key(&path) {
+                self.held.remove(&path);
+                continue;
+            }
+            let mut manifests = Manifests::default();
+            manifests.add(&path);
+            for fault in &manifests.faults {
+                complaints.about(fault);
+            }
+            let is_whole = manifests.faults.iter().all(|fault| !fault.leaves_out());
+            let is_empty = manifests.objects.is_empty() && manifests.policies.is_empty() && manifests.other == 0;
+            let objects = manifests.objects.into_iter().map(|object| (object.key(), object));
+            // A dump of a cluster holds our own policies as well: here they live in the output folder alone.
+            let policies = manifests
+                .policies
+                .into_iter()
+                .filter(|policy| owned_workload(policy).is_none());
+            let policies = policies.map(|policy| (PolicyName::of(&policy), policy));
+            let held = self.held.entry(path).or_default();
+            if is_whole && !is_empty {
+                held.objects.clear();
+                held.policies.clear();
+            }
+            held.objects.extend(objects);
+            held.policies.extend(policies);
+        }
+        self.tell(events);
+        Ok(self.unsettled.is_empty())
+    }
+
+    fn tell(&mut self, events: &mut Vec<Event>) {
+        let mut now = Held::default();
+        for Held { objects, policies } in self.held.values() {
+            now.objects
+                .extend(objects.iter().map(|(key, object)| (key.clone(), object.clone())));
+            now.policies
+                .extend(policies.iter().map(|(name, policy)| (name.clone(), policy.clone())));
+        }
+        let gone = self.told.objects.keys().filter(|key| !now.objects.contains_key(*key));
+        events.extend(gone.cloned().map(Event::ObjectGone));
+        let gone = self
+            .told
+            .policies
+            .keys()
+            .filter(|name| !now.policies.contains_key(*name));
+        events.extend(gone.cloned().map(Event::PolicyGone));
+        let changed = now
+            .objects
+            .iter()
+            .filter(|(key, object)| self.told.objects.get(*key) != Some(object));
+        events.extend(changed.map(|(_, object)| Event::Object(object.clone())));
+        let changed = now
+            .policies
+            .iter()
+            .filter(|(name, policy)| self.told.policies.get(*name) != Some(policy));
+        events.extend(changed.map(|(_, policy)| Event::Policy(Box::new(policy.clone()))));
+        self.told = now;
+    }
+}

@@ -1,0 +1,470 @@
+//! The reconcile core: what was observed goes in, what must be written comes out. Synchronous, without I/O and without a
+//! clock; the adapters for an API server and for folders point inward at it.
+//!
+//! ```text
+//!  Event ──take──► Cluster, FlowTable, live policies, Segments
+//!                        │ round
+//!                        ▼
+//!   resolve ─► judge (windows, baselines) ─► propose ─► verify ─► plan ─► Writes ──apply──► Event
+//! ```
+//!
+//! Laws:
+//! * nothing is written before every source was read whole once;
+//! * a policy enforces only a baseline that was read back from its Segment: what is enforced is durable;
+//! * a policy that the evaluator refuses is not applied;
+//! * a live policy of ours is removed only when its workload is gone or switched off;
+//! * when nothing changed, a round writes nothing.
+
+mod memory;
+mod status;
+#[cfg(test)]
+mod tests;
+mod think;
+mod writes;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::slice;
+
+use ipnet::IpNet;
+use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use nanoseg_graph::cluster::{Cluster, Object};
+use nanoseg_graph::connection::ConnectionGraph;
+use nanoseg_graph::endpoint::Workload;
+use nanoseg_graph::flow::FlowTable;
+use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
+use nanoseg_policy::plan::Plan;
+use nanoseg_policy::synthesize;
+
+use self::memory::{Hold, Subject};
+use self::status::Standing;
+use crate::lifecycle::{Life, Rules, Stance};
+use crate::segment::{Segment, SegmentName, hash_of_text, name_of};
+
+pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};
+
+/// How long what was learned of a workload is kept after the workload is gone: deleting and making it again is a common way to
+/// update one.
+const REMEMBERED: SignedDuration = SignedDuration::from_hours(24);
+
+/// How soon a round is worth its cost.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Due {
+    /// Nothing changed.
+    No,
+    /// Only counts and times changed; an outcome may have.
+    Later,
+    /// Something changed that policies depend on.
+    Soon,
+}
+
+/// What a round wants.
+#[derive(Debug, Default)]
+pub struct Round {
+    /// What to write.
+    pub writes: Writes,
+    /// What to tell.
+    pub news: Vec<News>,
+    /// When to hold the next round even if nothing happens until then.
+    pub next: Option<Timestamp>,
+}
+
+/// The settings that the core follows.
+#[derive(Clone, Debug)]
+pub struct Guide {
+    /// What may be done with which workload.
+    pub rules: Rules,
+    /// How often, at most, the Segment of a workload that is learned is written.
+    pub report_interval: SignedDuration,
+    /// How policies are made.
+    pub synthesis: synthesize::Settings,
+}
+
+/// Everything that is known, and what follows from it.
+#[derive(Debug)]
+pub struct Core {
+    guide: Guide,
+    /// As in the guide, and every edge counts: whether it was answered is asked when it joins a baseline, and not again.
+    accepted: synthesize::Settings,
+    started: Timestamp,
+    awaited: BTreeSet<Source>,
+    cluster: Cluster,
+    flows: FlowTable,
+    graph: ConnectionGraph,
+    policies: BTreeMap<PolicyName, NetworkPolicy>,
+    subjects: BTreeMap<Workload, Subject>,
+    segments: BTreeMap<SegmentName, Workload>,
+    unreadable: BTreeMap<SegmentName, String>,
+    held: BTreeMap<ObjectId, Hold>,
+    news: Vec<News>,
+    /// Something changed that resolving, judging, proposing or verifying depends on.
+    outdated: bool,
+    due: Due,
+    /// When the next learning window ends.
+    window_ends: Option<Timestamp>,
+}
+
+impl Core {
+    /// A core that knows nothing yet and waits for the sources `awaited`. `cidrs` are ranges of the cluster.
+    pub fn new(
+        guide: Guide,
+        cidrs: impl IntoIterator<Item = IpNet>,
+        awaited: impl IntoIterator<Item = Source>,
+        started: Timestamp,
+    ) -> Self {
+        let accepted = synthesize::Settings {
+            unanswered: synthesize::Unanswered::Learn,
+            ..guide.synthesis.clone()
+        };
+        Self {
+            guide,
+            accepted,
+            started,
+            awaited: awaited.into_iter().collect(),
+            cluster: Cluster::new(cidrs),
+            flows: FlowTable::default(),
+            graph: ConnectionGraph::default(),
+            policies: BTreeMap::new(),
+            subjects: BTreeMap::new(),
+            segments: BTreeMap::new(),
+            unreadable: BTreeMap::new(),
+            held: BTreeMap::new(),
+            news: Vec::new(),
+            outdated: true,
+            due: Due::No,
+            window_ends: None,
+        }
+    }
+
+    /// How soon a round is worth its cost.
+    pub const fn due(&self) -> Due {
+        self.due
+    }
+
+    /// Sources that were not read whole yet.
+    pub const fn awaited(&self) -> &BTreeSet<Source> {
+        &self.awaited
+    }
+
+    /// Takes an event in.
+    pub fn take(&mut self, event: Event, now: Timestamp) {
+        match event {
+            Event::Object(object) => {
+                if !self.is_known(&object) {
+                    self.cluster.observe(object, now);
+                    self.rethink();
+                }
+            }
+            Event::ObjectGone(key) => {
+                self.cluster.remove(&key, now);
+                self.rethink();
+            }
+            Event::Policy(policy) => self.take_policy(*policy),
+            Event::PolicyGone(name) => {
+                if let Some(gone) = self.policies.remove(&name) {
+                    self.policy_changed(&gone);
+                }
+                self.held.remove(&ObjectId::Policy(name));
+            }
+            Event::Segment(segment) => self.take_segment(*segment, now),
+            Event::SegmentUnreadable { name, reason } => self.leave_out(name, reason),
+            Event::SegmentGone(name) => {
+                self.unreadable.remove(&name);
+                if let Some(subject) = self
+                    .segments
+                    .get(&name)
+                    .and_then(|workload| self.subjects.get_mut(workload))
+                {
+                    // What it told is known, and is written again while the workload exists.
+                    subject.segment = None;
+                }
+                self.held.remove(&ObjectId::Segment(name));
+                self.due = Due::Soon;
+            }
+            Event::Report(report) => {
+                let novel = self.flows.merge(&report);
+                if !report.flows.is_empty() {
+                    self.outdated = true;
+                    self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
+                }
+            }
+            Event::Synced(source) => {
+                if self.awaited.remove(&source) && self.awaited.is_empty() {
+                    self.news.push(News::InSync);
+                    self.rethink();
+                }
+            }
+            Event::Failed { id, reason } => {
+                let hold = Hold::after(self.held.get(&id), reason, now);
+                self.held.insert(id, hold);
+                self.due = Due::Soon;
+            }
+        }
+    }
+
+    fn rethink(&mut self) {
+        self.outdated = true;
+        self.due = Due::Soon;
+    }
+
+    fn is_known(&self, object: &Object) -> bool {
+        match object {
+            Object::Pod(pod) => self.cluster.pod(&pod.namespace, &pod.name) == Some(pod),
+            Object::Controller(owner) => {
+                self.cluster.controller(&owner.namespace, &owner.kind, &owner.name) == Some(owner)
+            }
+            Object::Service(service) => self.cluster.service(&service.name) == Some(service),
+            Object::EndpointSlice(slice) => self.cluster.slices_of(&slice.service).any(|known| known == slice),
+            Object::Node(node) => self.cluster.node(&node.name) == Some(node),
+            Object::Namespace(namespace) => self.cluster.namespaces().any(|known| known == namespace),
+        }
+    }
+
+    fn take_policy(&mut self, policy: NetworkPolicy) {
+        let name = PolicyName::of(&policy);
+        let known = self.policies.get(&name);
+        if known.is_some_and(|known| is_older(&policy.metadata.resource_version, &known.metadata.resource_version)) {
+            return;
+        }
+        if known != Some(&policy) {
+            self.policy_changed(&policy);
+        }
+        self.held.remove(&ObjectId::Policy(name.clone()));
+        self.policies.insert(name, policy);
+    }
+
+    fn policy_changed(&mut self, policy: &NetworkPolicy) {
+        self.due = Due::Soon;
+        // What people's policies allow or deny is part of what a proposal is verified against; ours are planned only.
+        self.outdated |= owned_workload(policy).is_none();
+    }
+
+    fn take_segment(&mut self, segment: Segment, now: Timestamp) {
+        let name = segment.segment_name();
+        let workload = match segment.subject() {
+            Ok(workload) => workload,
+            Err(error) => return self.leave_out(name, error.to_string()),
+        };
+        self.held.remove(&ObjectId::Segment(name.clone()));
+        if let Some(subject) = self.subjects.get_mut(&workload) {
+            let known = subject.segment.as_ref();
+            let version = |segment: &Segment| segment.metadata.resource_version.clone();
+            if known.is_some_and(|known| is_older(&version(&segment), &version(known))) {
+                return;
+            }
+            if known != Some(&segment) {
+                self.due = Due::Soon;
+            }
+            if subject.life.mode != segment.spec.mode {
+                subject.life.set_mode(segment.spec.mode, now);
+                self.outdated = true;
+            }
+            subject.segment = Some(segment);
+        } else {
+            match Life::read(&segment, now) {
+                Ok(life) => {
+                    self.unreadable.remove(&name);
+                    self.segments.insert(name, workload.clone());
+                    self.subjects.insert(workload, Subject::new(life, Some(segment)));
+                    self.rethink();
+                }
+                Err(error) => self.leave_out(name, error.to_string()),
+            }
+        }
+    }
+
+    fn leave_out(&mut self, name: SegmentName, reason: String) {
+        // A workload whose life is known already keeps it: its Segment is written again over what cannot be read.
+        if self.segments.contains_key(&name) || self.unreadable.get(&name) == Some(&reason) {
+            return;
+        }
+        self.news.push(News::SegmentLeftOut(name.clone(), reason.clone()));
+        self.unreadable.insert(name, reason);
+    }
+
+    /// Decides what must be written, as of `now`.
+    pub fn round(&mut self, now: Timestamp) -> Round {
+        if !self.awaited.is_empty() {
+            return Round {
+                news: std::mem::take(&mut self.news),
+                ..Round::default()
+            };
+        }
+        let mut writes = Writes::default();
+        if self.outdated || self.window_ends.is_some_and(|end| end <= now) {
+            self.think(now, &mut writes);
+            self.outdated = false;
+        }
+        self.due = Due::No;
+        let mut next = self.window_ends;
+        self.plan(now, &mut writes, &mut next);
+        self.remove_orphans(&mut writes);
+        // A window that ends while the round is on its way is not missed: the past counts as now.
+        next = next.map(|at| at.max(now));
+        Round {
+            writes,
+            news: std::mem::take(&mut self.news),
+            next,
+        }
+    }
+
+    fn plan(&mut self, now: Timestamp, writes: &mut Writes, next: &mut Option<Timestamp>) {
+        let mut wake = |at: Timestamp| *next = Some(next.map_or(at, |next| next.min(at)));
+        let mut forgotten = Vec::new();
+        for (workload, subject) in &mut self.subjects {
+            let stance = self.guide.rules.stance(&workload.namespace, subject.life.mode);
+            let window = self.guide.rules.window(&workload.namespace);
+            let policy = PolicyName {
+                namespace: workload.namespace.clone(),
+                name: policy_name(workload),
+            };
+            let live = self.policies.get(&policy);
+            let id = ObjectId::Policy(policy);
+            let hold = self.held.get(&id).filter(|hold| hold.until > now);
+
+            let standing = stand(workload, subject, stance, live, hold, writes);
+            if let Some(hold) = hold {
+                wake(hold.until);
+            }
+
+            let unwanted_live = live.is_some_and(|live| owned_workload(live).as_ref() == Some(workload));
+            if let Some(since) = subject.gone_since
+                && !unwanted_live
+            {
+                let keep = subject.life.frozen_at.is_some() && subject.life.mode != Some(crate::segment::Mode::Off);
+                let until = if keep {
+                    since.checked_add(REMEMBERED).unwrap_or(Timestamp::MAX)
+                } else {
+                    since
+                };
+                if until <= now {
+                    forgotten.push(workload.clone());
+                    continue;
+                }
+                wake(until);
+            }
+
+            let status = status::status_of(workload, subject, stance, window, &standing);
+            if subject.told != Some(status.phase) {
+                subject.told = Some(status.phase);
+                self.news
+                    .push(News::Phase(workload.clone(), status.phase, status.reason.clone()));
+            }
+            let written = subject.segment.as_ref().and_then(|segment| segment.status.as_ref());
+            if written == Some(&status) {
+                continue;
+            }
+            let may_be_written = [
+                self.held
+                    .get(&ObjectId::Segment(name_of(workload)))
+                    .map(|hold| hold.until),
+                subject
+                    .written_at
+                    .filter(|_| !status::is_urgent(written, &status))
+                    .and_then(|at| at.checked_add(self.guide.report_interval).ok()),
+            ];
+            if let Some(at) = may_be_written.into_iter().flatten().filter(|at| *at > now).max() {
+                wake(at);
+                continue;
+            }
+            subject.written_at = Some(now);
+            let exists = subject.segment.is_some();
+            let mut segment = subject.segment.clone().unwrap_or_else(|| Segment::of(workload));
+            segment.status = Some(status);
+            writes.segments.push(SegmentWrite { segment, exists });
+        }
+        for workload in forgotten {
+            self.segments.remove(&name_of(&workload));
+            writes
+                .forget
+                .extend(self.subjects.remove(&workload).and_then(|subject| subject.segment));
+        }
+    }
+
+    /// Live policies of ours for workloads that nothing else is known of.
+    fn remove_orphans(&self, writes: &mut Writes) {
+        for policy in self.policies.values() {
+            let Some(workload) = owned_workload(policy) else {
+                continue;
+            };
+            let held = self.held.contains_key(&ObjectId::Policy(PolicyName::of(policy)));
+            let known = self.subjects.contains_key(&workload) && PolicyName::of(policy).name == policy_name(&workload);
+            if !known && !held && !self.cluster.has_workload(&workload) {
+                writes.remove.push((policy.clone(), "its workload is gone"));
+            }
+        }
+    }
+}
+
+/// Compares the live policy of a workload with what it is to be, and notes what there is to write.
+fn stand(
+    workload: &Workload,
+    subject: &Subject,
+    stance: Stance,
+    live: Option<&NetworkPolicy>,
+    hold: Option<&Hold>,
+    writes: &mut Writes,
+) -> Standing {
+    let is_ours = live.is_some_and(|live| owned_workload(live).as_ref() == Some(workload));
+    if stance == Stance::Off || subject.gone_since.is_some() {
+        if let (Some(live), true, None) = (live, is_ours, hold) {
+            let reason = if stance == Stance::Off {
+                "spec.mode is Off"
+            } else {
+                "its workload is gone"
+            };
+            writes.remove.push((live.clone(), reason));
+        }
+        return Standing::NotWanted;
+    }
+    let Some(Ok(proposal)) = &subject.proposal else {
+        return Standing::NotWanted;
+    };
+    if stance != Stance::Enforce || subject.life.frozen_at.is_none() || subject.cut.is_some() {
+        return Standing::NotWanted;
+    }
+    if !subject.is_durable() {
+        return Standing::Underway;
+    }
+    let desired = &proposal.policy;
+    let plan = Plan::new(slice::from_ref(desired), live.map_or(&[], slice::from_ref));
+    // The Segment tells that this very proposal was live already.
+    let was_applied = subject.applied_hash() == Some(hash_of_text(&status::yaml(desired)).as_str());
+    let why = if plan.is_empty() && plan.conflicts().is_empty() {
+        return Standing::Live;
+    } else if !plan.conflicts().is_empty() {
+        if subject.applied_hash().is_none() {
+            let name = PolicyName::of(desired);
+            return Standing::Hindered(format!(
+                "{name} is somebody else's, and is left alone: rename or delete it"
+            ));
+        }
+        // We made it, and somebody took our label off.
+        Why::Edited
+    } else if live.is_none() {
+        if was_applied { Why::Deleted } else { Why::Wanted }
+    } else if was_applied {
+        Why::Edited
+    } else {
+        Why::Changed
+    };
+    match hold {
+        Some(hold) => Standing::Hindered(hold.reason.clone()),
+        None => {
+            writes.put.push(PolicyStep {
+                desired: desired.clone(),
+                why,
+            });
+            match why {
+                Why::Wanted | Why::Changed => Standing::Underway,
+                Why::Edited | Why::Deleted => Standing::Repairing,
+            }
+        }
+    }
+}
+
+/// Whether a version of an object is older than the one that is known. A write's answer may overtake the watch.
+fn is_older(version: &Option<String>, known: &Option<String>) -> bool {
+    let number = |version: &Option<String>| version.as_ref().and_then(|version| version.parse::<u64>().ok());
+    matches!((number(version), number(known)), (Some(version), Some(known)) if version < known)
+}

@@ -1,0 +1,89 @@
+//! What the core keeps of one workload between rounds.
+
+use jiff::{SignedDuration, Timestamp};
+use nanoseg_policy::synthesize::{Proposal, Refusal};
+
+use crate::lifecycle::Life;
+use crate::segment::{Baseline, Phase, Segment, hash_of};
+
+/// A workload that was seen talking.
+#[derive(Clone, Debug)]
+pub(super) struct Subject {
+    /// Its Segment as it was last read back; `None` until it is there.
+    pub(super) segment: Option<Segment>,
+    /// Its life.
+    pub(super) life: Life,
+    /// Its baseline, as the last round judged.
+    pub(super) baseline: Baseline,
+    /// Edges that nobody answered while it is learned.
+    pub(super) unanswered: usize,
+    /// Since when it is gone.
+    pub(super) gone_since: Option<Timestamp>,
+    /// Its policy, or why it gets none; `None` when it is switched off, gone or has no edges.
+    pub(super) proposal: Option<Result<Proposal, Refusal>>,
+    /// Why the evaluator refuses the proposal.
+    pub(super) cut: Option<String>,
+    /// When its Segment was last written.
+    pub(super) written_at: Option<Timestamp>,
+    /// The phase that was told last.
+    pub(super) told: Option<Phase>,
+}
+
+impl Subject {
+    pub(super) fn new(life: Life, segment: Option<Segment>) -> Self {
+        let baseline = life.kept().clone();
+        let status = segment.as_ref().and_then(|segment| segment.status.as_ref());
+        let told = status.map(|status| status.phase);
+        let gone_since = status.and_then(|status| status.gone_since.as_ref()).map(|at| at.0);
+        Self {
+            segment,
+            life,
+            baseline,
+            unanswered: 0,
+            gone_since,
+            proposal: None,
+            cut: None,
+            written_at: None,
+            told,
+        }
+    }
+
+    /// Whether the frozen baseline was read back from the Segment: it survives a crash.
+    pub(super) fn is_durable(&self) -> bool {
+        let status = self.segment.as_ref().and_then(|segment| segment.status.as_ref());
+        self.life.frozen_at.is_some()
+            && status
+                .is_some_and(|status| status.frozen_at.is_some() && status.baseline_hash == hash_of(&self.baseline))
+    }
+
+    /// Hash of the proposal that the Segment says was applied last.
+    pub(super) fn applied_hash(&self) -> Option<&str> {
+        self.segment.as_ref()?.status.as_ref()?.applied_hash.as_deref()
+    }
+}
+
+/// A write that failed and is left alone for a while.
+#[derive(Clone, Debug)]
+pub(super) struct Hold {
+    /// Failures in a row.
+    failures: u32,
+    /// When to try again.
+    pub(super) until: Timestamp,
+    /// What was said.
+    pub(super) reason: String,
+}
+
+impl Hold {
+    /// One second after the first failure, twice as long after each further one, a minute at most: an API server that is away
+    /// is asked rarely, and one refusal that people mend is noticed soon.
+    pub(super) fn after(earlier: Option<&Self>, reason: String, now: Timestamp) -> Self {
+        let failures = earlier.map_or(0, |hold| hold.failures).saturating_add(1);
+        let seconds = 1_i64.checked_shl(failures - 1).unwrap_or(60).clamp(1, 60);
+        let until = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
+        Self {
+            failures,
+            until,
+            reason,
+        }
+    }
+}

@@ -1,0 +1,696 @@
+//! The `Segment` resource: what one workload was seen to do, and what became of it. It is the controller's durable state.
+//!
+//! Law: reading back what was written gives the same baseline, edge for edge. A Segment that cannot be read whole is an
+//! error and never a smaller baseline, because a smaller baseline cuts traffic.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
+use std::str::FromStr;
+
+use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use kube::CustomResource;
+use nanoseg_graph::connection::EdgeKey;
+use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
+use nanoseg_graph::flow::{Reporter, Transport};
+use nanoseg_policy::ownership::policy_name;
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+/// Novel edges that a status lists at most: enough for a person to see what goes on, and few beside the object's size limit.
+pub const LISTED: usize = 100;
+
+/// A Segment is one workload's part of the connection graph and the NetworkPolicy that follows from it. The controller
+/// makes one for each workload that it has seen talking. People set `spec.mode`; everything else is the controller's.
+#[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[kube(
+    group = "nanoseg.io",
+    version = "v1alpha1",
+    kind = "Segment",
+    namespaced,
+    status = "SegmentStatus",
+    shortname = "seg",
+    derive = "PartialEq",
+    doc = "A Segment is one workload's part of the connection graph and the NetworkPolicy that follows from it. The controller makes one for each workload that it has seen talking, named <kind>-<name>. People set spec.mode; everything else is the controller's.",
+    printcolumn(
+        name = "Workload",
+        type_ = "string",
+        json_path = ".status.workload",
+        description = "Kind and name of the workload"
+    ),
+    printcolumn(
+        name = "Phase",
+        type_ = "string",
+        json_path = ".status.phase",
+        description = "How far it has come"
+    ),
+    printcolumn(
+        name = "Edges",
+        type_ = "integer",
+        json_path = ".status.edges",
+        description = "Edges in the baseline"
+    ),
+    printcolumn(
+        name = "Novel",
+        type_ = "integer",
+        json_path = ".status.novel",
+        description = "Edges outside the frozen baseline"
+    ),
+    printcolumn(
+        name = "Policy",
+        type_ = "string",
+        json_path = ".status.policy",
+        description = "Name of the NetworkPolicy"
+    ),
+    printcolumn(name = "Age", type_ = "date", json_path = ".metadata.creationTimestamp"),
+    printcolumn(
+        name = "Reason",
+        type_ = "string",
+        json_path = ".status.reason",
+        description = "Why it is in this phase",
+        priority = 1
+    )
+)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SegmentSpec {
+    /// The workload whose pods this Segment is about. It lives in the Segment's own namespace.
+    pub workload: SegmentWorkload,
+    /// What nanoseg may do with this workload. Without it the controller's settings decide (`--enforce`, `--learn-for`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+}
+
+/// The controller object at the top of the pods' owner chain.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase", deny_unknown_fields)]
+pub struct SegmentWorkload {
+    /// Kind of the workload: Deployment, StatefulSet, DaemonSet, CronJob, Job, Pod, or a custom controller's kind.
+    pub kind: String,
+    /// Name of the workload.
+    pub name: String,
+}
+
+/// What nanoseg may do with a workload.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Mode {
+    /// Learn nothing, enforce nothing: what was learned is forgotten, and the NetworkPolicy that nanoseg made is removed.
+    Off,
+    /// Keep learning, whatever the learning window says, and apply nothing: a frozen baseline takes up what it lacks. A
+    /// NetworkPolicy that is live already stays as it is.
+    Learn,
+    /// Enforce once the learning window has passed, although the controller's settings do not name the namespace.
+    Enforce,
+}
+
+/// How far a Segment has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Phase {
+    /// New edges join the baseline.
+    Learning,
+    /// The baseline is frozen and there is a proposal, which is not applied.
+    Proposed,
+    /// The NetworkPolicy is live and kept in sync.
+    Enforcing,
+    /// Something stands in the way; `reason` says what.
+    Degraded,
+    /// Switched off by `spec.mode`.
+    Off,
+    /// The workload is gone and its NetworkPolicy removed. The baseline is kept for a day, in case the workload comes back.
+    Gone,
+}
+
+impl Phase {
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Learning => "Learning",
+            Self::Proposed => "Proposed",
+            Self::Enforcing => "Enforcing",
+            Self::Degraded => "Degraded",
+            Self::Off => "Off",
+            Self::Gone => "Gone",
+        }
+    }
+}
+
+/// What the controller has seen, decided and done. Times of single connections are not kept here, so that a cluster in its
+/// steady state writes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct SegmentStatus {
+    /// How far the Segment has come.
+    pub phase: Phase,
+    /// Why it is in this phase, as a sentence.
+    #[serde(default)]
+    pub reason: String,
+    /// Kind and name of the workload in one word, for `kubectl get`.
+    #[serde(default)]
+    pub workload: String,
+    /// When the workload was first seen talking: its learning window begins here.
+    pub learning_since: Time,
+    /// When the learning window ended. From then on the baseline does not change, and every other edge is novel.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frozen_at: Option<Time>,
+    /// Since when the workload is gone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gone_since: Option<Time>,
+    /// Number of edges in the baseline.
+    #[serde(default)]
+    pub edges: u32,
+    /// The edges that the NetworkPolicy allows: every connection of the workload that was learned, in both directions.
+    #[serde(default)]
+    pub baseline: Vec<BaselineEdge>,
+    /// SHA-256 of the baseline's edges: it changes when an edge comes or goes, and at no other time.
+    #[serde(default)]
+    pub baseline_hash: String,
+    /// Number of edges that were seen since the baseline was frozen and are not in it.
+    #[serde(default)]
+    pub novel: u32,
+    /// Edges outside the frozen baseline, at most 100 of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub novel_edges: Vec<BaselineEdge>,
+    /// Name of the NetworkPolicy that is proposed or live.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
+    /// The proposed NetworkPolicy as YAML: `kubectl get segment NAME -o jsonpath='{.status.proposal}'` prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal: Option<String>,
+    /// Where the proposal allows more than was seen, or leaves something out, and why.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// SHA-256 of the proposal that was applied last; absent when the controller never applied one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied_hash: Option<String>,
+}
+
+/// One connection of the baseline: who opens it, to whom, on which port of the listener.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct BaselineEdge {
+    /// Who opens the connection: `namespace/Kind/name` for a workload, `service namespace/name`, `node NAME`, `external ADDRESS`, or
+    /// `unknown REASON ADDRESS`, which keeps the NetworkPolicy from isolating this direction.
+    pub source: EdgeEnd,
+    /// Who listens, written as the source is.
+    pub destination: EdgeEnd,
+    /// The port that the listener itself listens on: a Service's target port, never the Service's own.
+    #[schemars(range(min = 0, max = 65535))]
+    pub port: u16,
+    /// Transport protocol.
+    pub protocol: Protocol,
+    /// Services through which the connection is made, as `namespace/name`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub via: Vec<String>,
+    /// The ends whose nodes saw it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub seen_at: Vec<SeenAt>,
+}
+
+/// An end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum SeenAt {
+    /// The end that opened the connection.
+    Source,
+    /// The end that listened.
+    Destination,
+}
+
+/// Transport protocol as NetworkPolicy writes it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "UPPERCASE")]
+pub enum Protocol {
+    /// IANA protocol 6.
+    Tcp,
+    /// IANA protocol 17.
+    Udp,
+    /// IANA protocol 132.
+    Sctp,
+}
+
+impl From<Transport> for Protocol {
+    fn from(transport: Transport) -> Self {
+        match transport {
+            Transport::Tcp => Self::Tcp,
+            Transport::Udp => Self::Udp,
+            Transport::Sctp => Self::Sctp,
+        }
+    }
+}
+
+impl From<Protocol> for Transport {
+    fn from(protocol: Protocol) -> Self {
+        match protocol {
+            Protocol::Tcp => Self::Tcp,
+            Protocol::Udp => Self::Udp,
+            Protocol::Sctp => Self::Sctp,
+        }
+    }
+}
+
+/// One end of an edge, as one readable word or two. Reads back as exactly the same endpoint.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, JsonSchema)]
+#[schemars(transparent)]
+pub struct EdgeEnd(
+    #[schemars(
+        with = "String",
+        regex(
+            pattern = r"^([^/ ]+/[^/ ]+/[^/ ]+|service [^/ ]+/[^/ ]+|node [^/ ]+|external [0-9a-fA-F.:]+|unknown [a-z-]+( [0-9a-fA-F.:]+)?)$"
+        )
+    )]
+    pub Endpoint,
+);
+
+/// Why a text is not an end of an edge.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "`{0}` is not an end of an edge: write `namespace/Kind/name`, `service namespace/name`, `node NAME`, `external ADDRESS` or \
+     `unknown REASON [ADDRESS]`"
+)]
+pub struct NotAnEnd(String);
+
+const fn word(reason: UnknownReason) -> &'static str {
+    match reason {
+        UnknownReason::CgroupGone => "cgroup-gone",
+        UnknownReason::PodNotSeen => "pod-not-seen",
+        UnknownReason::AddressNotSeen => "address-not-seen",
+        UnknownReason::AddressReused => "address-reused",
+    }
+}
+
+impl fmt::Display for EdgeEnd {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.0 {
+            Endpoint::Workload(Workload { namespace, kind, name }) => write!(f, "{namespace}/{kind}/{name}"),
+            Endpoint::Service(ServiceName { namespace, name }) => write!(f, "service {namespace}/{name}"),
+            Endpoint::Node(name) => write!(f, "node {name}"),
+            Endpoint::External(address) => write!(f, "external {address}"),
+            Endpoint::Unknown {
+                reason,
+                address: Some(address),
+            } => write!(f, "unknown {} {address}", word(*reason)),
+            Endpoint::Unknown { reason, address: None } => write!(f, "unknown {}", word(*reason)),
+        }
+    }
+}
+
+impl FromStr for EdgeEnd {
+    type Err = NotAnEnd;
+
+    fn from_str(text: &str) -> Result<Self, NotAnEnd> {
+        let endpoint = match text.split(' ').collect::<Vec<_>>()[..] {
+            [workload] => match workload.split('/').collect::<Vec<_>>()[..] {
+                [namespace, kind, name] if ![namespace, kind, name].contains(&"") => {
+                    Some(Endpoint::Workload(Workload {
+                        namespace: namespace.to_owned(),
+                        kind: kind.to_owned(),
+                        name: name.to_owned(),
+                    }))
+                }
+                _ => None,
+            },
+            ["service", service] => parse_service(service).map(Endpoint::Service),
+            ["node", name] if !name.is_empty() && !name.contains('/') => Some(Endpoint::Node(name.to_owned())),
+            ["external", address] => address.parse().ok().map(Endpoint::External),
+            ["unknown", reason] => parse_reason(reason).map(|reason| Endpoint::Unknown { reason, address: None }),
+            ["unknown", reason, address] => match (parse_reason(reason), address.parse()) {
+                (Some(reason), Ok(address)) => Some(Endpoint::Unknown {
+                    reason,
+                    address: Some(address),
+                }),
+                _ => None,
+            },
+            _ => None,
+        };
+        endpoint.map(Self).ok_or_else(|| NotAnEnd(text.to_owned()))
+    }
+}
+
+fn parse_reason(text: &str) -> Option<UnknownReason> {
+    UnknownReason::ALL.into_iter().find(|reason| word(*reason) == text)
+}
+
+impl Serialize for EdgeEnd {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for EdgeEnd {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        String::deserialize(deserializer)?
+            .parse()
+            .map_err(serde::de::Error::custom)
+    }
+}
+
+fn parse_service(text: &str) -> Option<ServiceName> {
+    match text.split('/').collect::<Vec<_>>()[..] {
+        [namespace, name] if ![namespace, name].contains(&"") => Some(ServiceName {
+            namespace: namespace.to_owned(),
+            name: name.to_owned(),
+        }),
+        _ => None,
+    }
+}
+
+/// What is known of an edge of a baseline, beside that it was seen.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Known {
+    /// Services through which the source reaches the destination.
+    pub via: BTreeSet<ServiceName>,
+    /// The ends whose nodes saw it.
+    pub seen_at: BTreeSet<Reporter>,
+}
+
+impl Known {
+    /// Takes in what another observation knows.
+    pub fn extend(&mut self, Self { via, seen_at }: Self) {
+        self.via.extend(via);
+        self.seen_at.extend(seen_at);
+    }
+}
+
+/// The edges that a workload's policy allows.
+pub type Baseline = BTreeMap<EdgeKey, Known>;
+
+/// Names a Segment.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SegmentName {
+    /// Namespace.
+    pub namespace: String,
+    /// Name.
+    pub name: String,
+}
+
+impl fmt::Display for SegmentName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Segment {}/{}", self.namespace, self.name)
+    }
+}
+
+/// Why a Segment cannot be used. Nothing is written for its workload until it can.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SegmentError {
+    /// The object carries no namespace or no name.
+    #[error("it has no namespace or no name")]
+    Nameless,
+    /// Another Segment than the controller's own for this workload.
+    #[error("its name does not fit its workload: a Segment of {workload} is named {expected}; rename or delete it")]
+    Misnamed {
+        /// Its workload.
+        workload: Workload,
+        /// The name that the controller would give it.
+        expected: String,
+    },
+    /// A Service in `via` that is not `namespace/name`.
+    #[error("status: `{0}` is not a Service: write `namespace/name`")]
+    Via(String),
+}
+
+/// The Segment of a workload: `<kind>-<name>`, which is its policy's name without the prefix.
+pub fn name_of(workload: &Workload) -> SegmentName {
+    let policy = policy_name(workload);
+    let name = policy.strip_prefix("nanoseg-").unwrap_or(&policy).to_owned();
+    SegmentName {
+        namespace: workload.namespace.clone(),
+        name,
+    }
+}
+
+/// SHA-256 over the edges of a baseline, as `sha256:` and 64 hex digits. What they are reached through does not count.
+pub fn hash_of(baseline: &Baseline) -> String {
+    let mut hasher = Sha256::new();
+    for EdgeKey {
+        source,
+        destination,
+        port,
+        transport,
+    } in baseline.keys()
+    {
+        for part in [
+            source.to_string(),
+            destination.to_string(),
+            port.to_string(),
+            transport.to_string(),
+        ] {
+            hasher.update(part.as_bytes());
+            hasher.update([0]);
+        }
+    }
+    format!("sha256:{}", hex(&hasher.finalize()))
+}
+
+/// SHA-256 over a text, as `sha256:` and 64 hex digits.
+pub fn hash_of_text(text: &str) -> String {
+    format!("sha256:{}", hex(&Sha256::digest(text.as_bytes())))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    use fmt::Write as _;
+    bytes
+        .iter()
+        .fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+            let _written = write!(text, "{byte:02x}");
+            text
+        })
+}
+
+/// A baseline as the status lists it.
+pub fn to_edges<'a>(baseline: impl IntoIterator<Item = (&'a EdgeKey, &'a Known)>) -> Vec<BaselineEdge> {
+    baseline
+        .into_iter()
+        .map(
+            |(
+                EdgeKey {
+                    source,
+                    destination,
+                    port,
+                    transport,
+                },
+                Known { via, seen_at },
+            )| BaselineEdge {
+                source: EdgeEnd(source.clone()),
+                destination: EdgeEnd(destination.clone()),
+                port: *port,
+                protocol: (*transport).into(),
+                via: via
+                    .iter()
+                    .map(|ServiceName { namespace, name }| format!("{namespace}/{name}"))
+                    .collect(),
+                seen_at: seen_at
+                    .iter()
+                    .map(|end| match end {
+                        Reporter::Source => SeenAt::Source,
+                        Reporter::Destination => SeenAt::Destination,
+                    })
+                    .collect(),
+            },
+        )
+        .collect()
+}
+
+/// A baseline from what a status lists.
+pub fn from_edges(edges: &[BaselineEdge]) -> Result<Baseline, SegmentError> {
+    edges
+        .iter()
+        .map(
+            |BaselineEdge {
+                 source,
+                 destination,
+                 port,
+                 protocol,
+                 via,
+                 seen_at,
+             }| {
+                let key = EdgeKey {
+                    source: source.0.clone(),
+                    destination: destination.0.clone(),
+                    port: *port,
+                    transport: (*protocol).into(),
+                };
+                let via = via
+                    .iter()
+                    .map(|text| parse_service(text).ok_or_else(|| SegmentError::Via(text.clone())))
+                    .collect::<Result<_, _>>()?;
+                let seen_at = seen_at
+                    .iter()
+                    .map(|end| match end {
+                        SeenAt::Source => Reporter::Source,
+                        SeenAt::Destination => Reporter::Destination,
+                    })
+                    .collect();
+                Ok((key, Known { via, seen_at }))
+            },
+        )
+        .collect()
+}
+
+impl Segment {
+    /// A Segment for a workload, with nothing set by people.
+    pub fn of(workload: &Workload) -> Self {
+        let spec = SegmentSpec {
+            workload: SegmentWorkload {
+                kind: workload.kind.clone(),
+                name: workload.name.clone(),
+            },
+            mode: None,
+        };
+        let SegmentName { namespace, name } = name_of(workload);
+        let mut segment = Self::new(&name, spec);
+        segment.metadata.namespace = Some(namespace);
+        segment
+    }
+
+    /// A Segment for the workload of another one, with nothing set by people.
+    pub fn of_same_workload(other: &Self) -> Self {
+        let mut segment = Self::new(
+            &other.metadata.name.clone().unwrap_or_default(),
+            SegmentSpec {
+                workload: other.spec.workload.clone(),
+                mode: None,
+            },
+        );
+        segment.metadata.namespace.clone_from(&other.metadata.namespace);
+        segment
+    }
+
+    /// Its own name.
+    pub fn segment_name(&self) -> SegmentName {
+        SegmentName {
+            namespace: self.metadata.namespace.clone().unwrap_or_default(),
+            name: self.metadata.name.clone().unwrap_or_default(),
+        }
+    }
+
+    /// The workload that it is about.
+    pub fn subject(&self) -> Result<Workload, SegmentError> {
+        let namespace = self.metadata.namespace.as_ref().ok_or(SegmentError::Nameless)?;
+        let name = self.metadata.name.as_ref().ok_or(SegmentError::Nameless)?;
+        let SegmentWorkload { kind, name: workload } = &self.spec.workload;
+        let workload = Workload {
+            namespace: namespace.clone(),
+            kind: kind.clone(),
+            name: workload.clone(),
+        };
+        let expected = name_of(&workload).name;
+        if *name == expected {
+            Ok(workload)
+        } else {
+            Err(SegmentError::Misnamed { workload, expected })
+        }
+    }
+}
+
+/// A timestamp in whole seconds, as the API keeps them.
+pub fn seconds(at: Timestamp) -> Time {
+    Time(Timestamp::from_second(at.as_second()).unwrap_or(at))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn workload(kind: &str, name: &str) -> Workload {
+        Workload {
+            namespace: "shop".to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        }
+    }
+
+    #[test]
+    fn ends_read_back_as_they_were_written() {
+        let service = ServiceName {
+            namespace: "shop".to_owned(),
+            name: "db".to_owned(),
+        };
+        for endpoint in [
+            Endpoint::Workload(workload("Deployment", "web")),
+            // Knative's Service owns pods, and is not the core Service of the same name.
+            Endpoint::Workload(workload("Service", "db")),
+            // A static pod's owner is its node.
+            Endpoint::Workload(workload("Node", "node1")),
+            Endpoint::Service(service),
+            Endpoint::Node("node1".to_owned()),
+            Endpoint::External("203.0.113.9".parse().unwrap()),
+            Endpoint::External("fd00::9".parse().unwrap()),
+            Endpoint::Unknown {
+                reason: UnknownReason::AddressReused,
+                address: None,
+            },
+            Endpoint::Unknown {
+                reason: UnknownReason::PodNotSeen,
+                address: Some("fd00::9".parse().unwrap()),
+            },
+        ] {
+            let text = serde_json::to_string(&EdgeEnd(endpoint.clone())).unwrap();
+            assert_eq!(serde_json::from_str::<EdgeEnd>(&text).unwrap().0, endpoint, "{text}");
+        }
+    }
+
+    #[test]
+    fn texts_that_are_no_ends_are_refused() {
+        for text in [
+            "",
+            "web",
+            "a/b",
+            "a/b/c/d",
+            "a//c",
+            "a/b c/d",
+            "service db",
+            "node ",
+            "external db",
+            "external 1.2.3",
+            "unknown",
+            "unknown x",
+        ] {
+            assert_eq!(text.parse::<EdgeEnd>(), Err(NotAnEnd(text.to_owned())));
+        }
+    }
+
+    #[test]
+    fn a_baseline_reads_back_edge_for_edge() {
+        let service = ServiceName {
+            namespace: "shop".to_owned(),
+            name: "db".to_owned(),
+        };
+        let baseline: Baseline = [
+            (
+                EdgeKey {
+                    source: Endpoint::Workload(workload("Deployment", "web")),
+                    destination: Endpoint::Workload(workload("StatefulSet", "db")),
+                    port: 5432,
+                    transport: Transport::Tcp,
+                },
+                Known {
+                    via: [service].into(),
+                    seen_at: [Reporter::Source, Reporter::Destination].into(),
+                },
+            ),
+            (
+                EdgeKey {
+                    source: Endpoint::Node("node1".to_owned()),
+                    destination: Endpoint::Workload(workload("Deployment", "web")),
+                    port: 8080,
+                    transport: Transport::Sctp,
+                },
+                Known::default(),
+            ),
+        ]
+        .into();
+        let text = serde_yaml::to_string(&to_edges(&baseline)).unwrap();
+        let edges: Vec<BaselineEdge> = serde_yaml::from_str(&text).unwrap();
+        assert_eq!(from_edges(&edges).unwrap(), baseline);
+        let without_via: Baseline = baseline.keys().map(|key| (key.clone(), Known::default())).collect();
+        assert_eq!(hash_of(&without_via), hash_of(&baseline));
+    }
+
+    #[test]
+    fn a_segment_knows_its_workload() {
+        let segment = Segment::of(&workload("Deployment", "web"));
+        assert_eq!(segment.subject(), Ok(workload("Deployment", "web")));
+        let mut misnamed = segment;
+        misnamed.metadata.name = Some("web".to_owned());
+        assert!(matches!(misnamed.subject(), Err(SegmentError::Misnamed { .. })));
+    }
+}

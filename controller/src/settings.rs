@@ -1,0 +1,435 @@
+//! The command line as typed, and the settings that follow from it. Nothing else reads arguments or the environment.
+
+use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use ipnet::IpNet;
+use jiff::SignedDuration;
+use nanoseg_graph::flow::Transport;
+
+use crate::lifecycle::{Rules, Scope};
+
+const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns that into NetworkPolicies.";
+
+const EXAMPLES: &str = "\
+Examples:
+  Watch a cluster, take learners' reports, and only propose (kubectl get segments -A shows the proposals):
+    nanoseg controller
+  The same without a cluster, on folders:
+    nanoseg controller --cluster manifests/ --flows reports/ --out policies/
+  What would these policies deny of what was seen?
+    nanoseg audit --cluster manifests/ --flows reports/ --policies policies/
+  May web talk to db?
+    nanoseg explain --cluster manifests/ --from shop/web-0 --to shop/db-0 --port 5432
+
+Exit codes: 0 all well, 1 something was found (audit, explain: denied), 2 the input cannot be used.";
+
+const CONTROLLER_EXAMPLES: &str = "\
+Examples:
+  Propose only. Nothing is enforced unless --enforce or a Segment's spec.mode says so:
+    nanoseg controller
+  Learn each workload of namespace shop for an hour, then enforce; learn every other one for a day and only propose:
+    nanoseg controller --enforce shop=1h
+  Enforce everywhere but in the system's namespaces and the controller's own, after seven days:
+    nanoseg controller --enforce '*=7d'
+  Without a cluster: manifests and reports in, policies out, all of them watched:
+    nanoseg controller --cluster manifests/ --flows reports/ --out policies/ --enforce shop=10s
+  Follow what it does:
+    kubectl get segments -A -w
+    kubectl get segment -n shop deployment-web -o jsonpath='{.status.proposal}'
+
+On folders it writes
+  OUT/proposed/NAMESPACE/POLICY.yaml   every proposal
+  OUT/applied/NAMESPACE/POLICY.yaml    what is enforced: edited or deleted files of nanoseg are repaired, others never touched
+  OUT/segments/NAMESPACE/NAME.yaml     what was learned; set spec.mode there (Off, Learn, Enforce)
+  OUT/violations.jsonl                 edges outside a frozen baseline, one line each";
+
+/// What was typed.
+#[derive(Debug, Parser)]
+#[command(name = "nanoseg", version, about = ABOUT, after_help = EXAMPLES, propagate_version = true)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// How logs on stderr look. `RUST_LOG` filters them (default: info).
+    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "NANOSEG_LOG_FORMAT", hide_env = true)]
+    pub log_format: LogFormat,
+}
+
+/// How logs look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+/// The commands.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Turn what learners report into NetworkPolicies and keep them in sync, on a cluster or on folders
+    #[command(after_help = CONTROLLER_EXAMPLES)]
+    Controller(ControllerArguments),
+    /// Say which recorded flows a set of policies would deny, and why
+    #[command(after_help = "\
+Example:
+  nanoseg audit --cluster manifests/ --flows reports/ --policies policies/proposed/
+
+Without --policies the NetworkPolicies among the manifests are used. Exit code 1 if any flow would be denied.")]
+    Audit(AuditArguments),
+    /// Print the NetworkPolicies that follow from recorded flows
+    #[command(after_help = "\
+Examples:
+  nanoseg synthesize --cluster manifests/ --flows reports/
+  nanoseg synthesize --cluster manifests/ --flows reports/ --out policies/   (NAMESPACE/POLICY.yaml in that folder)")]
+    Synthesize(SynthesizeArguments),
+    /// Print the connection graph: who connects to whom, on which port
+    #[command(after_help = "\
+Examples:
+  nanoseg graph --cluster manifests/ --flows reports/
+  nanoseg graph --cluster manifests/ --flows reports/ -o json | jq .port")]
+    Graph(GraphArguments),
+    /// Say whether a connection is allowed, and which policy and rule decides
+    #[command(after_help = "\
+Examples:
+  nanoseg explain --cluster manifests/ --from shop/web-0 --to shop/db-0 --port 5432
+  nanoseg explain --cluster manifests/ --from shop/web-0 --to 203.0.113.9 --port 53 --protocol UDP
+
+Exit code 1 if it is denied.")]
+    Explain(ExplainArguments),
+    /// Print the CustomResourceDefinitions that a cluster needs before `nanoseg controller`
+    #[command(after_help = "Example:\n  nanoseg crd | kubectl apply -f -")]
+    Crd,
+}
+
+/// Arguments of `nanoseg controller`.
+#[derive(Debug, Args)]
+pub struct ControllerArguments {
+    /// Read the cluster's objects from this folder or file instead of an API server
+    #[arg(long, value_name = "DIR|FILE", requires_all = ["flows", "out"])]
+    pub cluster: Option<PathBuf>,
+    /// With --cluster: learners' reports, one `*.json` for each learner
+    #[arg(long, value_name = "DIR", requires = "cluster")]
+    pub flows: Option<PathBuf>,
+    /// With --cluster: the folder to write to
+    #[arg(long, value_name = "DIR", requires = "cluster")]
+    pub out: Option<PathBuf>,
+    /// Where learners send their reports to
+    #[arg(
+        long,
+        value_name = "ADDRESS",
+        default_value = "0.0.0.0:7443",
+        conflicts_with = "cluster"
+    )]
+    pub listen: SocketAddr,
+    /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's ServiceAccount
+    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
+    pub kubeconfig: Option<PathBuf>,
+    /// Namespace that may be enforced, and how long each of its workloads is learned first; `*`: every namespace but the
+    /// system's. Can be given several times
+    #[arg(long, value_name = "NAMESPACE[=DURATION]")]
+    pub enforce: Vec<Enforce>,
+    /// How long a workload is learned where --enforce does not say
+    #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
+    pub learn_for: SignedDuration,
+    /// Pod or Service range of the cluster beyond those that its nodes declare: an address in it is never taken for an
+    /// external one. Can be given several times
+    #[arg(long, value_name = "CIDR")]
+    pub cluster_cidr: Vec<IpNet>,
+    /// How often, at most, the Segment of a workload that is still learning is written
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
+    pub report_interval: SignedDuration,
+    /// Namespace that the controller runs in; it is never enforced unless --enforce names it
+    #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
+    pub own_namespace: Option<String>,
+}
+
+/// The manifests and reports that a command looks at.
+#[derive(Debug, Args)]
+pub struct InputArguments {
+    /// Kubernetes objects, YAML or JSON, as `kubectl get ... -A -o yaml` prints them
+    #[arg(long, value_name = "DIR|FILE")]
+    pub cluster: PathBuf,
+    /// Pod or Service range of the cluster beyond those that its nodes declare. Can be given several times
+    #[arg(long, value_name = "CIDR")]
+    pub cluster_cidr: Vec<IpNet>,
+}
+
+/// Arguments of `nanoseg audit`.
+#[derive(Debug, Args)]
+pub struct AuditArguments {
+    #[command(flatten)]
+    pub input: InputArguments,
+    /// Learners' reports: a folder with `*.json`, or one file
+    #[arg(long, value_name = "DIR|FILE")]
+    pub flows: PathBuf,
+    /// NetworkPolicies to judge by, beside those among the manifests
+    #[arg(long, value_name = "DIR|FILE")]
+    pub policies: Option<PathBuf>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Arguments of `nanoseg synthesize`.
+#[derive(Debug, Args)]
+pub struct SynthesizeArguments {
+    #[command(flatten)]
+    pub input: InputArguments,
+    /// Learners' reports: a folder with `*.json`, or one file
+    #[arg(long, value_name = "DIR|FILE")]
+    pub flows: PathBuf,
+    /// Write NAMESPACE/POLICY.yaml into this folder instead of printing
+    #[arg(long, value_name = "DIR")]
+    pub out: Option<PathBuf>,
+}
+
+/// Arguments of `nanoseg graph`.
+#[derive(Debug, Args)]
+pub struct GraphArguments {
+    #[command(flatten)]
+    pub input: InputArguments,
+    /// Learners' reports: a folder with `*.json`, or one file
+    #[arg(long, value_name = "DIR|FILE")]
+    pub flows: PathBuf,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// Arguments of `nanoseg explain`.
+#[derive(Debug, Args)]
+pub struct ExplainArguments {
+    #[command(flatten)]
+    pub input: InputArguments,
+    /// NetworkPolicies to judge by, beside those among the manifests
+    #[arg(long, value_name = "DIR|FILE")]
+    pub policies: Option<PathBuf>,
+    /// Who connects
+    #[arg(long, value_name = "NAMESPACE/POD|IP")]
+    pub from: Party,
+    /// Who listens
+    #[arg(long, value_name = "NAMESPACE/POD|IP")]
+    pub to: Party,
+    /// Port that the listener itself listens on
+    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
+    pub port: u16,
+    /// TCP, UDP or SCTP
+    #[arg(long, default_value = "TCP", value_parser = transport)]
+    pub protocol: Transport,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+}
+
+/// How a command prints what it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people.
+    Table,
+    /// One JSON object a line.
+    Json,
+}
+
+/// An end of a connection that is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Party {
+    /// A pod.
+    Pod {
+        /// Its namespace.
+        namespace: String,
+        /// Its name.
+        name: String,
+    },
+    /// An address.
+    Address(IpAddr),
+}
+
+impl FromStr for Party {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Ok(address) = text.parse() {
+            return Ok(Self::Address(address));
+        }
+        match text.split('/').collect::<Vec<_>>()[..] {
+            [namespace, name] if !namespace.is_empty() && !name.is_empty() => Ok(Self::Pod {
+                namespace: namespace.to_owned(),
+                name: name.to_owned(),
+            }),
+            _ => Err("write NAMESPACE/POD or an IP address"),
+        }
+    }
+}
+
+/// `NAMESPACE[=DURATION]`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Enforce {
+    scope: Scope,
+    window: Option<SignedDuration>,
+}
+
+impl FromStr for Enforce {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (name, window) = match text.split_once('=') {
+            Some((name, window)) => (name, Some(duration(window)?)),
+            None => (text, None),
+        };
+        let is_label = !name.is_empty()
+            && name.len() <= 63
+            && name
+                .bytes()
+                .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+        match name {
+            "*" => Ok(Self {
+                scope: Scope::EveryOther,
+                window,
+            }),
+            name if is_label => Ok(Self {
+                scope: Scope::Namespace(name.to_owned()),
+                window,
+            }),
+            name => Err(format!(
+                "`{name}` is not a namespace's name (write for example shop=1h, or '*=7d')"
+            )),
+        }
+    }
+}
+
+fn duration(text: &str) -> Result<SignedDuration, String> {
+    let parsed: Duration =
+        humantime::parse_duration(text).map_err(|error| format!("{error} (write for example 90s, 15m, 24h, 7d)"))?;
+    SignedDuration::try_from(parsed).map_err(|error| error.to_string())
+}
+
+fn transport(text: &str) -> Result<Transport, &'static str> {
+    match text.to_ascii_uppercase().as_str() {
+        "TCP" => Ok(Transport::Tcp),
+        "UDP" => Ok(Transport::Udp),
+        "SCTP" => Ok(Transport::Sctp),
+        _ => Err("write TCP, UDP or SCTP"),
+    }
+}
+
+/// The controller's settings.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// Where the cluster is.
+    pub place: Place,
+    /// What may be done with which workload.
+    pub rules: Rules,
+    /// Ranges of the cluster.
+    pub cluster_cidrs: Vec<IpNet>,
+    /// How often, at most, a learning Segment is written.
+    pub report_interval: SignedDuration,
+}
+
+/// Where the cluster is.
+#[derive(Clone, Debug)]
+pub enum Place {
+    /// An API server.
+    Cluster {
+        /// Kubeconfig file, if one was named.
+        kubeconfig: Option<PathBuf>,
+        /// Where learners send their reports to.
+        listen: SocketAddr,
+    },
+    /// Folders.
+    Directory {
+        /// Manifests.
+        cluster: PathBuf,
+        /// Reports.
+        flows: PathBuf,
+        /// Policies and Segments.
+        out: PathBuf,
+    },
+}
+
+impl From<ControllerArguments> for Settings {
+    fn from(arguments: ControllerArguments) -> Self {
+        let ControllerArguments {
+            cluster,
+            flows,
+            out,
+            listen,
+            kubeconfig,
+            enforce,
+            learn_for,
+            cluster_cidr,
+            report_interval,
+            own_namespace,
+        } = arguments;
+        let place = match (cluster, flows, out) {
+            (Some(cluster), Some(flows), Some(out)) => Place::Directory { cluster, flows, out },
+            // clap demands all three or none.
+            (_, _, _) => Place::Cluster { kubeconfig, listen },
+        };
+        let enforce = enforce
+            .into_iter()
+            .map(|Enforce { scope, window }| (scope, window))
+            .collect();
+        Self {
+            place,
+            rules: Rules {
+                enforce,
+                learn_for,
+                own_namespace,
+            },
+            cluster_cidrs: cluster_cidr,
+            report_interval,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn settings(arguments: &[&str]) -> Result<Settings, clap::Error> {
+        let typed = Arguments::try_parse_from(["nanoseg", "controller"].iter().chain(arguments))?;
+        match typed.command {
+            Command::Controller(arguments) => Ok(arguments.into()),
+            other => unreachable!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        use clap::CommandFactory as _;
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn namespaces_and_windows() {
+        let settings = settings(&["--enforce", "shop=10s", "--enforce", "*"]).unwrap();
+        assert_eq!(
+            settings.rules.enforce,
+            [
+                (Scope::Namespace("shop".to_owned()), Some(SignedDuration::from_secs(10))),
+                (Scope::EveryOther, None)
+            ]
+        );
+        assert_eq!(settings.rules.learn_for, SignedDuration::from_hours(24));
+    }
+
+    #[test]
+    fn bad_values_name_the_option() {
+        for (arguments, word) in [
+            (&["--enforce", "Shop"][..], "--enforce"),
+            (&["--enforce", "shop=soon"], "--enforce"),
+            (&["--learn-for", "1"], "--learn-for"),
+            (&["--cluster-cidr", "10.0.0.0"], "--cluster-cidr"),
+            (&["--cluster", "x"], "--flows"),
+            (&["--out", "x"], "--cluster"),
+        ] {
+            let error = settings(arguments).unwrap_err().to_string();
+            assert!(error.contains(word), "{arguments:?}: {error}");
+        }
+    }
+}

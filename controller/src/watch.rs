@@ -1,0 +1,282 @@
+//! The API server's side of the world as events.
+//!
+//! Guarantees: a watch never ends, it begins again with a growing delay whatever went wrong; after it has begun again, what is
+//! not there any more is told as gone, and nothing is told as gone before everything was listed; an object that cannot be
+//! read is one warning and does not disturb the others.
+
+use std::collections::BTreeMap;
+use std::fmt::Debug;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use futures::{StreamExt as _, pin_mut};
+use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
+use k8s_openapi::api::batch::v1::{CronJob, Job};
+use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
+use k8s_openapi::api::discovery::v1::EndpointSlice;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, ApiResource, DynamicObject};
+use kube::runtime::WatchStreamExt as _;
+use kube::runtime::watcher::{self, watcher};
+use kube::{Client, CustomResourceExt as _, Resource, ResourceExt as _};
+use nanoseg_graph::cluster::{Object, ObjectKey};
+use nanoseg_policy::objects::{self, Unreadable};
+use nanoseg_policy::ownership::PolicyName;
+use serde::de::DeserializeOwned;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use crate::reconcile::{Event, Source};
+use crate::segment::{Segment, SegmentName};
+use crate::trouble::{Trouble, chain};
+
+/// Everything that is watched.
+pub const SOURCES: [Source; 14] = [
+    Source::Watch("pods"),
+    Source::Watch("replicasets"),
+    Source::Watch("replicationcontrollers"),
+    Source::Watch("deployments"),
+    Source::Watch("statefulsets"),
+    Source::Watch("daemonsets"),
+    Source::Watch("jobs"),
+    Source::Watch("cronjobs"),
+    Source::Watch("services"),
+    Source::Watch("endpointslices"),
+    Source::Watch("nodes"),
+    Source::Watch("namespaces"),
+    Source::Watch("networkpolicies"),
+    Source::Watch("segments"),
+];
+
+/// Watches everything, and tells it to `events`, until the set is dropped.
+pub fn watch_all(client: &Client, url: &str, events: &mpsc::Sender<Event>) -> JoinSet<()> {
+    let outage = Outage::new(url);
+    let mut tasks = JoinSet::new();
+    let start = |source: Source| Watch {
+        source,
+        events: events.clone(),
+        outage: outage.clone(),
+    };
+    macro_rules! objects {
+        ($($plural:literal: $kind:ty, $convert:path;)*) => {$(
+            tasks.spawn(start(Source::Watch($plural)).follow(Api::<$kind>::all(client.clone()), object($convert)));
+        )*};
+    }
+    objects! {
+        "pods": Pod, objects::pod;
+        "replicasets": ReplicaSet, objects::replica_set;
+        "replicationcontrollers": ReplicationController, objects::replication_controller;
+        "deployments": Deployment, objects::deployment;
+        "statefulsets": StatefulSet, objects::stateful_set;
+        "daemonsets": DaemonSet, objects::daemon_set;
+        "jobs": Job, objects::job;
+        "cronjobs": CronJob, objects::cron_job;
+        "services": Service, objects::service;
+        "endpointslices": EndpointSlice, objects::endpoint_slice;
+        "nodes": Node, objects::node;
+        "namespaces": Namespace, objects::namespace;
+    }
+    let policies = Api::<NetworkPolicy>::all(client.clone());
+    tasks.spawn(start(Source::Watch("networkpolicies")).follow(policies, policy));
+    // Untyped, because one Segment that cannot be read would keep every other from being listed.
+    let resource: ApiResource = Segment::api_resource();
+    let segments = Api::<DynamicObject>::all_with(client.clone(), &resource);
+    tasks.spawn(start(Source::Watch("segments")).follow(segments, segment));
+    tasks
+}
+
+/// What identifies an object among those of its watch.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Key {
+    Object(ObjectKey),
+    Policy(PolicyName),
+    Segment(SegmentName),
+}
+
+impl Key {
+    fn gone(self) -> Event {
+        match self {
+            Self::Object(key) => Event::ObjectGone(key),
+            Self::Policy(name) => Event::PolicyGone(name),
+            Self::Segment(name) => Event::SegmentGone(name),
+        }
+    }
+}
+
+type Told = Result<(Key, Event), Unreadable>;
+
+fn object<K>(convert: fn(&K) -> Result<Object, Unreadable>) -> impl Fn(K) -> Told {
+    move |kubernetes| {
+        let object = convert(&kubernetes)?;
+        Ok((Key::Object(object.key()), Event::Object(object)))
+    }
+}
+
+fn policy(mut policy: NetworkPolicy) -> Told {
+    policy.metadata.managed_fields = None;
+    Ok((Key::Policy(PolicyName::of(&policy)), Event::Policy(Box::new(policy))))
+}
+
+fn segment(mut object: DynamicObject) -> Told {
+    object.metadata.managed_fields = None;
+    let name = SegmentName {
+        namespace: object.namespace().unwrap_or_default(),
+        name: object.name_any(),
+    };
+    let event = match object.try_parse::<Segment>() {
+        Ok(segment) => Event::Segment(Box::new(segment)),
+        Err(error) => Event::SegmentUnreadable {
+            name: name.clone(),
+            reason: chain(&error),
+        },
+    };
+    Ok((Key::Segment(name), event))
+}
+
+struct Watch {
+    source: Source,
+    events: mpsc::Sender<Event>,
+    outage: Outage,
+}
+
+impl Watch {
+    async fn follow<K>(self, api: Api<K>, convert: impl Fn(K) -> Told)
+    where
+        K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
+    {
+        let Self { source, events, outage } = self;
+        let stream = watcher(api, watcher::Config::default()).default_backoff();
+        pin_mut!(stream);
+        // Whether each object was there when the last list began; a list that is under way marks them again.
+        let mut there: BTreeMap<Key, bool> = BTreeMap::new();
+        let mut complained: BTreeMap<String, String> = BTreeMap::new();
+        while let Some(event) = stream.next().await {
+            let event = match event {
+                Ok(event) => {
+                    outage.over();
+                    event
+                }
+                Err(error) => {
+                    outage.note(source, error);
+                    continue;
+                }
+            };
+            let told = match event {
+                watcher::Event::Init => {
+                    there.values_mut().for_each(|listed| *listed = false);
+                    continue;
+                }
+                watcher::Event::InitDone => {
+                    let gone: Vec<Key> = there.extract_if(.., |_, listed| !*listed).map(|(key, _)| key).collect();
+                    for key in gone {
+                        if events.send(key.gone()).await.is_err() {
+                            return;
+                        }
+                    }
+                    if events.send(Event::Synced(source)).await.is_err() {
+                        return;
+                    }
+                    continue;
+                }
+                watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+                    convert(object).map(|(key, event)| {
+                        there.insert(key, true);
+                        event
+                    })
+                }
+                watcher::Event::Delete(object) => convert(object).map(|(key, _)| {
+                    there.remove(&key);
+                    key.gone()
+                }),
+            };
+            match told {
+                Ok(event) => {
+                    if events.send(event).await.is_err() {
+                        return;
+                    }
+                }
+                Err(unreadable) => {
+                    // An object is seen again with every change of it, and its fault is told once.
+                    let (text, object) = (chain(&unreadable), subject_of(&unreadable));
+                    if complained.insert(object, text.clone()).as_ref() != Some(&text) {
+                        tracing::warn!("left out: {text}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn subject_of(unreadable: &Unreadable) -> String {
+    match unreadable {
+        Unreadable::NotAnObject { field } => (*field).to_owned(),
+        Unreadable::Missing { object, .. } | Unreadable::Invalid { object, .. } | Unreadable::Shape { object, .. } => {
+            object.to_string()
+        }
+    }
+}
+
+/// Says once that the API server cannot be used, reminds of it now and then, and says when it can again. Every watch fails at
+/// the same time, and a person needs one sentence.
+#[derive(Clone)]
+struct Outage {
+    url: Arc<str>,
+    since: Arc<Mutex<Option<Noted>>>,
+}
+
+#[derive(Clone, Copy)]
+struct Noted {
+    first: Instant,
+    last: Instant,
+}
+
+/// How often a person is reminded of an outage.
+const REMINDER: Duration = Duration::from_secs(30);
+
+impl Outage {
+    fn new(url: &str) -> Self {
+        Self {
+            url: url.into(),
+            since: Arc::default(),
+        }
+    }
+
+    fn note(&self, source: Source, error: watcher::Error) {
+        let trouble = match error {
+            watcher::Error::InitialListFailed(error)
+            | watcher::Error::WatchStartFailed(error)
+            | watcher::Error::WatchFailed(error) => Trouble::from(error),
+            // The server closed the watch, as it does when its history does not reach back far enough: it is begun again.
+            watcher::Error::WatchError(status) => {
+                return tracing::debug!(%source, "watch begins again: {}", status.message);
+            }
+            watcher::Error::NoResourceVersion => {
+                return tracing::warn!(%source, "the API server cannot watch this kind");
+            }
+        };
+        let url = &self.url;
+        if trouble.code() == Some(404) && source == Source::Watch("segments") {
+            return tracing::warn!(
+                "{url} does not know Segments; run `nanoseg crd | kubectl apply -f -`, then this goes on"
+            );
+        }
+        if trouble.code() == Some(403) {
+            return tracing::warn!(%source, "{trouble}; apply the ClusterRole of manifests/, then this goes on");
+        }
+        let now = Instant::now();
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        let noted = since.get_or_insert(Noted { first: now, last: now });
+        if noted.first == now || now.duration_since(noted.last) >= REMINDER {
+            noted.last = now;
+            tracing::warn!(%source, "cannot use the API server at {url}: {trouble}; policies stay as they are, trying again");
+        }
+    }
+
+    fn over(&self) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(noted) = since.take() {
+            let seconds = noted.first.elapsed().as_secs();
+            tracing::info!(seconds, "the API server at {} answers again", self.url);
+        }
+    }
+}
