@@ -1,0 +1,541 @@
+//! The laws, over random clusters and graphs.
+
+use k8s_openapi::api::networking::v1::{NetworkPolicyPeer, NetworkPolicyPort};
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use nanoseg_graph::cluster::PodPhase;
+use proptest::prelude::*;
+use std::net::IpAddr;
+
+use super::*;
+use crate::evaluate::{AllowedBy, Connection, End, Evaluator, PolicySet, Verdict};
+
+/// What a random workload is.
+#[derive(Clone, Debug)]
+struct Described {
+    namespace: &'static str,
+    kind: &'static str,
+    labels: Labels,
+    replicas: usize,
+    /// 0: IPv4, 1: IPv6, 2: both.
+    families: usize,
+    host_network: bool,
+}
+
+#[derive(Clone, Debug)]
+struct World {
+    workloads: Vec<Described>,
+    edges: Vec<(EdgeKey, Outcome, bool)>,
+}
+
+const PORTS: [u16; 4] = [53, 80, 5353, 8080];
+const OUTSIDE: [&str; 3] = ["198.51.100.1", "2001:db8:5::1", "169.254.20.10"];
+const NODES: [(&str, [&str; 2]); 2] = [
+    ("n1", ["192.0.2.1", "2001:db8::1"]),
+    ("n2", ["192.0.2.2", "2001:db8::2"]),
+];
+
+impl World {
+    fn workload(&self, index: usize) -> Workload {
+        let Described { namespace, kind, .. } = &self.workloads[index];
+        workload(kind, namespace, &format!("w{index}"))
+    }
+
+    fn objects(&self) -> Vec<Object> {
+        let mut objects: Vec<Object> = NODES.iter().map(|(name, addresses)| node(name, addresses)).collect();
+        let dns = [(53, TargetPort::Number(5353), Transport::Udp)];
+        objects.push(service("kube-system", "kube-dns", Some(labels([("app", "dns")])), &dns));
+        objects.push(service(
+            "default",
+            "kubernetes",
+            None,
+            &[(443, TargetPort::Number(8080), Transport::Tcp)],
+        ));
+        objects.push(slice("default", "kubernetes", &["203.0.113.9", "192.0.2.2"], 8080));
+        for (index, described) in self.workloads.iter().enumerate() {
+            let Described {
+                namespace,
+                kind,
+                labels,
+                replicas,
+                families,
+                host_network,
+            } = described;
+            let name = format!("w{index}");
+            if *kind != "Pod" {
+                objects.push(controller(kind, namespace, &name, Labels::new(), labels.clone()));
+            }
+            let replicas = if *kind == "Pod" { 1 } else { *replicas };
+            for replica in 0..replicas {
+                let (node, addresses) = NODES[(index + replica) % 2];
+                let own = [
+                    format!("198.18.{index}.{replica}"),
+                    format!("fd00:18::{index}:{replica}"),
+                ];
+                let own: Vec<&str> = if *host_network {
+                    addresses.to_vec()
+                } else {
+                    own.iter().map(String::as_str).collect()
+                };
+                let chosen = match (families, host_network) {
+                    (0, false) => &own[..1],
+                    (1, false) => &own[1..],
+                    _ => &own[..],
+                };
+                let pod_name = if *kind == "Pod" {
+                    name.clone()
+                } else {
+                    format!("{name}-{replica}")
+                };
+                let mut made = pod(namespace, &pod_name, labels.clone(), chosen);
+                if *kind != "Pod" {
+                    made = owned(kind, &name, made);
+                }
+                made.node = Some(node.to_owned());
+                made.host_network = *host_network;
+                objects.push(Object::Pod(made));
+            }
+        }
+        objects
+    }
+
+    fn cluster(&self) -> Cluster {
+        cluster(self.objects())
+    }
+
+    fn graph(&self) -> ConnectionGraph {
+        let mut graph = ConnectionGraph::default();
+        for (key, outcome, both) in &self.edges {
+            graph.insert(
+                key.clone(),
+                &evidence(*outcome, if *both { BOTH } else { &BOTH[..1] }, &[]),
+            );
+        }
+        graph
+    }
+}
+
+fn described(whole: bool) -> impl Strategy<Value = Described> {
+    let namespace = prop::sample::select(vec!["a", "b", "kube-system"]);
+    let kind = prop::sample::select(if whole {
+        vec!["StatefulSet"]
+    } else {
+        vec!["StatefulSet", "Job", "Pod"]
+    });
+    let labels = prop::collection::btree_map("(app|tier)", "(dns|x|y|z)", usize::from(whole)..3);
+    let replicas = if whole { 2..4_usize } else { 0..4 };
+    let families = if whole { 2..3_usize } else { 0..3 };
+    let host_network = prop::bool::weighted(if whole { 0.0 } else { 0.15 });
+    (namespace, kind, labels, replicas, families, host_network).prop_map(
+        |(namespace, kind, labels, replicas, families, host_network)| Described {
+            namespace,
+            kind,
+            labels,
+            replicas,
+            families,
+            host_network,
+        },
+    )
+}
+
+/// `whole`: every workload has several dual-stack pods, so that whatever is allowed can be seen to be.
+fn world(whole: bool) -> impl Strategy<Value = World> {
+    prop::collection::vec(described(whole), 2..7).prop_flat_map(move |workloads| {
+        let count = workloads.len();
+        let edge = (
+            0..count,
+            0..count + 9,
+            any::<bool>(),
+            prop::sample::select(PORTS.to_vec()),
+            prop::sample::select(vec![Transport::Tcp, Transport::Udp]),
+            prop::sample::select(vec![
+                Outcome::Established,
+                Outcome::Established,
+                Outcome::Attempted,
+                Outcome::Refused,
+            ]),
+            any::<bool>(),
+        );
+        (Just(workloads), prop::collection::vec(edge, 0..14)).prop_map(move |(workloads, drawn)| {
+            let mut world = World {
+                workloads,
+                edges: Vec::new(),
+            };
+            for (own, other, outgoing, port, transport, outcome, both) in drawn {
+                let own = Endpoint::Workload(world.workload(own));
+                let (other, outgoing) = match other.checked_sub(count) {
+                    None => (Endpoint::Workload(world.workload(other)), outgoing),
+                    Some(index @ 0..3) => (Endpoint::External(ip(OUTSIDE[index])), outgoing),
+                    Some(index @ (3 | 4)) => (Endpoint::Node(NODES[index - 3].0.to_owned()), outgoing),
+                    Some(5) => (Endpoint::Service(service_name("default", "kubernetes")), true),
+                    Some(6) => (Endpoint::Workload(workload("Job", "a", "gone")), outgoing),
+                    Some(7) => (
+                        Endpoint::Unknown {
+                            reason: UnknownReason::PodNotSeen,
+                            address: None,
+                        },
+                        outgoing,
+                    ),
+                    Some(_) => (own.clone(), outgoing),
+                };
+                let (source, destination) = if outgoing { (own, other) } else { (other, own) };
+                world
+                    .edges
+                    .push((edge_of(source, destination, port, transport), outcome, both));
+            }
+            world
+        })
+    })
+}
+
+fn edge_of(source: Endpoint, destination: Endpoint, port: u16, transport: Transport) -> EdgeKey {
+    EdgeKey {
+        source,
+        destination,
+        port,
+        transport,
+    }
+}
+
+fn accepted(world: &World) -> Vec<Proposal> {
+    synthesize_all(&world.graph(), &world.cluster(), &Settings::default())
+        .into_values()
+        .flatten()
+        .collect()
+}
+
+/// Something that can be at the other end.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Other {
+    Pod(String, String),
+    Address(IpAddr),
+}
+
+impl Other {
+    fn end(&self) -> End {
+        match self {
+            Self::Pod(namespace, name) => End::Pod {
+                namespace: namespace.clone(),
+                name: name.clone(),
+            },
+            Self::Address(address) => End::Address(*address),
+        }
+    }
+}
+
+/// Pods with networks of their own, and addresses: everything that a rule could mean.
+fn others(cluster: &Cluster) -> Vec<Other> {
+    let pods = living(&cluster.pods().collect::<Vec<_>>())
+        .filter(|pod| !pod.host_network)
+        .map(|pod| Other::Pod(pod.namespace.clone(), pod.name.clone()))
+        .collect::<Vec<_>>();
+    let addresses = OUTSIDE
+        .iter()
+        .chain(NODES.iter().flat_map(|(_, addresses)| addresses))
+        .chain(&["203.0.113.9"]);
+    pods.into_iter()
+        .chain(addresses.map(|address| Other::Address(ip(address))))
+        .collect()
+}
+
+fn all_ports() -> impl Iterator<Item = Port> {
+    PORTS.into_iter().chain([9999]).flat_map(|number| {
+        [Transport::Tcp, Transport::Udp, Transport::Sctp].map(|transport| Port { number, transport })
+    })
+}
+
+/// What an endpoint stands for, as a reader of the graph would say.
+fn behind(endpoint: &Endpoint, cluster: &Cluster) -> BTreeSet<Other> {
+    match endpoint {
+        Endpoint::Workload(workload) => cluster
+            .pods_of(workload)
+            .filter(|pod| pod.phase != PodPhase::Finished)
+            .flat_map(|pod| match &pod.node {
+                Some(node) if pod.host_network => behind(&Endpoint::Node(node.clone()), cluster),
+                _ => [Other::Pod(pod.namespace.clone(), pod.name.clone())].into(),
+            })
+            .collect(),
+        Endpoint::Node(name) => cluster
+            .node(name)
+            .unwrap()
+            .addresses
+            .iter()
+            .copied()
+            .map(Other::Address)
+            .collect(),
+        Endpoint::Service(name) => cluster
+            .slices_of(name)
+            .flat_map(|slice| &slice.addresses)
+            .copied()
+            .map(Other::Address)
+            .collect(),
+        Endpoint::External(address) => [Other::Address(*address)].into(),
+        Endpoint::Unknown { .. } => BTreeSet::new(),
+    }
+}
+
+/// What the edges and the Notes of a proposal say that it allows.
+fn declared(proposal: &Proposal, world: &World, cluster: &Cluster) -> BTreeSet<(Direction, Other, Port)> {
+    let own = Endpoint::Workload(proposal.workload.clone());
+    let mut declared = BTreeSet::new();
+    let mut declare = |direction: Direction, others: BTreeSet<Other>, ports: &BTreeSet<Port>| {
+        for other in others {
+            declared.extend(ports.iter().map(|port| (direction, other.clone(), *port)));
+        }
+    };
+    for (key, evidence) in world.graph().edges() {
+        if Settings::default().in_baseline(key, evidence) {
+            let port = [Port {
+                number: key.port,
+                transport: key.transport,
+            }]
+            .into();
+            if key.source == own {
+                declare(Direction::Egress, behind(&key.destination, cluster), &port);
+            }
+            if key.destination == own {
+                declare(Direction::Ingress, behind(&key.source, cluster), &port);
+            }
+        }
+    }
+    for note in &proposal.notes {
+        match note {
+            Note::PeerOverlaps {
+                direction, also, ports, ..
+            } => {
+                for workload in also {
+                    let pods = behind(&Endpoint::Workload(workload.clone()), cluster);
+                    let pods = pods
+                        .into_iter()
+                        .filter(|other| matches!(other, Other::Pod(..)))
+                        .collect();
+                    declare(*direction, pods, ports);
+                }
+            }
+            Note::HostNetwork {
+                direction,
+                addresses,
+                ports,
+                ..
+            } => {
+                declare(
+                    *direction,
+                    addresses.iter().copied().map(Other::Address).collect(),
+                    ports,
+                );
+            }
+            Note::Dns { direction, peer, ports } => declare(*direction, behind(peer, cluster), ports),
+            Note::NodeLocalDns { addresses, ports } => {
+                declare(
+                    Direction::Egress,
+                    addresses.iter().copied().map(Other::Address).collect(),
+                    ports,
+                );
+            }
+            Note::NotObserved { .. } | Note::NotReady { .. } | Note::Unanswered { .. } | Note::PeerGone { .. } => {}
+        }
+    }
+    declared
+}
+
+fn question(direction: Direction, subject: &Other, other: &Other, port: Port) -> Connection {
+    let (source, destination) = match direction {
+        Direction::Ingress => (other.end(), subject.end()),
+        Direction::Egress => (subject.end(), other.end()),
+    };
+    Connection {
+        source,
+        destination,
+        port: port.number,
+        transport: port.transport,
+    }
+}
+
+/// Every (direction, subject, other, port) that the rules of the policies allow.
+fn allowed(
+    policies: &[&NetworkPolicy],
+    proposal: &Proposal,
+    cluster: &Cluster,
+) -> BTreeSet<(Direction, Other, Other, Port)> {
+    let (set, rejected) = PolicySet::parse(policies.iter().copied());
+    assert_eq!(rejected, [], "the API server would take it");
+    let evaluator = Evaluator::new(&set, cluster);
+    let mut allowed = BTreeSet::new();
+    let subjects = behind(&Endpoint::Workload(proposal.workload.clone()), cluster);
+    for subject in subjects.iter().filter(|subject| matches!(subject, Other::Pod(..))) {
+        for other in others(cluster) {
+            for port in all_ports() {
+                for direction in &proposal.directions {
+                    let answer = evaluator.evaluate(&question(*direction, subject, &other, port));
+                    if let Verdict::Allowed(by) = answer.direction(*direction)
+                        && matches!(by[0], AllowedBy::Rule(_))
+                    {
+                        allowed.insert((*direction, subject.clone(), other.clone(), port));
+                    }
+                }
+            }
+        }
+    }
+    allowed
+}
+
+/// Whether the rules, and not a law of the network, decide between two ends.
+fn decided_by_rules(subject: &Other, other: &Other, cluster: &Cluster) -> bool {
+    let (set, _) = PolicySet::parse([]);
+    let port = Port {
+        number: 1,
+        transport: Transport::Tcp,
+    };
+    let connected = Evaluator::new(&set, cluster).evaluate(&question(Direction::Egress, subject, other, port));
+    let own_node = |pod: &Other, address: &Other| match (pod, address) {
+        (Other::Pod(namespace, name), Other::Address(address)) => {
+            let node = cluster.pod(namespace, name).unwrap().node.as_ref().unwrap();
+            cluster.node(node).unwrap().addresses.contains(address)
+        }
+        _ => false,
+    };
+    subject != other && connected.egress == Verdict::NotIsolated && !own_node(subject, other)
+}
+
+/// Every rule's peers and ports.
+fn rules_of(policy: &mut NetworkPolicy) -> Vec<(&mut Vec<NetworkPolicyPeer>, &mut Vec<NetworkPolicyPort>)> {
+    let spec = policy.spec.as_mut().unwrap();
+    let ingress = spec
+        .ingress
+        .iter_mut()
+        .flatten()
+        .map(|rule| (&mut rule.from, &mut rule.ports));
+    let egress = spec
+        .egress
+        .iter_mut()
+        .flatten()
+        .map(|rule| (&mut rule.to, &mut rule.ports));
+    ingress
+        .chain(egress)
+        .map(|(peers, ports)| (peers.as_mut().unwrap(), ports.as_mut().unwrap()))
+        .collect()
+}
+
+/// The policies with one peer or one port less. Peers that are nodes stay: each may be the own node of every subject, where no
+/// rule is needed as long as the pods stay where they are.
+fn smaller(policy: &NetworkPolicy) -> Vec<NetworkPolicy> {
+    let is_node = |peer: &NetworkPolicyPeer| {
+        let cidr = peer.ip_block.as_ref().map(|block| block.cidr.as_str());
+        NODES
+            .iter()
+            .flat_map(|(_, addresses)| addresses)
+            .any(|node| cidr.is_some_and(|cidr| cidr.starts_with(node)))
+    };
+    let mut whole = policy.clone();
+    let mut all = Vec::new();
+    for (index, (peers, ports)) in rules_of(&mut whole).into_iter().enumerate() {
+        let mut without = |peers: Vec<NetworkPolicyPeer>, ports: Vec<NetworkPolicyPort>| {
+            let mut less = policy.clone();
+            // An empty list would mean everyone, and every port: then the whole rule goes, to a port that nobody asks about.
+            let (kept_peers, kept_ports) = &mut rules_of(&mut less)[index];
+            if peers.is_empty() || ports.is_empty() {
+                kept_ports.truncate(1);
+                kept_ports[0].port = Some(IntOrString::Int(1));
+            } else {
+                (**kept_peers, **kept_ports) = (peers, ports);
+            }
+            all.push(less);
+        };
+        let all_but = |at: usize, count: usize| (0..count).filter(move |index| *index != at);
+        for at in (0..peers.len()).filter(|at| !is_node(&peers[*at])) {
+            without(
+                all_but(at, peers.len()).map(|index| peers[index].clone()).collect(),
+                ports.clone(),
+            );
+        }
+        if peers.iter().any(|peer| !is_node(peer)) {
+            for at in 0..ports.len() {
+                without(
+                    peers.clone(),
+                    all_but(at, ports.len()).map(|index| ports[index].clone()).collect(),
+                );
+            }
+        }
+    }
+    all
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(128))]
+
+    #[test]
+    fn complete(world in world(false)) {
+        let proposals = accepted(&world);
+        let violations = verify(&proposals, &[], &world.cluster(), &world.graph(), &Settings::default());
+        prop_assert!(violations.is_empty(), "{violations:?}");
+    }
+
+    #[test]
+    fn tight(world in world(false)) {
+        let cluster = world.cluster();
+        for proposal in accepted(&world) {
+            let declared = declared(&proposal, &world, &cluster);
+            let allowed = allowed(&[&proposal.policy], &proposal, &cluster);
+            for (direction, _, other, port) in &allowed {
+                let known = declared.contains(&(*direction, other.clone(), *port));
+                prop_assert!(known, "{direction} {other:?} {port} is allowed and nothing says why: {proposal:?}");
+            }
+            for subject in behind(&Endpoint::Workload(proposal.workload.clone()), &cluster) {
+                for (direction, other, port) in &declared {
+                    let about = proposal.directions.contains(direction) && matches!(subject, Other::Pod(..));
+                    if about && decided_by_rules(&subject, other, &cluster) {
+                        let known = allowed.contains(&(*direction, subject.clone(), other.clone(), *port));
+                        prop_assert!(known, "{direction} {other:?} {port} is declared and not allowed: {proposal:?}");
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn minimal(world in world(true)) {
+        let cluster = world.cluster();
+        for proposal in accepted(&world) {
+            let whole = allowed(&[&proposal.policy], &proposal, &cluster);
+            for less in smaller(&proposal.policy) {
+                let remaining = allowed(&[&less], &proposal, &cluster);
+                prop_assert!(remaining.len() < whole.len(), "{proposal:?} is no more than {less:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn p20_the_order_of_learning_does_not_matter(world in world(false), seed in any::<u64>()) {
+        let mut shuffled = world.clone();
+        let mut objects = world.objects();
+        let mut state = seed | 1;
+        let mut draw = |below: usize| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+            usize::try_from(state >> 33).unwrap() % below
+        };
+        for last in (1..objects.len()).rev() {
+            objects.swap(last, draw(last + 1));
+        }
+        for last in (1..shuffled.edges.len()).rev() {
+            shuffled.edges.swap(last, draw(last + 1));
+        }
+        let settings = Settings::default();
+        let one = synthesize_all(&world.graph(), &world.cluster(), &settings);
+        let two = synthesize_all(&shuffled.graph(), &cluster(objects), &settings);
+        prop_assert_eq!(&one, &two);
+        let bytes = |all: BTreeMap<Workload, Result<Proposal, Refusal>>| -> Vec<String> {
+            all.into_values().flatten().map(|proposal| serde_json::to_string(&proposal.policy).unwrap()).collect()
+        };
+        prop_assert_eq!(bytes(one), bytes(two));
+    }
+
+    /// What is isolated and allowed by all proposals together is what each of them says alone: they never need one another.
+    #[test]
+    fn proposals_do_not_meddle(world in world(true)) {
+        let cluster = world.cluster();
+        let proposals = accepted(&world);
+        let all: Vec<&NetworkPolicy> = proposals.iter().map(|proposal| &proposal.policy).collect();
+        for proposal in &proposals {
+            prop_assert_eq!(allowed(&all, proposal, &cluster), allowed(&[&proposal.policy], proposal, &cluster));
+        }
+    }
+}
