@@ -22,6 +22,11 @@ pub(super) const NODE_ADDRESSES: [IpAddr; 2] = [
     IpAddr::V4(Ipv4Addr::new(198, 18, 32, 1)),
     IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 1)),
 ];
+/// Where the node's uplink leads to; nobody is there.
+pub(super) const GATEWAYS: [IpAddr; 2] = [
+    IpAddr::V4(Ipv4Addr::new(198, 18, 32, 254)),
+    IpAddr::V6(Ipv6Addr::new(0xfd00, 0x18, 0, 0, 0, 0, 0, 0xfffe)),
+];
 /// The node's pod ranges: room for 4,094 pods.
 pub(super) const POD_CIDRS: [&str; 2] = ["198.18.0.0/20", "fd00:18:0:1::/64"];
 const MOST_ADDRESSES: u16 = 4094;

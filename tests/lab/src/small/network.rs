@@ -22,6 +22,9 @@ const AT_ONCE: usize = 4;
 /// Hardware address of every device in the node's namespace.
 const NODE_HARDWARE: &str = "02:00:00:00:00:01";
 
+/// Hardware address of what the node's uplink leads to.
+const BEYOND_HARDWARE: &str = "02:00:00:00:00:02";
+
 /// The file of a network namespace.
 pub(super) fn path(name: &str) -> PathBuf {
     Path::new(FOLDER).join(name)
@@ -73,15 +76,30 @@ pub(super) fn named(prefix: &str) -> Result<Vec<String>, Error> {
 }
 
 /// Makes the node's namespace a router of both families, with `addresses` on its loopback.
-pub(super) fn make_node(name: &str, addresses: &[IpAddr]) -> Result<(), Error> {
-    add([name])?;
+///
+/// Its uplink leads to the namespace `beyond`, where nothing is: what goes to nobody is dropped there. Without a way out, the
+/// node's own calls of Services would fail for want of a route before any rule sees them.
+pub(super) fn make_node(name: &str, beyond: &str, addresses: &[IpAddr], gateways: &[IpAddr]) -> Result<(), Error> {
+    add([name, beyond])?;
     let own = addresses
         .iter()
         .map(|address| format!("addr add {address} dev lo{}", no_check(*address)));
-    batch(
-        Some(name),
-        &lines(std::iter::once("link set lo up".to_owned()).chain(own)),
-    )?;
+    let up = [
+        "link set lo up".to_owned(),
+        format!("link add uplink type veth peer name eth0 address {BEYOND_HARDWARE} netns {beyond}"),
+        "link set uplink up".to_owned(),
+    ];
+    let out = gateways.iter().zip(addresses).flat_map(|(gateway, address)| {
+        [
+            format!("route add {gateway} dev uplink"),
+            neighbour(*gateway, BEYOND_HARDWARE, "uplink"),
+            format!("route add default via {gateway} src {address}"),
+        ]
+    });
+    batch(Some(name), &lines(up.into_iter().chain(own)))?;
+    batch(Some(beyond), "link set eth0 up\n")?;
+    // Only now the uplink has a carrier, and routes through it stay.
+    batch(Some(name), &lines(out))?;
     // Replies leave where requests came from, but a node port's reply may not: the strict check would drop it.
     let settings = [
         ("ipv4/ip_forward", "1"),

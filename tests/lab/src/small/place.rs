@@ -82,6 +82,11 @@ impl Place {
         format!("lab.{}.node", self.id)
     }
 
+    /// The name of the network namespace that the node's uplink leads to.
+    pub(super) fn beyond_namespace(&self) -> String {
+        format!("lab.{}.beyond", self.id)
+    }
+
     /// The name of a pod's network namespace.
     pub(super) fn pod_namespace(&self, namespace: &str, pod: &str) -> String {
         format!("lab.{}.{namespace}.{pod}", self.id)

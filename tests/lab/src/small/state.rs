@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use jiff::Timestamp;
 
 use super::cgroup::{self, Driver};
-use super::cluster::{self, Addressing, Cluster, NODE_ADDRESSES, Phase, Pod};
+use super::cluster::{self, Addressing, Cluster, GATEWAYS, NODE_ADDRESSES, Phase, Pod};
 use super::network::{self, Attachment};
 use super::place::Place;
 use super::process::{Process, Start};
@@ -97,7 +97,8 @@ impl State {
         }
         cgroup::create(&self.place.cgroup_root)?;
         cgroup::create(&self.place.cgroup_outside)?;
-        network::make_node(&self.place.node_namespace(), &NODE_ADDRESSES)?;
+        let (node, beyond) = (self.place.node_namespace(), self.place.beyond_namespace());
+        network::make_node(&node, &beyond, &NODE_ADDRESSES, &GATEWAYS)?;
         // The DNS server reads it as it starts.
         self.write_zone()?;
         let mut containers = Vec::new();
@@ -322,7 +323,7 @@ impl State {
             let mut text = String::new();
             for object in objects {
                 text.push_str("---\n");
-                text.push_str(&serde_yaml::to_string(&object)?);
+                text.push_str(&quote_times(&serde_yaml::to_string(&object)?));
             }
             texts.insert(file, text);
         }
@@ -510,6 +511,20 @@ impl State {
             running.process.reap();
         }
     }
+}
+
+/// Puts times into quotes, as kubectl prints them: YAML readers that know a type for times would not read texts otherwise.
+fn quote_times(text: &str) -> String {
+    let mut quoted = String::with_capacity(text.len());
+    for line in text.lines() {
+        match line.split_once(": ") {
+            Some((key, value)) if value.parse::<Timestamp>().is_ok() => {
+                quoted.extend([key, ": \"", value, "\"\n"]);
+            }
+            _ => quoted.extend([line, "\n"]),
+        }
+    }
+    quoted
 }
 
 /// Replaces a file at once, so that a reader sees the old text or the new one.
