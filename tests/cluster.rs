@@ -1,0 +1,366 @@
+//! The whole loop on a real cluster: the shop is learned from its packets, its policies are applied, and a real engine refuses
+//! what was not learned. The shipped manifests are applied as they are, but for the place of the cgroup tree in the lab.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use jiff::Timestamp;
+use nanoseg_lab::app::{App, Kind, ObjectName};
+use nanoseg_lab::full::{Cluster, Image, Options};
+use nanoseg_lab::peer::Call;
+use nanoseg_tests::{is_root, program, until};
+use serde_json::Value;
+
+const IMAGE: &str = "nanoseg/nanoseg:0.1.0";
+
+/// Learned first: one run of the CronJob, which comes each minute, and some seconds for it to start.
+const WINDOW: &str = "80s";
+
+/// Label of every policy that is nanoseg's.
+const OURS: &str = "app.kubernetes.io/managed-by=nanoseg";
+
+const FOREIGN: &str = "
+apiVersion: networking.k8s.io/v1
+kind: NetworkPolicy
+metadata: {name: by-hand, namespace: ops}
+spec:
+  podSelector: {matchLabels: {app: nobody}}
+  policyTypes: [Ingress]
+";
+
+struct Shop {
+    cluster: Cluster,
+    app: App,
+}
+
+impl Shop {
+    fn up() -> Self {
+        let app = App::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/lab/shop.yaml"))).unwrap();
+        let mut options = Options::new(program("lab-peer"));
+        let begun = Instant::now();
+        options.say = Box::new(move |step| println!("[{:>4.0?}] {step}", begun.elapsed()));
+        let mut cluster = Cluster::up(options).unwrap();
+        cluster.apply(&app).unwrap();
+        Self { cluster, app }
+    }
+
+    fn kubectl(&self, arguments: &[&str]) -> String {
+        let output = self.cluster.kubectl().args(arguments).output().unwrap();
+        assert!(
+            output.status.success(),
+            "kubectl {}: {}",
+            arguments.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    fn items(&self, arguments: &[&str]) -> Vec<Value> {
+        self.cluster.get(&[&["get"], arguments].concat()).unwrap()["items"].as_array().cloned().unwrap_or_default()
+    }
+
+    /// The learner on both nodes and the controller, from the shipped manifests.
+    fn install(&self) {
+        let files = [(program("nanoseg"), "/nanoseg"), (program("nanoseg-learner"), "/nanoseg-learner")];
+        let files: Vec<(&Path, &str)> = files.iter().map(|(from, to)| (from.as_path(), *to)).collect();
+        self.cluster.load_image(&Image { name: IMAGE, files: &files, entrypoint: &["/nanoseg"] }).unwrap();
+        self.cluster.apply_objects(&self.manifests()).unwrap();
+        self.kubectl(&["rollout", "status", "--namespace=nanoseg", "--timeout=180s", "deployment/nanoseg-controller"]);
+        self.kubectl(&["rollout", "status", "--namespace=nanoseg", "--timeout=180s", "daemonset/nanoseg-learner"]);
+    }
+
+    /// The shipped manifests, with the folder that each lab node keeps its cgroups in, and with the namespaces to enforce.
+    fn manifests(&self) -> String {
+        let shipped = self.kubectl(&["kustomize", concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests")]);
+        let node = &self.cluster.nodes()[0];
+        let folder = node.cgroup.file_name().unwrap().to_str().unwrap().strip_suffix(node.name.as_str()).unwrap();
+        let mount = node.cgroup.parent().unwrap().to_str().unwrap();
+        let enforce: String = ["shop", "data", "ops"]
+            .iter()
+            .map(|namespace| format!("\n        - --enforce={namespace}={WINDOW}"))
+            .collect();
+        let edits = [
+            ("--cgroup-root=/host/cgroup\n", format!("--cgroup-root=/host/cgroup/{folder}$(NODE_NAME)\n")),
+            ("path: /sys/fs/cgroup\n", format!("path: {mount}\n")),
+            ("        - controller\n", format!("        - controller{enforce}\n")),
+        ];
+        edits.iter().fold(shipped, |text, (from, to)| {
+            assert_eq!(text.matches(from).count(), 1, "the shipped manifests have {from:?} once");
+            text.replace(from, to)
+        })
+    }
+
+    /// Workloads that talk without being told.
+    fn talkers(&self) -> BTreeSet<(String, String)> {
+        self.app
+            .workloads
+            .iter()
+            .filter(|workload| workload.name.as_str() != "intruder")
+            .map(|workload| (workload.namespace.to_string(), workload.name.to_string()))
+            .collect()
+    }
+
+    /// Waits until every workload that talks is enforced, and its policy is there.
+    fn wait_for_enforcement(&self) {
+        until("every workload to be enforced", Duration::from_secs(300), || {
+            let segments = self.items(&["segments", "--all-namespaces"]);
+            let enforced: BTreeSet<(String, String)> = segments
+                .iter()
+                .filter(|segment| segment["status"]["phase"] == "Enforcing")
+                .map(|segment| (text(&segment["metadata"]["namespace"]), text(&segment["spec"]["workload"]["name"])))
+                .collect();
+            let missing: Vec<_> = self.talkers().difference(&enforced).cloned().collect();
+            if missing.is_empty() {
+                return Ok(());
+            }
+            let reasons: Vec<String> = segments
+                .iter()
+                .filter(|segment| segment["status"]["phase"] != "Enforcing")
+                .map(|segment| {
+                    let status = &segment["status"];
+                    format!("\n  {} {}: {}", segment["metadata"]["name"], status["phase"], status["reason"])
+                })
+                .collect();
+            Err(format!("{missing:?}{}", reasons.concat()))
+        });
+        let policies = self.policies();
+        assert_eq!(policies.len(), self.talkers().len(), "one policy for each workload: {policies:?}");
+    }
+
+    /// Namespace and name to object of the policies that are nanoseg's.
+    fn policies(&self) -> BTreeMap<(String, String), Value> {
+        self.items(&["networkpolicies", "--all-namespaces", "--selector", OURS])
+            .into_iter()
+            .map(|policy| ((text(&policy["metadata"]["namespace"]), text(&policy["metadata"]["name"])), policy))
+            .collect()
+    }
+
+    /// Everything that pods of the application called since then.
+    fn calls(&self, since: Timestamp) -> Vec<Call> {
+        let mut calls = Vec::new();
+        for namespace in &self.app.namespaces {
+            let namespace = namespace.name.as_str();
+            for pod in self.items(&["pods", "--namespace", namespace]) {
+                let name = text(&pod["metadata"]["name"]);
+                let log = self
+                    .cluster
+                    .kubectl()
+                    .args(["logs", "--namespace", namespace, &name, &format!("--since-time={since}")])
+                    .output()
+                    .unwrap();
+                // A pod that is just starting or going has no log.
+                let lines = String::from_utf8(log.stdout).unwrap();
+                calls.extend(lines.lines().filter_map(|line| serde_json::from_str::<Call>(line).ok()));
+            }
+        }
+        calls.retain(|call| call.at >= since);
+        calls
+    }
+
+    /// Every kind of call that the application makes by itself: from, to, port, and whether over IPv6.
+    fn expected_calls(&self) -> BTreeSet<(String, String, u16)> {
+        self.app
+            .workloads
+            .iter()
+            .filter(|workload| workload.name.as_str() != "intruder")
+            .flat_map(|workload| {
+                workload.calls.iter().map(|call| {
+                    (format!("{}/{}", workload.namespace, workload.name), call.to.to_string(), call.port().get())
+                })
+            })
+            .collect()
+    }
+
+    /// Watches the application for `length`: every call is answered, and none of the expected ones is missing.
+    fn assert_all_answered(&self, length: Duration, when: &str) {
+        let since = Timestamp::now();
+        // The condition is an uneventful time of this length.
+        std::thread::sleep(length);
+        let calls = self.calls(since);
+        let failed: Vec<&Call> = calls.iter().filter(|call| !call.ok).collect();
+        assert!(failed.is_empty(), "{when}: {} of {} calls failed: {failed:#?}", failed.len(), calls.len());
+        let seen: BTreeSet<(String, String, u16)> =
+            calls.iter().map(|call| (call.from.clone(), call.to.clone(), call.port)).collect();
+        let missing: Vec<_> = self
+            .expected_calls()
+            .into_iter()
+            .filter(|(from, _, _)| length >= Duration::from_secs(60) || !self.is_cron_job(from))
+            .filter(|call| !seen.contains(call))
+            .collect();
+        assert!(missing.is_empty(), "{when}: never called: {missing:#?}");
+        println!("{when}: {} calls of {} kinds in {length:?}, all answered", calls.len(), seen.len());
+    }
+
+    fn is_cron_job(&self, id: &str) -> bool {
+        self.app
+            .workloads
+            .iter()
+            .any(|workload| workload.kind == Kind::CronJob && format!("{}/{}", workload.namespace, workload.name) == id)
+    }
+
+    /// Lets the intruder make each of its calls once, and returns them.
+    fn intrude(&self) -> Vec<Call> {
+        let intruder: ObjectName = "shop/intruder".parse().unwrap();
+        let expected = self.app.workload(&intruder).unwrap().calls.len();
+        let since = Timestamp::now();
+        assert_eq!(self.cluster.say_to(&intruder).unwrap(), 1, "one intruder was told");
+        until("the intruder to have made all of its calls", Duration::from_secs(90), || {
+            let calls: Vec<Call> = self.calls(since).into_iter().filter(|call| call.from == "shop/intruder").collect();
+            let made: BTreeSet<_> =
+                calls.iter().map(|call| (&call.to, call.port, call.address.is_some_and(|it| it.is_ipv6()))).collect();
+            if made.len() >= expected { Ok(calls) } else { Err(format!("{} of {expected}", made.len())) }
+        })
+    }
+
+    /// How long until a policy is again what it was, since `spoiled`.
+    fn repaired(&self, key: &(String, String), before: &Value, spoil: impl FnOnce()) -> Duration {
+        spoil();
+        let begun = Instant::now();
+        until("the policy to be repaired", Duration::from_secs(30), || {
+            self.policies()
+                .get(key)
+                .filter(|policy| policy["spec"] == before["spec"])
+                .map(|_| begun.elapsed())
+                .ok_or("it differs")
+        })
+    }
+}
+
+fn text(value: &Value) -> String {
+    value.as_str().unwrap_or_default().to_owned()
+}
+
+/// What a person who reviews the policies looks at first.
+fn review(policies: &BTreeMap<(String, String), Value>, cluster: &Cluster) {
+    let volatile = ["pod-template-hash", "controller-revision-hash", "job-name", "controller-uid", "pod-index"];
+    for ((namespace, name), policy) in policies {
+        let spec = policy["spec"].to_string();
+        for label in volatile {
+            assert!(!spec.contains(label), "{namespace}/{name} selects by {label}: {spec}");
+        }
+        assert!(policy["metadata"]["annotations"]["nanoseg.io/evidence"].is_string(), "{namespace}/{name}: no evidence");
+        for rule in ["ingress", "egress"].iter().flat_map(|way| policy["spec"][way].as_array().into_iter().flatten()) {
+            assert!(rule["ports"].as_array().is_some_and(|ports| !ports.is_empty()), "{namespace}/{name}: any port");
+            let peers = rule["to"].as_array().or_else(|| rule["from"].as_array());
+            assert!(peers.is_some_and(|peers| !peers.is_empty()), "{namespace}/{name}: anybody");
+            for block in peers.into_iter().flatten().filter_map(|peer| peer["ipBlock"]["cidr"].as_str()) {
+                let (address, length) = block.split_once('/').unwrap();
+                let address: std::net::IpAddr = address.parse().unwrap();
+                assert_eq!(length, if address.is_ipv6() { "128" } else { "32" }, "{namespace}/{name}: {block}");
+                let of_pod = cluster.nodes().iter().flat_map(|node| node.pod_ranges).any(|range| range.contains(&address));
+                assert!(!of_pod, "{namespace}/{name}: the ipBlock {block} is a pod's address");
+            }
+        }
+    }
+}
+
+/// Programs attached below a node's cgroup.
+fn attached(cgroup: &Path) -> String {
+    let output = Command::new("bpftool").args(["cgroup", "tree"]).arg(cgroup).output().unwrap();
+    let listed = String::from_utf8(output.stdout).unwrap();
+    listed.lines().filter(|line| line.contains("cgroup_inet")).collect()
+}
+
+#[test]
+fn the_shop_is_learned_enforced_and_kept_in_sync() {
+    if !is_root("the real cluster") {
+        return;
+    }
+    let shop = Shop::up();
+    shop.cluster.apply_objects(FOREIGN).unwrap();
+    let foreign = |shop: &Shop| shop.items(&["networkpolicies", "--namespace=ops"]).into_iter().find(|policy| policy["metadata"]["name"] == "by-hand").unwrap();
+    let by_hand = foreign(&shop);
+
+    shop.install();
+    shop.wait_for_enforcement();
+    println!("{}", shop.kubectl(&["get", "segments", "--all-namespaces"]));
+    let policies = shop.policies();
+    println!("{}", shop.kubectl(&["get", "networkpolicies", "--all-namespaces", "--selector", OURS, "-o", "yaml"]));
+    review(&policies, &shop.cluster);
+
+    // The engine works a policy in within a second or two of its appearance.
+    until("the engine to know the policies", Duration::from_secs(30), || {
+        let since = Timestamp::now();
+        std::thread::sleep(Duration::from_secs(3));
+        let failed: Vec<Call> = shop.calls(since).into_iter().filter(|call| !call.ok).collect();
+        if failed.is_empty() { Ok(()) } else { Err(format!("{failed:?}")) }
+    });
+    shop.assert_all_answered(Duration::from_secs(60), "after enforcement");
+
+    let refused = shop.intrude();
+    let passed: Vec<&Call> = refused.iter().filter(|call| call.ok).collect();
+    assert!(passed.is_empty(), "the intruder got through: {passed:#?}");
+    let pairs: BTreeSet<_> = refused.iter().map(|call| (&call.to, call.port, call.address)).collect();
+    assert!(pairs.len() >= 12, "{} pairs: {pairs:?}", pairs.len());
+    println!("the intruder was refused on {} pairs", pairs.len());
+    until("the intrusion to be reported on the database's segment", Duration::from_secs(15), || {
+        let segment = shop.cluster.get(&["get", "segment", "--namespace=data", "statefulset-orders-db"]).unwrap();
+        if segment["status"]["novel"].as_u64() > Some(0) { Ok(()) } else { Err(segment["status"]["novel"].to_string()) }
+    });
+
+    for workload in shop.app.workloads.iter().filter(|workload| workload.kind != Kind::CronJob) {
+        let kind = workload.kind.to_string().to_lowercase();
+        let id = format!("{kind}/{}", workload.name);
+        shop.kubectl(&["rollout", "restart", "--namespace", workload.namespace.as_str(), &id]);
+        shop.kubectl(&["rollout", "status", "--namespace", workload.namespace.as_str(), "--timeout=180s", &id]);
+    }
+    until("the engine to know the new pods", Duration::from_secs(30), || {
+        let since = Timestamp::now();
+        std::thread::sleep(Duration::from_secs(3));
+        let failed: Vec<Call> = shop.calls(since).into_iter().filter(|call| !call.ok).collect();
+        if failed.is_empty() { Ok(()) } else { Err(format!("{failed:?}")) }
+    });
+    shop.assert_all_answered(Duration::from_secs(60), "after a rolling restart of every workload");
+    let after: BTreeMap<_, _> = shop.policies().into_iter().map(|(key, policy)| (key, policy["spec"].clone())).collect();
+    let before: BTreeMap<_, _> = policies.iter().map(|(key, policy)| (key.clone(), policy["spec"].clone())).collect();
+    assert_eq!(after, before, "a restart changes no policy");
+
+    let (key, policy) = policies.iter().find(|((_, name), _)| name.contains("orders-db")).unwrap();
+    let (namespace, name) = (key.0.as_str(), key.1.as_str());
+    let edit = r#"[{"op":"replace","path":"/spec/ingress","value":[{}]}]"#;
+    let edited = shop.repaired(key, policy, || {
+        shop.kubectl(&["patch", "networkpolicy", "--namespace", namespace, name, "--type=json", "--patch", edit]);
+    });
+    let deleted = shop.repaired(key, policy, || {
+        shop.kubectl(&["delete", "networkpolicy", "--namespace", namespace, name]);
+    });
+    println!("an edited policy was back after {edited:?}, a deleted one after {deleted:?}");
+    assert!(edited < Duration::from_secs(5) && deleted < Duration::from_secs(5));
+
+    shop.kubectl(&["delete", "deployment", "--namespace=ops", "autoscaler"]);
+    until("the policy of a deleted workload to go", Duration::from_secs(30), || {
+        let left = shop.policies().into_keys().find(|(_, name)| name.contains("autoscaler"));
+        left.map_or(Ok(()), |(namespace, name)| Err(format!("{namespace}/{name} is there")))
+    });
+
+    let versions = |shop: &Shop| -> BTreeMap<_, _> {
+        shop.policies().into_iter().map(|(key, policy)| (key, text(&policy["metadata"]["resourceVersion"]))).collect()
+    };
+    let stable = versions(&shop);
+    shop.kubectl(&["delete", "pod", "--namespace=nanoseg", "--selector=app.kubernetes.io/component=controller", "--grace-period=0", "--force"]);
+    shop.kubectl(&["rollout", "status", "--namespace=nanoseg", "--timeout=120s", "deployment/nanoseg-controller"]);
+    shop.assert_all_answered(Duration::from_secs(15), "after the controller was killed");
+    assert_eq!(versions(&shop), stable, "a new controller writes no policy that is right already");
+    assert_eq!(foreign(&shop)["metadata"]["resourceVersion"], by_hand["metadata"]["resourceVersion"], "not ours, not touched");
+
+    for node in shop.cluster.nodes() {
+        assert!(!attached(&node.cgroup).is_empty(), "{}: the learner's programs are attached", node.name);
+    }
+    shop.kubectl(&["delete", "--kustomize", concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests"), "--timeout=120s"]);
+    for node in shop.cluster.nodes() {
+        until("the programs to be gone", Duration::from_secs(30), || {
+            let left = attached(&node.cgroup);
+            if left.is_empty() { Ok(()) } else { Err(left) }
+        });
+    }
+    assert_eq!(versions(&shop), stable, "removing nanoseg leaves the policies as they were");
+    shop.kubectl(&["delete", "networkpolicies", "--all-namespaces", "--selector", OURS]);
+    until("the intruder to be let through again, so that it was the policies that refused it", Duration::from_secs(120), || {
+        let refused: Vec<Call> = shop.intrude().into_iter().filter(|call| !call.ok).collect();
+        if refused.is_empty() { Ok(()) } else { Err(format!("{refused:?}")) }
+    });
+    shop.cluster.down().unwrap();
+}
