@@ -124,27 +124,6 @@ pub enum Count {
     Seen,
 }
 
-impl FlowRecord {
-    /// The record that an event makes.
-    #[inline(always)]
-    pub const fn first(count: Count, now: u64) -> Self {
-        let mut record = Self {
-            first_ns: now,
-            last_ns: now,
-            attempted: 0,
-            established: 0,
-            refused: 0,
-        };
-        match count {
-            Count::Attempted => record.attempted = 1,
-            Count::Established => record.established = 1,
-            Count::Refused => record.refused = 1,
-            Count::Seen => {}
-        }
-        record
-    }
-}
-
 /// What losses are counted by.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]

@@ -138,22 +138,56 @@ pub fn classify<B: Bytes + ?Sized>(packet: &B) -> Result<Signal, Skipped> {
             if at < 20 {
                 return Err(TRUNCATED);
             }
-            let protocol = packet.byte(9).ok_or(TRUNCATED)?;
-            // Of a fragmented datagram only the first piece carries ports.
-            if packet.short(6).ok_or(TRUNCATED)? & 0x1fff != 0 {
-                return Err(Skipped::Counted(Reason::Fragment));
-            }
-            transport(packet, Family::V4, protocol, at)
+            v4(packet, at)
         }
         6 => {
             let next = packet.byte(6).ok_or(TRUNCATED)?;
-            if Transport::from_number(next).is_some() {
+            if is_plain_v6(packet) {
                 return transport(packet, Family::V6, next, 40);
             }
             extended(packet, next)
         }
         _ => Err(TRUNCATED),
     }
+}
+
+/// Whether it is an IPv4 packet without options.
+#[inline(always)]
+pub fn is_plain_v4<B: Bytes + ?Sized>(packet: &B) -> bool {
+    packet.byte(0) == Some(0x45)
+}
+
+/// Whether it is an IPv6 packet without extension headers.
+#[inline(always)]
+pub fn is_plain_v6<B: Bytes + ?Sized>(packet: &B) -> bool {
+    let is_v6 = packet.byte(0).is_some_and(|first| first >> 4 == 6);
+    is_v6
+        && packet
+            .byte(6)
+            .is_some_and(|next| Transport::from_number(next).is_some())
+}
+
+/// As [`classify`], for a packet that [`is_plain_v4`]. Every offset is a constant, without which the kernel allows no direct
+/// access to a packet unless the loader has `CAP_PERFMON`.
+#[inline(always)]
+pub fn classify_plain_v4<B: Bytes + ?Sized>(packet: &B) -> Result<Signal, Skipped> {
+    v4(packet, 20)
+}
+
+/// As [`classify`], for a packet that [`is_plain_v6`], with constant offsets likewise.
+#[inline(always)]
+pub fn classify_plain_v6<B: Bytes + ?Sized>(packet: &B) -> Result<Signal, Skipped> {
+    transport(packet, Family::V6, packet.byte(6).ok_or(TRUNCATED)?, 40)
+}
+
+#[inline(always)]
+fn v4<B: Bytes + ?Sized>(packet: &B, at: usize) -> Result<Signal, Skipped> {
+    let protocol = packet.byte(9).ok_or(TRUNCATED)?;
+    // Of a fragmented datagram only the first piece carries ports.
+    if packet.short(6).ok_or(TRUNCATED)? & 0x1fff != 0 {
+        return Err(Skipped::Counted(Reason::Fragment));
+    }
+    transport(packet, Family::V4, protocol, at)
 }
 
 /// Follows IPv6 extension headers.

@@ -5,6 +5,8 @@
 //! * What is not recorded is counted, in all and for its cgroup.
 //! * An announcement that does not fit loses nothing: the key is in the map.
 
+use core::mem::MaybeUninit;
+
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id, bpf_skb_load_bytes};
@@ -12,7 +14,9 @@ use aya_ebpf::macros::{cgroup_skb, map};
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::programs::SkBuffContext;
 use nanoseg_ebpf::exchange::{Exchange, ExchangeKey};
-use nanoseg_ebpf::packet::{Bytes, Ends, Event, Signal, Skipped, Way, classify};
+use nanoseg_ebpf::packet::{
+    Bytes, Ends, Event, Signal, Skipped, Way, classify, classify_plain_v4, classify_plain_v6, is_plain_v4, is_plain_v6,
+};
 use nanoseg_ebpf::{Count, FlowKey, FlowRecord, LossKey, Reason, Role, Transport};
 
 /// The sizes are what the learner sets when it loads, unless it is told otherwise.
@@ -136,32 +140,110 @@ impl Bytes for Scattered<'_> {
 
 #[inline(always)]
 fn observe(context: &SkBuffContext, way: Way) {
-    // SAFETY: the kernel passes a valid context.
-    let (start, end) = unsafe { ((*context.skb.skb).data as usize, (*context.skb.skb).data_end as usize) };
-    let linear = Linear { start, end };
-    match read(&linear) {
-        Ok((signal, ends)) => record(context, way, signal, &ends),
-        Err(Skipped::Data) => {}
-        Err(Skipped::Counted(Reason::Truncated)) => observe_scattered(context, way),
-        Err(Skipped::Counted(reason)) => skip(context, reason),
+    match (linear(context).byte(0).map(|first| first >> 4), way) {
+        (Some(4), Way::Ingress) => received_v4(context),
+        (Some(4), Way::Egress) => sent_v4(context),
+        (Some(6), Way::Ingress) => received_v6(context),
+        (Some(6), Way::Egress) => sent_v6(context),
+        _ => scattered(context, way),
     }
 }
 
-/// Not inlined: no packet pays for code that hardly any packet needs.
+// A function of its own for each family and way, because the compiler would otherwise merge their reads into reads at an
+// offset that is not a constant.
+
 #[inline(never)]
-fn observe_scattered(context: &SkBuffContext, way: Way) {
-    match read(&Scattered(context)) {
-        Ok((signal, ends)) => record(context, way, signal, &ends),
-        Err(Skipped::Data) => {}
-        Err(Skipped::Counted(reason)) => skip(context, reason),
+fn received_v4(context: &SkBuffContext) {
+    let packet = linear(context);
+    if is_plain_v4(&packet) {
+        conclude(context, Way::Ingress, &packet, classify_plain_v4(&packet));
+    } else {
+        received_scattered(context);
+    }
+}
+
+#[inline(never)]
+fn sent_v4(context: &SkBuffContext) {
+    let packet = linear(context);
+    if is_plain_v4(&packet) {
+        conclude(context, Way::Egress, &packet, classify_plain_v4(&packet));
+    } else {
+        sent_scattered(context);
+    }
+}
+
+#[inline(never)]
+fn received_v6(context: &SkBuffContext) {
+    let packet = linear(context);
+    if is_plain_v6(&packet) {
+        conclude(context, Way::Ingress, &packet, classify_plain_v6(&packet));
+    } else {
+        received_scattered(context);
+    }
+}
+
+#[inline(never)]
+fn sent_v6(context: &SkBuffContext) {
+    let packet = linear(context);
+    if is_plain_v6(&packet) {
+        conclude(context, Way::Egress, &packet, classify_plain_v6(&packet));
+    } else {
+        sent_scattered(context);
     }
 }
 
 #[inline(always)]
-fn read<B: Bytes>(packet: &B) -> Result<(Signal, Ends), Skipped> {
-    let signal = classify(packet)?;
-    let ends = signal.ends(packet)?;
-    Ok((signal, ends))
+fn linear(context: &SkBuffContext) -> Linear {
+    // SAFETY: the kernel passes a valid context.
+    let (start, end) = unsafe { ((*context.skb.skb).data as usize, (*context.skb.skb).data_end as usize) };
+    Linear { start, end }
+}
+
+#[inline(always)]
+fn conclude(context: &SkBuffContext, way: Way, packet: &Linear, signal: Result<Signal, Skipped>) {
+    let reason = match signal {
+        Ok(signal) => match signal.ends(packet) {
+            Ok(ends) => return record(context, way, signal, &ends),
+            Err(Skipped::Data) => return,
+            Err(Skipped::Counted(reason)) => reason,
+        },
+        Err(Skipped::Data) => return,
+        Err(Skipped::Counted(reason)) => reason,
+    };
+    if reason == Reason::Truncated {
+        // Perhaps only the linear part is.
+        scattered(context, way);
+    } else {
+        skip(context, reason);
+    }
+}
+
+#[inline(always)]
+fn scattered(context: &SkBuffContext, way: Way) {
+    match way {
+        Way::Ingress => received_scattered(context),
+        Way::Egress => sent_scattered(context),
+    }
+}
+
+#[inline(never)]
+fn received_scattered(context: &SkBuffContext) {
+    observe_scattered(context, Way::Ingress);
+}
+
+#[inline(never)]
+fn sent_scattered(context: &SkBuffContext) {
+    observe_scattered(context, Way::Egress);
+}
+
+#[inline(always)]
+fn observe_scattered(context: &SkBuffContext, way: Way) {
+    let packet = Scattered(context);
+    match classify(&packet).and_then(|signal| Ok((signal, signal.ends(&packet)?))) {
+        Ok((signal, ends)) => record(context, way, signal, &ends),
+        Err(Skipped::Data) => {}
+        Err(Skipped::Counted(reason)) => skip(context, reason),
+    }
 }
 
 #[inline(always)]
@@ -230,9 +312,7 @@ fn add(key: &FlowKey, count: Count, now: u64) -> bool {
         increment(known, count, now);
         return true;
     }
-    if FLOWS
-        .insert(key, &FlowRecord::first(count, now), u64::from(BPF_NOEXIST))
-        .is_ok()
+    if insert(key, count, now)
     {
         if ANNOUNCEMENTS.output::<FlowKey>(key, 0).is_err() {
             tally(Reason::Unannounced);
@@ -246,6 +326,24 @@ fn add(key: &FlowKey, count: Count, now: u64) -> bool {
     }
     lose(key.cgroup, Reason::MapFull);
     false
+}
+
+#[inline(always)]
+fn insert(key: &FlowKey, count: Count, now: u64) -> bool {
+    let mut fresh = MaybeUninit::<FlowRecord>::uninit();
+    let record = fresh.as_mut_ptr();
+    // Volatile, because the compiler would make a loop that clears bytes of them, which the kernel refuses to a loader
+    // without CAP_PERFMON.
+    // SAFETY: every field is written before it is read.
+    let fresh = unsafe {
+        (&raw mut (*record).first_ns).write_volatile(now);
+        (&raw mut (*record).last_ns).write_volatile(now);
+        (&raw mut (*record).attempted).write_volatile(u64::from(count == Count::Attempted));
+        (&raw mut (*record).established).write_volatile(u64::from(count == Count::Established));
+        (&raw mut (*record).refused).write_volatile(u64::from(count == Count::Refused));
+        fresh.assume_init_ref()
+    };
+    FLOWS.insert(key, fresh, u64::from(BPF_NOEXIST)).is_ok()
 }
 
 #[inline(always)]

@@ -1,6 +1,9 @@
 //! The laws of the packet parser, on the host, with the code that runs in the kernel.
 
-use nanoseg_ebpf::packet::{Bytes as _, Ends, Event, Family, Signal, Skipped, Way, classify, mapped};
+use nanoseg_ebpf::packet::{
+    Bytes as _, Ends, Event, Family, Signal, Skipped, Way, classify, classify_plain_v4, classify_plain_v6, is_plain_v4,
+    is_plain_v6, mapped,
+};
 use nanoseg_ebpf::{Address, Count, Reason, Role, Transport};
 use proptest::prelude::*;
 
@@ -316,6 +319,20 @@ proptest! {
                 }
             }
             Err(skipped) => prop_assert_eq!(skipped, Skipped::Data),
+        }
+    }
+
+    #[test]
+    fn the_way_with_constant_offsets_says_the_same((family, packet, at) in whole_packet(), cut in any::<prop::sample::Index>()) {
+        let is_plain = at == if family == Family::V4 { 20 } else { 40 };
+        prop_assert_eq!(is_plain_v4(&packet[..]), is_plain && family == Family::V4);
+        prop_assert_eq!(is_plain_v6(&packet[..]), is_plain && family == Family::V6);
+        let part = &packet[..cut.index(packet.len())];
+        if is_plain_v4(part) {
+            prop_assert_eq!(classify_plain_v4(part), classify(part));
+        }
+        if is_plain_v6(part) {
+            prop_assert_eq!(classify_plain_v6(part), classify(part));
         }
     }
 

@@ -1,0 +1,388 @@
+//! Real packets of real processes through the real programs.
+//!
+//! Names that begin with a letter and a number are rows of the list of known faults of such tools.
+
+mod node;
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nanoseg_graph::endpoint::UnknownReason;
+use nanoseg_graph::flow::{LossReason, Reporter, Subject, Transport};
+use rustix::process::Signal;
+
+use crate::node::{Node, PATIENCE, Reported as _, Step, is_possible, run_script_if_told};
+
+/// Not a test: what this program does when a test has started it in a container.
+#[test]
+fn in_a_container() {
+    run_script_if_told();
+}
+
+#[test]
+fn tcp_is_seen_at_both_ends_over_both_families() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let learner = node.learner(&[]);
+    let _listening = server.run(&server.at(8080).map(Step::Accept));
+    let connections = server.at(8080).map(|to| Step::Connect { to, accepted: true });
+    client.run(&[connections.clone(), connections].concat()).end();
+
+    let report = learner.end();
+    for (servers, clients) in [
+        (IpAddr::from(server.v4), IpAddr::from(client.v4)),
+        (server.v6.into(), client.v6.into()),
+    ] {
+        let source = report.counts(&client.subject(), Reporter::Source, servers, 8080, Transport::Tcp);
+        assert_eq!(source, Some([2, 2, 0]), "{servers}");
+        let destination = report.counts(&server.subject(), Reporter::Destination, clients, 8080, Transport::Tcp);
+        assert_eq!(destination, Some([2, 2, 0]), "{clients}");
+    }
+    assert_eq!(report.flows.len(), 4, "nothing else is in the report: {report:#?}");
+    assert!(report.losses.is_empty(), "{:?}", report.losses);
+    assert!(
+        report
+            .flows
+            .iter()
+            .all(|flow| flow.tally.first_seen <= flow.tally.last_seen)
+    );
+}
+
+#[test]
+fn p33_refused_and_unanswered_attempts_are_told_apart() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let learner = node.learner(&[]);
+    let nobody = Ipv4Addr::new(198, 18, 200, 250);
+    let _idle = server.run(&[]);
+    let [refusing_v4, refusing_v6] = server.at(81).map(|to| Step::Connect { to, accepted: false });
+    client
+        .run(&[refusing_v4, refusing_v6, Step::Try((nobody, 82).into())])
+        .end();
+
+    let report = learner.end();
+    let counts = |peer: IpAddr, port| report.counts(&client.subject(), Reporter::Source, peer, port, Transport::Tcp);
+    assert_eq!(counts(server.v4.into(), 81), Some([1, 0, 1]));
+    assert_eq!(counts(server.v6.into(), 81), Some([1, 0, 1]));
+    assert_eq!(counts(nobody.into(), 82), Some([1, 0, 0]));
+    assert_eq!(report.flows.len(), 3, "{report:#?}");
+}
+
+#[test]
+fn p1_udp_direction_is_who_spoke_first() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let learner = node.learner(&[]);
+    let _answering = server.run(&server.at(40_000).map(Step::Echo));
+    let ask = |from, to| Step::Ask { from, to, times: 3 };
+    let ([from_v4, from_v6], [to_v4, to_v6]) = (client.at(53), server.at(40_000));
+    client.run(&[ask(from_v4, to_v4), ask(from_v6, to_v6)]).end();
+
+    let report = learner.end();
+    for (servers, clients) in [
+        (IpAddr::from(server.v4), IpAddr::from(client.v4)),
+        (server.v6.into(), client.v6.into()),
+    ] {
+        let source = report.counts(&client.subject(), Reporter::Source, servers, 40_000, Transport::Udp);
+        assert_eq!(source, Some([1, 1, 0]), "three questions are one exchange");
+        let destination = report.counts(
+            &server.subject(),
+            Reporter::Destination,
+            clients,
+            40_000,
+            Transport::Udp,
+        );
+        assert_eq!(destination, Some([1, 1, 0]));
+    }
+    assert_eq!(report.flows.len(), 4, "{report:#?}");
+}
+
+#[test]
+fn p6_a_container_that_lives_for_a_moment_is_attributed() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let server = node.container();
+    let learner = node.learner(&[]);
+    let _listening = server.run(&server.at(8080).map(Step::Accept));
+    for _ in 0..5 {
+        let brief = node.container();
+        let [to, _] = server.at(8080);
+        brief.run(&[Step::Connect { to, accepted: true }]).end();
+        brief.remove_cgroup();
+        let seen = |report: &nanoseg_graph::flow::Report| {
+            report
+                .counts(&brief.subject(), Reporter::Source, server.v4, 8080, Transport::Tcp)
+                .is_some()
+        };
+        learner.wait_for("the container that is gone", seen);
+    }
+    let report = learner.end();
+    let unknown = Subject::Unknown(UnknownReason::CgroupGone);
+    assert_eq!(report.of(&unknown).count(), 0, "{report:#?}");
+}
+
+#[test]
+fn traffic_inside_a_container_is_not_traffic() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let alone = node.container();
+    let learner = node.learner(&[]);
+    let (own, local) = (alone.at(8080), (Ipv4Addr::LOCALHOST, 8081).into());
+    let connect = |to| Step::Connect { to, accepted: true };
+    let steps = [
+        Step::Accept(own[0]),
+        Step::Accept(own[1]),
+        Step::Accept(local),
+        connect(own[0]),
+        connect(own[1]),
+        connect(local),
+    ];
+    alone.run(&steps).end();
+    let ping = Step::Raw {
+        to: Ipv4Addr::new(198, 18, 200, 200),
+        protocol: 1,
+        bytes: vec![8, 0, 0xf7, 0xff, 0, 0, 0, 0],
+    };
+    alone.run(&[ping]).end();
+    let report = learner.end();
+    assert!(report.flows.is_empty() && report.losses.is_empty(), "{report:#?}");
+}
+
+#[test]
+fn what_is_not_recorded_is_counted_for_its_container() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (sender, other) = (node.container(), node.container());
+    let learner = node.learner(&[]);
+    let gre = |to| Step::Raw {
+        to,
+        protocol: 47,
+        bytes: vec![0; 8],
+    };
+    sender.run(&[gre(other.v4), gre(other.v4)]).end();
+    other.run(&[gre(sender.v4)]).end();
+    let report = learner.end();
+    assert_eq!(report.lost(&sender.subject(), LossReason::OtherTransport), 2);
+    assert_eq!(report.lost(&other.subject(), LossReason::OtherTransport), 1);
+    assert!(report.flows.is_empty());
+}
+
+#[test]
+fn a_full_map_loses_nothing_silently() {
+    if !is_possible() {
+        return;
+    }
+    const ENTRIES: u64 = 16;
+    const PORTS: u16 = 500;
+    let mut node = Node::new();
+    let (noisy, quiet) = (node.container(), node.container());
+    let learner = node.learner(&["--map-entries", &ENTRIES.to_string()]);
+    // Stopped, so that it cannot make room.
+    learner.signal(Signal::STOP);
+    noisy
+        .run(&[Step::Spray {
+            to: quiet.v4.into(),
+            first_port: 1000,
+            ports: PORTS,
+        }])
+        .end();
+    quiet
+        .run(&[Step::Spray {
+            to: noisy.v4.into(),
+            first_port: 1000,
+            ports: 3,
+        }])
+        .end();
+    learner.signal(Signal::CONT);
+
+    let report = learner.end();
+    let attempted: u64 = report.of(&noisy.subject()).map(|flow| flow.tally.attempted).sum();
+    let lost = report.lost(&noisy.subject(), LossReason::MapFull);
+    assert_eq!(attempted, ENTRIES);
+    assert_eq!(attempted + lost, u64::from(PORTS), "produced = delivered + lost");
+    assert_eq!(
+        report.lost(&quiet.subject(), LossReason::MapFull),
+        3,
+        "each container has its own count"
+    );
+}
+
+#[test]
+fn a_full_map_gets_room_again() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let learner = node.learner(&["--map-entries", "16"]);
+    // Flows keep their counts when the kernel forgets them: more of them than the map holds end up in the report.
+    let mut sent = 0;
+    for ports in [15, 7, 7, 7, 7] {
+        client
+            .run(&[Step::Spray {
+                to: server.v4.into(),
+                first_port: 1000 + sent,
+                ports,
+            }])
+            .end();
+        sent += ports;
+        learner.wait_for("every flow", |report| {
+            report.of(&client.subject()).count() == usize::from(sent)
+        });
+        // A map that is nearly full is relieved of what is idle for a second.
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    let report = learner.end();
+    assert!(report.losses.is_empty(), "{:?}", report.losses);
+    assert!(report.of(&client.subject()).all(|flow| flow.tally.attempted == 1));
+}
+
+#[test]
+fn p2_what_is_not_announced_arrives_all_the_same() {
+    if !is_possible() {
+        return;
+    }
+    // More than the ring buffer holds announcements.
+    const PORTS: u16 = 10_000;
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let learner = node.learner(&[]);
+    learner.signal(Signal::STOP);
+    client
+        .run(&[Step::Spray {
+            to: server.v4.into(),
+            first_port: 1000,
+            ports: PORTS,
+        }])
+        .end();
+    learner.signal(Signal::CONT);
+    let report = learner.end();
+    assert_eq!(report.of(&client.subject()).count(), usize::from(PORTS));
+    assert!(report.losses.is_empty(), "{:?}", report.losses);
+}
+
+#[test]
+fn the_first_packet_is_in_the_report_within_a_second_and_a_half() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg-learner"));
+    command.env("NANOSEG_INTERVAL", "1s");
+    let learner = node.learner_as(command);
+    let _listening = server.run(&server.at(8080).map(Step::Accept));
+    let [to, _] = server.at(8080);
+    let before = Instant::now();
+    let _client = client.run(&[Step::Connect { to, accepted: true }]);
+    learner.wait_for("the connection", |report| report.of(&client.subject()).count() == 1);
+    assert!(before.elapsed() < Duration::from_millis(1500), "{:?}", before.elapsed());
+}
+
+#[test]
+fn killed_it_leaves_nothing_attached() {
+    if !is_possible() {
+        return;
+    }
+    let node = Node::new();
+    let mut learner = node.learner(&[]);
+    let programs = learner.program_ids();
+    assert_eq!(programs.len(), 2, "one for each way");
+    learner.child.kill().unwrap();
+    learner.child.wait().unwrap();
+    let end = Instant::now() + PATIENCE;
+    // The kernel takes programs away after the last processor that could run them has passed by.
+    while aya::programs::loaded_programs()
+        .flatten()
+        .any(|program| programs.contains(&program.id()))
+    {
+        assert!(Instant::now() < end, "the programs {programs:?} are still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn two_capabilities_are_enough() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let mut command = Command::new("setpriv");
+    command
+        .args(["--bounding-set", "-all,+bpf,+net_admin", "--"])
+        .arg(env!("CARGO_BIN_EXE_nanoseg-learner"));
+    let learner = node.learner_as(command);
+    let status = std::fs::read_to_string(format!("/proc/{}/status", learner.child.id())).unwrap();
+    assert!(status.contains("CapEff:\t0000008000001000"), "{status}");
+    let _listening = server.run(&[server.at(8080).map(Step::Accept), server.at(40_000).map(Step::Echo)].concat());
+    let ([from, _], [to, _], [tcp, _]) = (client.at(53), server.at(40_000), server.at(8080));
+    client
+        .run(&[
+            Step::Connect {
+                to: tcp,
+                accepted: true,
+            },
+            Step::Ask { from, to, times: 2 },
+        ])
+        .end();
+    let report = learner.end();
+    let counts = |port, transport| report.counts(&client.subject(), Reporter::Source, server.v4, port, transport);
+    assert_eq!(counts(8080, Transport::Tcp), Some([1, 1, 0]));
+    assert_eq!(counts(40_000, Transport::Udp), Some([1, 1, 0]));
+}
+
+#[test]
+fn what_is_missing_is_one_sentence() {
+    if !is_possible() {
+        return;
+    }
+    let learner = env!("CARGO_BIN_EXE_nanoseg-learner");
+    let without = |capabilities: &str| {
+        let mut command = Command::new("setpriv");
+        command.args(["--bounding-set", capabilities, "--", learner]);
+        command
+    };
+    for (mut command, arguments, expected) in [
+        (without("-bpf,-sys_admin"), vec!["--print"], "missing CAP_BPF"),
+        (without("-net_admin"), vec!["--print"], "missing CAP_NET_ADMIN"),
+        (Command::new(learner), vec![], "--out DIR, --controller URL or --print"),
+        (
+            Command::new(learner),
+            vec!["--print", "--cgroup-root", "/nowhere"],
+            "/nowhere",
+        ),
+        (
+            Command::new(learner),
+            vec!["--print", "--cgroup-root", "/proc"],
+            "not in a cgroup v2 file system",
+        ),
+        (
+            Command::new(learner),
+            vec!["--out", "/proc/nowhere"],
+            "cannot make the folder /proc/nowhere",
+        ),
+    ] {
+        let output = command.args(&arguments).output().unwrap();
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(1), "{error}");
+        assert!(error.contains(expected), "{arguments:?}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+}

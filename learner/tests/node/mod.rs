@@ -1,0 +1,475 @@
+//! A node for these tests: a cgroup folder, containers as network namespaces on one bridge, and a learner that watches them.
+//!
+//! A container runs scripts: this test program starts itself again, enters the container's cgroup and namespace, and does
+//! what [`Step`] says. Everything is removed on drop.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader, Lines, Read as _};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
+use std::path::{Path, PathBuf};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nanoseg_graph::container::ContainerRef;
+use nanoseg_graph::flow::{Flow, LossReason, Report, Reporter, Subject, Tally, Transport};
+use serde::{Deserialize, Serialize};
+
+/// Longer than anything here takes on a busy machine.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
+
+const SCRIPT: &str = "NANOSEG_TEST_SCRIPT";
+
+/// Whether this machine lets us make namespaces and attach programs. Where nothing may be skipped, it fails instead.
+pub(crate) fn is_possible() -> bool {
+    if rustix::process::geteuid().is_root() {
+        return true;
+    }
+    let must = std::env::var("CI").is_ok_and(|value| value == "true")
+        || std::env::var("NANOSEG_REQUIRE_ROOT").is_ok_and(|value| value == "1");
+    assert!(
+        !must,
+        "these tests need root: they make namespaces and cgroups and attach eBPF programs"
+    );
+    eprintln!("skipped: needs root, to make namespaces and cgroups and to attach eBPF programs");
+    false
+}
+
+/// What a container does, in this order.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub(crate) enum Step {
+    /// Accepts connections from then on, and closes each when its other end does.
+    Accept(SocketAddr),
+    /// Connects, and expects to be accepted or not.
+    Connect { to: SocketAddr, accepted: bool },
+    /// Connects without waiting for an answer.
+    Try(SocketAddr),
+    /// Answers datagrams from then on.
+    Echo(SocketAddr),
+    /// Sends datagrams from one port and waits for the answer to each.
+    Ask {
+        from: SocketAddr,
+        to: SocketAddr,
+        times: u32,
+    },
+    /// Sends one datagram to each of many ports and waits for nothing.
+    Spray { to: IpAddr, first_port: u16, ports: u16 },
+    /// Sends bytes as an IPv4 packet of a protocol.
+    Raw { to: Ipv4Addr, protocol: u8, bytes: Vec<u8> },
+}
+
+#[derive(Serialize, Deserialize)]
+struct Script {
+    cgroup: PathBuf,
+    netns: PathBuf,
+    steps: Vec<Step>,
+}
+
+/// What this program does when it was started as a container: called by the one test that is not a test.
+pub(crate) fn run_script_if_told() {
+    let Ok(script) = std::env::var(SCRIPT) else { return };
+    let Script { cgroup, netns, steps } = serde_json::from_str(&script).unwrap();
+    fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
+    let namespace = fs::File::open(netns).unwrap();
+    let kind = rustix::thread::LinkNameSpaceType::Network;
+    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(kind)).unwrap();
+    for step in steps {
+        step.take();
+    }
+    println!("\nready");
+    // Until the test lets go of the other end of this pipe.
+    let _ = std::io::stdin().read(&mut [0]).unwrap();
+}
+
+impl Step {
+    fn take(self) {
+        match self {
+            Self::Accept(at) => {
+                let listener = TcpListener::bind(at).unwrap();
+                std::thread::spawn(move || {
+                    for stream in listener.incoming() {
+                        std::thread::spawn(move || stream.unwrap().read(&mut [0]));
+                    }
+                });
+            }
+            Self::Connect { to, accepted } => {
+                let result = TcpStream::connect_timeout(&to, PATIENCE);
+                assert_eq!(result.is_ok(), accepted, "{to}: {result:?}");
+            }
+            Self::Try(to) => {
+                let timeout = Duration::from_millis(50);
+                TcpStream::connect_timeout(&to, timeout).unwrap_err();
+            }
+            Self::Echo(at) => {
+                let socket = UdpSocket::bind(at).unwrap();
+                std::thread::spawn(move || {
+                    let mut buffer = [0; 64];
+                    loop {
+                        let (length, from) = socket.recv_from(&mut buffer).unwrap();
+                        socket.send_to(&buffer[..length], from).unwrap();
+                    }
+                });
+            }
+            Self::Ask { from, to, times } => {
+                let socket = UdpSocket::bind(from).unwrap();
+                socket.set_read_timeout(Some(PATIENCE)).unwrap();
+                for _ in 0..times {
+                    socket.send_to(b"?", to).unwrap();
+                    socket.recv_from(&mut [0; 64]).unwrap();
+                }
+            }
+            Self::Spray { to, first_port, ports } => {
+                let any: IpAddr = if to.is_ipv4() {
+                    Ipv4Addr::UNSPECIFIED.into()
+                } else {
+                    Ipv6Addr::UNSPECIFIED.into()
+                };
+                let socket = UdpSocket::bind((any, 0)).unwrap();
+                for port in first_port..first_port + ports {
+                    // A refusal of an earlier one may be reported here; this one is then not sent yet.
+                    while socket.send_to(b"!", (to, port)).is_err() {}
+                }
+            }
+            Self::Raw { to, protocol, bytes } => {
+                use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, sendto, socket};
+                let protocol = std::num::NonZeroU32::new(protocol.into()).map(Protocol::from_raw);
+                let socket = socket(AddressFamily::INET, SocketType::RAW, protocol).unwrap();
+                sendto(socket, &bytes, SendFlags::empty(), &std::net::SocketAddrV4::new(to, 0)).unwrap();
+            }
+        }
+    }
+}
+
+/// A script that is running. Ends when it is dropped.
+pub(crate) struct Running {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    /// Kept, so that the script can write to it until its end.
+    _stdout: Lines<BufReader<ChildStdout>>,
+}
+
+impl Running {
+    /// Lets it end, and waits for that.
+    pub(crate) fn end(mut self) {
+        drop(self.stdin.take());
+        assert!(self.child.wait().unwrap().success());
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        drop(self.stdin.take());
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// A container: a cgroup named as kubelet names it, and a network namespace.
+pub(crate) struct Container {
+    pub(crate) v4: Ipv4Addr,
+    pub(crate) v6: Ipv6Addr,
+    pub(crate) reference: ContainerRef,
+    cgroup: PathBuf,
+    netns: String,
+}
+
+impl Container {
+    pub(crate) fn subject(&self) -> Subject {
+        Subject::Container(self.reference.clone())
+    }
+
+    /// Addresses of a port of this container, of both families.
+    pub(crate) fn at(&self, port: u16) -> [SocketAddr; 2] {
+        [(self.v4, port).into(), (self.v6, port).into()]
+    }
+
+    /// Starts a script and waits until its steps are taken.
+    pub(crate) fn run(&self, steps: &[Step]) -> Running {
+        let script = Script {
+            cgroup: self.cgroup.clone(),
+            netns: Path::new("/run/netns").join(&self.netns),
+            steps: steps.to_vec(),
+        };
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "in_a_container", "--nocapture", "--test-threads=1"])
+            .env(SCRIPT, serde_json::to_string(&script).unwrap())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let stdin = child.stdin.take();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.any(|line| line.unwrap() == "ready");
+        let running = Running {
+            child,
+            stdin,
+            _stdout: lines,
+        };
+        assert!(ready, "the script failed: {steps:?}");
+        running
+    }
+
+    /// Removes the cgroup, as a runtime does as soon as the last process is gone.
+    pub(crate) fn remove_cgroup(&self) {
+        fs::remove_dir(&self.cgroup).unwrap();
+    }
+}
+
+/// The node. Unique, so that tests can run at the same time.
+pub(crate) struct Node {
+    name: String,
+    pub(crate) cgroup: PathBuf,
+    bridge: String,
+    namespaces: Vec<String>,
+    folder: tempfile::TempDir,
+}
+
+static COUNT: AtomicU32 = AtomicU32::new(0);
+
+impl Node {
+    pub(crate) fn new() -> Self {
+        let name = format!("nsg{}x{}", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
+        let mounts = fs::read_to_string("/proc/mounts").unwrap();
+        let mount = mounts
+            .lines()
+            .find_map(|line| line.split(' ').nth(1).filter(|_| line.contains(" cgroup2 ")))
+            .unwrap();
+        let cgroup = Path::new(mount).join(&name);
+        fs::create_dir(&cgroup).unwrap();
+        let bridge = format!("{name}b");
+        let node = Self {
+            name,
+            cgroup,
+            namespaces: vec![bridge.clone()],
+            bridge,
+            folder: tempfile::tempdir().unwrap(),
+        };
+        ip(&format!("netns add {}", node.bridge));
+        ip(&format!("-n {} link add bridge type bridge", node.bridge));
+        ip(&format!("-n {} link set bridge up", node.bridge));
+        node
+    }
+
+    /// Makes a container with the addresses 198.18.200.N and fd00:200::N, N counted from 1.
+    pub(crate) fn container(&mut self) -> Container {
+        let number = u8::try_from(self.namespaces.len()).unwrap();
+        let netns = format!("{}c{number}", self.name);
+        let (v4, v6) = (
+            Ipv4Addr::new(198, 18, 200, number),
+            Ipv6Addr::new(0xfd00, 0x200, 0, 0, 0, 0, 0, number.into()),
+        );
+        ip(&format!("netns add {netns}"));
+        self.namespaces.push(netns.clone());
+        ip(&format!(
+            "-n {netns} link add eth0 type veth peer name port{number} netns {}",
+            self.bridge
+        ));
+        ip(&format!("-n {} link set port{number} master bridge up", self.bridge));
+        ip(&format!("-n {netns} link set lo up"));
+        ip(&format!("-n {netns} address add {v4}/24 dev eth0"));
+        ip(&format!("-n {netns} address add {v6}/64 dev eth0 nodad"));
+        ip(&format!("-n {netns} link set eth0 up"));
+        let reference = ContainerRef {
+            pod_uid: format!("{:08x}-0000-4000-8000-{number:012x}", std::process::id()),
+            container_id: format!("{number:064x}"),
+        };
+        let cgroup = self.cgroup.join(format!(
+            "kubepods/burstable/pod{}/{}",
+            reference.pod_uid, reference.container_id
+        ));
+        fs::create_dir_all(&cgroup).unwrap();
+        Container {
+            v4,
+            v6,
+            reference,
+            cgroup,
+            netns,
+        }
+    }
+
+    /// Starts a learner and waits until it observes.
+    pub(crate) fn learner(&self, arguments: &[&str]) -> Learner {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg-learner"));
+        command.args(arguments);
+        self.learner_as(command)
+    }
+
+    /// Starts a learner by another command in front of it.
+    pub(crate) fn learner_as(&self, mut command: Command) -> Learner {
+        let mut child = command
+            .arg("--cgroup-root")
+            .arg(&self.cgroup)
+            .arg("--out")
+            .arg(self.folder.path())
+            .args(["--node", "here", "--interval", "100ms"])
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut log = Vec::new();
+        let observing = lines.by_ref().map_while(Result::ok).any(|line| {
+            log.push(line);
+            log.last().is_some_and(|line| line.contains("observing"))
+        });
+        assert!(observing, "the learner did not start: {log:#?}");
+        // Its log goes on to where test output goes.
+        std::thread::spawn(move || {
+            lines
+                .map_while(Result::ok)
+                .for_each(|line| eprintln!("learner: {line}"))
+        });
+        Learner {
+            child,
+            folder: self.folder.path().to_owned(),
+        }
+    }
+}
+
+impl Drop for Node {
+    fn drop(&mut self) {
+        for namespace in &self.namespaces {
+            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+        }
+        let end = Instant::now() + PATIENCE;
+        while remove_tree(&self.cgroup).is_err() && Instant::now() < end {
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// Cgroup folders hold files that cannot be removed, so only the folders are, from below.
+fn remove_tree(folder: &Path) -> std::io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            remove_tree(&entry.path())?;
+        }
+    }
+    fs::remove_dir(folder)
+}
+
+fn ip(arguments: &str) {
+    let output = Command::new("ip").args(arguments.split(' ')).output().unwrap();
+    assert!(
+        output.status.success(),
+        "ip {arguments}: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
+}
+
+/// A learner that is running. Killed when it is dropped.
+pub(crate) struct Learner {
+    pub(crate) child: Child,
+    folder: PathBuf,
+}
+
+impl Learner {
+    /// Its report, if it wrote one.
+    pub(crate) fn report(&self) -> Option<Report> {
+        let mut files = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
+        let path = files.find(|path| path.extension().is_some_and(|extension| extension == "json"))?;
+        let text = fs::read(path).unwrap();
+        Some(serde_json::from_slice(&text).expect("a report is whole whenever it is there"))
+    }
+
+    /// Waits until the report is as described.
+    pub(crate) fn wait_for(&self, what: &str, mut is_there: impl FnMut(&Report) -> bool) -> Report {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let report = self.report();
+            if let Some(report) = report.as_ref().filter(|report| is_there(report)) {
+                return report.clone();
+            }
+            assert!(Instant::now() < end, "{what} is not in the report: {report:#?}");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    pub(crate) fn signal(&self, signal: rustix::process::Signal) {
+        let process = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(process, signal).unwrap();
+    }
+
+    /// Asks it to end and returns its last report.
+    pub(crate) fn end(mut self) -> Report {
+        self.signal(rustix::process::Signal::TERM);
+        assert!(
+            self.child.wait().unwrap().success(),
+            "asked to end, it ends with success"
+        );
+        self.report().unwrap()
+    }
+
+    /// Ids of the eBPF programs that it has attached.
+    pub(crate) fn program_ids(&self) -> Vec<u32> {
+        let folder = format!("/proc/{}/fdinfo", self.child.id());
+        let texts = fs::read_dir(folder)
+            .unwrap()
+            .filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+        texts
+            .filter(|text| text.contains("link_type:"))
+            .filter_map(|text| {
+                text.lines()
+                    .find_map(|line| line.strip_prefix("prog_id:")?.trim().parse().ok())
+            })
+            .collect()
+    }
+}
+
+impl Drop for Learner {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// What tests ask of reports.
+pub(crate) trait Reported {
+    /// The counts of one flow: attempted, established, refused.
+    fn counts(
+        &self,
+        subject: &Subject,
+        reporter: Reporter,
+        peer: impl Into<IpAddr>,
+        port: u16,
+        transport: Transport,
+    ) -> Option<[u64; 3]>;
+    fn of<'a>(&'a self, subject: &'a Subject) -> impl Iterator<Item = &'a Flow>;
+    fn lost(&self, subject: &Subject, reason: LossReason) -> u64;
+}
+
+impl Reported for Report {
+    fn counts(
+        &self,
+        subject: &Subject,
+        reporter: Reporter,
+        peer: impl Into<IpAddr>,
+        port: u16,
+        transport: Transport,
+    ) -> Option<[u64; 3]> {
+        let peer = peer.into();
+        let mut found = self.of(subject).filter(|Flow { key, .. }| {
+            key.reporter == reporter && key.peer == peer && key.port == port && key.transport == transport
+        });
+        let Tally {
+            attempted,
+            established,
+            refused,
+            ..
+        } = found.next()?.tally;
+        assert!(found.next().is_none(), "a flow is in a report once");
+        Some([attempted, established, refused])
+    }
+
+    fn of<'a>(&'a self, subject: &'a Subject) -> impl Iterator<Item = &'a Flow> {
+        self.flows.iter().filter(move |flow| flow.key.subject == *subject)
+    }
+
+    fn lost(&self, subject: &Subject, reason: LossReason) -> u64 {
+        let of_it = self
+            .losses
+            .iter()
+            .filter(|loss| loss.subject.as_ref() == Some(subject) && loss.reason == reason);
+        of_it.map(|loss| loss.count).sum()
+    }
+}
