@@ -8,6 +8,7 @@
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use nanoseg_graph::cluster::{Cluster, Controller, Labels, OwnerRef, Pod, PodPhase};
 use nanoseg_graph::endpoint::Workload;
@@ -72,6 +73,21 @@ const COMBINED: usize = 12;
 /// Owner references that are followed at most: a reference that leads back to itself must end.
 const CHAIN: usize = 8;
 
+/// A label that somebody could put on a pod template.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Label {
+    /// Key.
+    pub key: String,
+    /// Value.
+    pub value: String,
+}
+
+impl fmt::Display for Label {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}", self.key, self.value)
+    }
+}
+
 /// How sure it is that a selector means its workload.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Proof {
@@ -82,12 +98,12 @@ pub enum Proof {
         /// The others whose pods it selects as well.
         with: BTreeSet<Workload>,
         /// A label which, put on the workload's pod template, would separate it.
-        hint: (String, String),
+        hint: Label,
     },
     /// Its pods have no stable label at all.
     NoLabels {
         /// A label which, put on the workload's pod template, would identify it.
-        hint: (String, String),
+        hint: Label,
     },
 }
 
@@ -223,7 +239,7 @@ fn stable(labels: &Labels) -> Stable<'_> {
 struct Members<'a> {
     selector: Option<&'a Labels>,
     template: Option<&'a Labels>,
-    /// ReplicaSets of a Deployment, Jobs of a CronJob.
+    /// Each `ReplicaSet` of a Deployment, each `Job` of a `CronJob`.
     revisions: Vec<&'a Controller>,
     pods: Vec<&'a Pod>,
 }
@@ -368,7 +384,10 @@ fn identify(workload: &Workload, members: &Members<'_>, own: &BTreeSet<Stable<'_
     let mut narrowest = base;
     narrowest.extend(candidates);
     if narrowest.is_empty() {
-        let hint = ("app.kubernetes.io/name".to_owned(), workload.name.clone());
+        let hint = Label {
+            key: "app.kubernetes.io/name".to_owned(),
+            value: workload.name.clone(),
+        };
         return Identity {
             labels: Labels::new(),
             proof: Proof::NoLabels { hint },
@@ -441,12 +460,7 @@ fn combinations<'a, 'b>(candidates: &'b [(&'a str, &'a str)]) -> impl Iterator<I
 }
 
 /// A label that the workload's template could get and that none of the others has with this value.
-fn separating_label(
-    workload: &Workload,
-    selector: &Stable<'_>,
-    others: &[usize],
-    scope: &Scope<'_>,
-) -> (String, String) {
+fn separating_label(workload: &Workload, selector: &Stable<'_>, others: &[usize], scope: &Scope<'_>) -> Label {
     const KEYS: [&str; 3] = [
         "app.kubernetes.io/component",
         "app.kubernetes.io/instance",
@@ -458,7 +472,10 @@ fn separating_label(
         !selector.contains_key(key) && others.iter().all(|index| scope.sets[*index].get(key) != Some(&value))
     };
     let key = KEYS.into_iter().find(free).unwrap_or("nanoseg.io/workload");
-    (key.to_owned(), value.to_owned())
+    Label {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    }
 }
 
 fn intersection<'a>(sets: &BTreeSet<Stable<'a>>) -> Stable<'a> {

@@ -166,21 +166,21 @@ impl<'a> Essence<'a> {
                 ingress
                     .iter()
                     .flatten()
-                    .map(|rule| rule_essence(&rule.from, &rule.ports))
+                    .map(|rule| rule_essence(rule.from.as_ref(), rule.ports.as_ref()))
                     .collect()
             }),
             egress: isolates("Egress", egress_given).then(|| {
                 egress
                     .iter()
                     .flatten()
-                    .map(|rule| rule_essence(&rule.to, &rule.ports))
+                    .map(|rule| rule_essence(rule.to.as_ref(), rule.ports.as_ref()))
                     .collect()
             }),
         }
     }
 }
 
-fn rule_essence(peers: &Option<Vec<NetworkPolicyPeer>>, ports: &Option<Vec<NetworkPolicyPort>>) -> RuleEssence {
+fn rule_essence(peers: Option<&Vec<NetworkPolicyPeer>>, ports: Option<&Vec<NetworkPolicyPort>>) -> RuleEssence {
     let peer = |NetworkPolicyPeer {
                     ip_block,
                     namespace_selector,
@@ -207,8 +207,8 @@ fn rule_essence(peers: &Option<Vec<NetworkPolicyPeer>>, ports: &Option<Vec<Netwo
         (protocol.clone().unwrap_or_else(|| "TCP".to_owned()), number, *end_port)
     };
     (
-        peers.iter().flatten().map(peer).collect(),
-        ports.iter().flatten().map(port).collect(),
+        peers.into_iter().flatten().map(peer).collect(),
+        ports.into_iter().flatten().map(port).collect(),
     )
 }
 

@@ -27,7 +27,7 @@ pub enum Violation {
         /// The edge.
         edge: EdgeKey,
         /// The first pair of ends that would be cut.
-        connection: Connection,
+        connection: Box<Connection>,
         /// The direction in which.
         direction: Direction,
         /// Denied, or unknown where a proposal isolates.
@@ -85,7 +85,7 @@ pub fn verify(
             let ours = proposed(workload).is_some_and(|directions| directions.contains(&direction));
             let cut = connections.iter().find_map(|connection| {
                 let verdict = evaluator.evaluate(connection).direction(direction).clone();
-                is_cut(&verdict, ours).then(|| (connection.clone(), verdict))
+                is_cut(&verdict, ours).then(|| (Box::new(connection.clone()), verdict))
             });
             if let Some((connection, verdict)) = cut {
                 violations.push(Violation::Cut {
@@ -105,9 +105,12 @@ fn is_cut(verdict: &Verdict, ours: bool) -> bool {
         Verdict::Denied(_) => true,
         Verdict::Allowed(_) | Verdict::NotIsolated => false,
         Verdict::Unknown(why) => match why {
-            // Nothing that such a pair could send, and no policy that would bind such a subject.
-            Undecidable::NoCommonFamily | Undecidable::HostNetworkSubject(_) => false,
-            Undecidable::NoSuchPod(_) | Undecidable::Finished(_) | Undecidable::NoAddress(_) => false,
+            // A pair that has no connection, or a subject that no policy of ours means.
+            Undecidable::NoCommonFamily
+            | Undecidable::HostNetworkSubject(_)
+            | Undecidable::NoSuchPod(_)
+            | Undecidable::Finished(_)
+            | Undecidable::NoAddress(_) => false,
             Undecidable::FamiliesDiffer | Undecidable::HostNetworkPeer(_) | Undecidable::ServiceAddress(_) => ours,
         },
     }

@@ -162,7 +162,10 @@ fn p9_a_selector_that_takes_others_in_is_never_exact() {
             ),
         ]
     };
-    let hint = ("app.kubernetes.io/component".to_owned(), "web".to_owned());
+    let hint = Label {
+        key: "app.kubernetes.io/component".to_owned(),
+        value: "web".to_owned(),
+    };
     let with: BTreeSet<_> = [workload("Deployment", "shop", "canary")].into();
     assert_eq!(
         identity(both(), "Deployment", "web"),
@@ -218,7 +221,7 @@ fn what_the_hint_says_separates() {
         panic!("exact")
     };
     let mut template = labels([("app", "web")]);
-    template.insert(hint.0, hint.1);
+    template.insert(hint.key, hint.value);
     assert_eq!(
         identity([web(template), canary], "Deployment", "web").proof,
         Proof::Exact
@@ -227,7 +230,10 @@ fn what_the_hint_says_separates() {
 
 #[test]
 fn pods_without_stable_labels_have_no_identity() {
-    let hint = ("app.kubernetes.io/name".to_owned(), "once".to_owned());
+    let hint = Label {
+        key: "app.kubernetes.io/name".to_owned(),
+        value: "once".to_owned(),
+    };
     let expected = Identity {
         labels: Labels::new(),
         proof: Proof::NoLabels { hint },

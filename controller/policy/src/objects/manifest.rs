@@ -1,5 +1,7 @@
 //! Manifests: any Kubernetes document to what we know of it. Lists are unfolded, and one bad item never stops the rest.
 
+use std::fmt;
+
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::serde::de::DeserializeOwned;
 use nanoseg_graph::cluster::Object;
@@ -153,14 +155,14 @@ impl Document<'_> {
     fn decode<T: DeserializeOwned + Serialize>(&mut self) -> Result<T, Unreadable> {
         let document = Value::Object(std::mem::take(&mut self.fields));
         let typed: T = serde_path_to_error::deserialize(&document).map_err(|error| Unreadable::Shape {
-            object: self.name.clone(),
+            object: Box::new(self.name.clone()),
             field: error.path().to_string(),
             source: error.into_inner(),
         })?;
         // What was read is written again: a field that does not come back is one that the API does not have.
         if let Ok(known) = serde_json::to_value(&typed) {
             let mut fields = Vec::new();
-            lost(&document, &known, &mut String::new(), &mut fields);
+            lost(&document, &known, Path::Root, &mut fields);
             self.unknown.extend(fields.into_iter().map(|field| UnknownField {
                 object: self.name.clone(),
                 field,
@@ -170,28 +172,40 @@ impl Document<'_> {
     }
 }
 
+/// Where in a document.
+#[derive(Clone, Copy)]
+enum Path<'a> {
+    Root,
+    Key(&'a Self, &'a str),
+    Index(&'a Self, usize),
+}
+
+impl fmt::Display for Path<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Root => Ok(()),
+            Self::Key(Self::Root, key) => f.write_str(key),
+            Self::Key(above, key) => write!(f, "{above}.{key}"),
+            Self::Index(above, index) => write!(f, "{above}[{index}]"),
+        }
+    }
+}
+
 /// Paths of `before` that have a value and are not in `after`.
-fn lost(before: &Value, after: &Value, path: &mut String, fields: &mut Vec<String>) {
-    let length = path.len();
+fn lost(before: &Value, after: &Value, path: Path<'_>, fields: &mut Vec<String>) {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
             for (key, value) in before.iter().filter(|(_, value)| !value.is_null()) {
-                if length > 0 {
-                    path.push('.');
-                }
-                path.push_str(key);
+                let path = Path::Key(&path, key);
                 match after.get(key) {
                     Some(kept) => lost(value, kept, path, fields),
-                    None => fields.push(path.clone()),
+                    None => fields.push(path.to_string()),
                 }
-                path.truncate(length);
             }
         }
         (Value::Array(before), Value::Array(after)) => {
             for (index, (value, kept)) in before.iter().zip(after).enumerate() {
-                path.push_str(&format!("[{index}]"));
-                lost(value, kept, path, fields);
-                path.truncate(length);
+                lost(value, kept, Path::Index(&path, index), fields);
             }
         }
         _ => {}

@@ -55,14 +55,14 @@ impl ObjectName {
 
     fn missing(&self, field: &'static str) -> Unreadable {
         Unreadable::Missing {
-            object: self.clone(),
+            object: Box::new(self.clone()),
             field,
         }
     }
 
     fn invalid(&self, field: impl Into<String>, value: impl Into<String>, expected: &'static str) -> Unreadable {
         Unreadable::Invalid {
-            object: self.clone(),
+            object: Box::new(self.clone()),
             field: field.into(),
             value: value.into(),
             expected,
@@ -94,7 +94,7 @@ pub enum Unreadable {
     #[error("{object}: {field} is missing")]
     Missing {
         /// The object.
-        object: ObjectName,
+        object: Box<ObjectName>,
         /// Path of the field.
         field: &'static str,
     },
@@ -102,7 +102,7 @@ pub enum Unreadable {
     #[error("{object}: {field} is {value:?}, expected {expected}")]
     Invalid {
         /// The object.
-        object: ObjectName,
+        object: Box<ObjectName>,
         /// Path of the field.
         field: String,
         /// What it holds.
@@ -114,7 +114,7 @@ pub enum Unreadable {
     #[error("{object}: {field} cannot be read")]
     Shape {
         /// The object.
-        object: ObjectName,
+        object: Box<ObjectName>,
         /// Path of the field.
         field: String,
         /// What the reader says.

@@ -125,7 +125,7 @@ spec:
     for changed in [
         |policy: &mut NetworkPolicySpec| policy.policy_types = Some(vec!["Ingress".to_owned(), "Egress".to_owned()]),
         |policy: &mut NetworkPolicySpec| {
-            policy.ingress.as_mut().unwrap()[1].ports.as_mut().unwrap()[0].end_port = Some(90)
+            policy.ingress.as_mut().unwrap()[1].ports.as_mut().unwrap()[0].end_port = Some(90);
         },
         |policy: &mut NetworkPolicySpec| policy.pod_selector = None,
         |policy: &mut NetworkPolicySpec| {

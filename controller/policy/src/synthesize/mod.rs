@@ -24,7 +24,7 @@ use nanoseg_graph::endpoint::{Endpoint, Workload};
 use nanoseg_graph::flow::Transport;
 
 use crate::direction::{Direction, Port};
-use crate::identity::Proof;
+use crate::identity::{Label, Proof};
 use crate::ownership;
 pub use note::{Blocker, Note};
 use peers::{DNS_PORT, Meaning, Peer, Surroundings, Widening, living};
@@ -63,21 +63,18 @@ pub enum Refusal {
         workload: Workload,
     },
     /// Its pods have no stable labels.
-    #[error(
-        "{workload} gets no policy: no stable label selects its pods; add the label {key}: {value} to its pod template",
-        key = hint.0, value = hint.1
-    )]
+    #[error("{workload} gets no policy: no stable label selects its pods; add the label {hint} to its pod template")]
     NoLabels {
         /// The workload.
         workload: Workload,
         /// A label which, on its pod template, would identify it.
-        hint: (String, String),
+        hint: Box<Label>,
     },
     /// A selector for it would select others.
     #[error(
-        "{workload} gets no policy: its stable labels also select pods of {with}; add the label {key}: {value} to its pod \
+        "{workload} gets no policy: its stable labels also select pods of {with}; add the label {hint} to its pod \
          template",
-        with = note::list(with, ", "), key = hint.0, value = hint.1
+        with = note::list(with, ", ")
     )]
     Overlaps {
         /// The workload.
@@ -85,7 +82,7 @@ pub enum Refusal {
         /// The others.
         with: BTreeSet<Workload>,
         /// A label which, on its pod template, would separate it.
-        hint: (String, String),
+        hint: Box<Label>,
     },
     /// It has no edge in the baseline.
     #[error("{workload} gets no policy: no answered connection of it was observed")]
@@ -160,14 +157,14 @@ impl<'a> Synthesizer<'a> {
             Proof::NoLabels { hint } => {
                 return Err(Refusal::NoLabels {
                     workload: subject,
-                    hint: hint.clone(),
+                    hint: Box::new(hint.clone()),
                 });
             }
             Proof::Overlaps { with, hint } => {
                 return Err(Refusal::Overlaps {
                     workload: subject,
                     with: with.clone(),
-                    hint: hint.clone(),
+                    hint: Box::new(hint.clone()),
                 });
             }
         }
@@ -431,7 +428,8 @@ fn evidence(ready: &BTreeMap<Direction, Vec<Rule>>) -> Option<String> {
         }
     }
     if omitted > 0 {
-        text.push_str(&format!("and {omitted} more\n"));
+        let rest = format!("and {omitted} more\n");
+        text.push_str(&rest);
     }
     (!text.is_empty()).then_some(text)
 }

@@ -8,6 +8,7 @@ use nanoseg_graph::connection::EdgeKey;
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
 
 use crate::direction::{Direction, Port};
+use crate::identity::Label;
 
 /// Why a direction is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,7 +114,7 @@ pub enum Note {
         /// The others that the rule means as well.
         also: BTreeSet<Workload>,
         /// A label which, on the peer's pod template, would separate it.
-        hint: (String, String),
+        hint: Label,
         /// The ports.
         ports: BTreeSet<Port>,
     },
@@ -188,7 +189,7 @@ impl fmt::Display for Note {
                 direction,
                 peer,
                 also,
-                hint: (key, value),
+                hint,
                 ports,
             } => {
                 write!(
@@ -199,7 +200,7 @@ impl fmt::Display for Note {
                 if !also.is_empty() {
                     write!(f, ", also those of {}", list(also, ", "))?;
                 }
-                write!(f, "; the label {key}: {value} on its pod template would separate it")
+                write!(f, "; the label {hint} on its pod template would separate it")
             }
             Self::HostNetwork {
                 direction,

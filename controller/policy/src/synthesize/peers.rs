@@ -12,7 +12,7 @@ use nanoseg_graph::flow::Transport;
 use super::note::Blocker;
 use super::settings::Settings;
 use crate::direction::Port;
-use crate::identity::{Identities, Proof};
+use crate::identity::{Identities, Label, Proof};
 
 /// Where DNS is served, by convention of every Service that does.
 pub(super) const DNS_PORT: u16 = 53;
@@ -46,7 +46,7 @@ pub(super) enum Widening {
     Overlaps {
         peer: Workload,
         also: BTreeSet<Workload>,
-        hint: (String, String),
+        hint: Label,
     },
     HostNetwork(BTreeSet<IpAddr>),
 }
