@@ -31,7 +31,6 @@ fn protocol(root: &Path) -> Result<()> {
     println!("cargo:rerun-if-changed={}", file.display());
     let descriptors = protox::compile([&file], [root]).with_context(|| format!("cannot read {}", file.display()))?;
     tonic_prost_build::configure()
-        .build_server(false)
         .compile_fds(descriptors)
         .context("cannot generate the report client")
 }

@@ -6,6 +6,10 @@
 //! * Everything a program does not record has a [`Reason`] and is counted by it.
 #![no_std]
 #![deny(missing_docs)]
+#![expect(
+    clippy::inline_always,
+    reason = "in the kernel a call costs more than what these functions do, and the verifier follows values better without it"
+)]
 
 pub mod exchange;
 pub mod packet;
@@ -156,7 +160,7 @@ pub enum Reason {
     Loopback = 6,
     /// Not lost: multicast, broadcast, unspecified or IPv6 link-local. No policy speaks of it.
     NotRouted = 7,
-    /// Not lost: ICMP and ICMPv6. No policy speaks of it.
+    /// Not lost: ICMP of either version. No policy speaks of it.
     Icmp = 8,
     /// Not lost: the announcement of a new key did not fit; the key itself is in the map.
     Unannounced = 9,

@@ -312,8 +312,7 @@ fn add(key: &FlowKey, count: Count, now: u64) -> bool {
         increment(known, count, now);
         return true;
     }
-    if insert(key, count, now)
-    {
+    if insert(key, count, now) {
         if ANNOUNCEMENTS.output::<FlowKey>(key, 0).is_err() {
             tally(Reason::Unannounced);
         }

@@ -2,6 +2,12 @@
 //!
 //! Needs the capabilities of the learner; run it without `CAP_PERFMON` to see what the learner's deployment sees.
 
+#![expect(
+    clippy::expect_used,
+    clippy::print_stdout,
+    reason = "a bench that cannot run says why and ends"
+)]
+
 use std::hint::black_box;
 
 use aya::programs::{CgroupSkb, TestRun as _, TestRunOptions};
@@ -23,17 +29,33 @@ fn main() {
         ("UDP, IPv4", udp_v4()),
     ];
     for program in [name::INGRESS, name::EGRESS] {
-        let loaded: &mut CgroupSkb = programs.program_mut(program).expect("it is there").try_into().expect("it is of this kind");
+        let loaded: &mut CgroupSkb = programs
+            .program_mut(program)
+            .expect("it is there")
+            .try_into()
+            .expect("it is of this kind");
         loaded.load().expect("the verifier accepts it");
         for (what, packet) in &packets {
             let mut rounds: Vec<u128> = (0..ROUNDS)
                 .map(|_| {
-                    let options = TestRunOptions { data_in: Some(black_box(packet)), repeat: REPEAT, ..TestRunOptions::new() };
-                    loaded.test_run(options).expect("the kernel runs it").duration.as_nanos()
+                    let options = TestRunOptions {
+                        data_in: Some(black_box(packet)),
+                        repeat: REPEAT,
+                        ..TestRunOptions::new()
+                    };
+                    loaded
+                        .test_run(options)
+                        .expect("the kernel runs it")
+                        .duration
+                        .as_nanos()
                 })
                 .collect();
             rounds.sort_unstable();
-            println!("{program:<16} {what:<16} median {:>4} ns, least {:>4} ns", rounds[ROUNDS / 2], rounds[0]);
+            println!(
+                "{program:<16} {what:<16} median {:>4} ns, least {:>4} ns",
+                rounds[ROUNDS / 2],
+                rounds[0]
+            );
         }
     }
 }
@@ -47,7 +69,9 @@ fn frame(ether_type: u16, packet: &[u8]) -> Vec<u8> {
 }
 
 fn v4(protocol: u8, transport: &[u8]) -> Vec<u8> {
-    let mut packet = vec![0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2];
+    let mut packet = vec![
+        0x45, 0, 0, 0, 0, 0, 0, 0, 64, protocol, 0, 0, 198, 18, 0, 1, 198, 18, 0, 2,
+    ];
     packet.extend(transport);
     frame(0x0800, &packet)
 }

@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
+use tonic::transport::Endpoint;
 
 use crate::addresses;
 use crate::capture::{self, Announcements, Capture, CaptureError, Sizes};
@@ -29,7 +30,7 @@ use crate::settings::{Settings, Sink};
 use crate::table::{Change, Table, losses};
 
 /// Between two summaries at debug level, and between two tidyings of the cgroup table.
-const HOUSEKEEPING: Duration = Duration::from_secs(60);
+const HOUSEKEEPING: Duration = Duration::from_mins(1);
 
 /// How long the last acknowledgement is waited for.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -95,7 +96,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         },
         Sink::Controller(endpoint) => {
             let (sender, events) = mpsc::channel(16);
-            tokio::spawn(stream(endpoint.clone(), sender));
+            tokio::spawn(stream(Endpoint::clone(endpoint), sender));
             Output::Controller {
                 delivery: Delivery::default(),
                 events,
@@ -261,7 +262,7 @@ impl Agent {
         let capacity = usize::try_from(self.settings.map_entries).unwrap_or(usize::MAX);
         let idle = match held.saturating_mul(100) / capacity {
             0..=50 => return Ok(()),
-            51..=75 => Duration::from_secs(60),
+            51..=75 => Duration::from_mins(1),
             76..=90 => Duration::from_secs(5),
             _ => Duration::from_secs(1),
         };

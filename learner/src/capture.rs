@@ -133,35 +133,24 @@ pub(crate) fn start(tree: &CgroupTree, sizes: Sizes) -> Result<(Capture, Announc
             hint: hint(&source),
             source: Box::new(source),
         })?;
-    let capture = Capture {
-        flows: take(&mut programs, name::FLOWS)?,
-        losses: take(&mut programs, name::LOSSES)?,
-        counters: take(&mut programs, name::COUNTERS)?,
-        _programs: programs,
-    };
-    let mut capture = capture;
-    let announcements = Announcements(take(&mut capture._programs, name::ANNOUNCEMENTS)?);
     let folder = File::open(&tree.root).map_err(|source| CaptureError::Open {
         path: tree.root.clone(),
         source,
     })?;
-    // Receiving first: the answer to a datagram that was sent just before attaching is then still taken for a first word,
-    // but never the other way round for one that was received.
+    // An exchange of datagrams that began before this is taken to begin with the next one: who spoke first is then a guess,
+    // until both are silent.
     for (name, kind) in [
         (name::INGRESS, CgroupSkbAttachType::Ingress),
         (name::EGRESS, CgroupSkbAttachType::Egress),
     ] {
-        let program: &mut CgroupSkb = capture
-            ._programs
-            .program_mut(name)
-            .ok_or(CaptureError::Missing { name })?
-            .try_into()
-            .map_err(|_: ProgramError| CaptureError::Missing { name })?;
-        program.load().map_err(|source| CaptureError::Program {
+        let program = programs.program_mut(name).ok_or(CaptureError::Missing { name })?;
+        let refused = |source: ProgramError| CaptureError::Program {
             name,
             hint: hint(&source),
             source: Box::new(source),
-        })?;
+        };
+        let program: &mut CgroupSkb = program.try_into().map_err(refused)?;
+        program.load().map_err(refused)?;
         program
             .attach(&folder, kind, CgroupAttachMode::Single)
             .map_err(|source| CaptureError::Attach {
@@ -170,6 +159,13 @@ pub(crate) fn start(tree: &CgroupTree, sizes: Sizes) -> Result<(Capture, Announc
                 source: Box::new(source),
             })?;
     }
+    let announcements = Announcements(take(&mut programs, name::ANNOUNCEMENTS)?);
+    let capture = Capture {
+        flows: take(&mut programs, name::FLOWS)?,
+        losses: take(&mut programs, name::LOSSES)?,
+        counters: take(&mut programs, name::COUNTERS)?,
+        _programs: programs,
+    };
     Ok((capture, announcements))
 }
 
@@ -218,7 +214,7 @@ impl Capture {
     /// Calls with every flow that the kernel holds. A flow that is there all the while is seen once; others perhaps.
     pub(crate) fn scan(&self, mut each: impl FnMut(FlowKey, FlowRecord)) -> Result<usize, CaptureError> {
         let mut count = 0;
-        for entry in self.flows.iter() {
+        for entry in &self.flows {
             let (Plain(key), Plain(record)) = entry.map_err(|source| CaptureError::Read {
                 name: name::FLOWS,
                 source,
@@ -250,7 +246,7 @@ impl Capture {
             })?;
             *total = values.iter().sum();
         }
-        for entry in self.losses.iter() {
+        for entry in &self.losses {
             let (Plain(key), count) = entry.map_err(|source| CaptureError::Read {
                 name: name::LOSSES,
                 source,

@@ -27,7 +27,7 @@ use crate::preflight::CgroupTree;
 
 /// How long the id of a folder that is gone is remembered. Packets of its sockets and records of the kernel's map come for
 /// some seconds more: TCP's longest wait for a peer that is gone is a minute.
-const GRACE: Duration = Duration::from_secs(120);
+const GRACE: Duration = Duration::from_mins(2);
 
 /// What prevents attribution.
 #[derive(Debug, thiserror::Error)]

@@ -17,7 +17,7 @@ impl Clock {
             let before = nanoseconds(ClockId::Monotonic);
             let real = nanoseconds(ClockId::Realtime);
             let after = nanoseconds(ClockId::Monotonic);
-            (after - before, real - (before + after) / 2)
+            (after - before, real - i128::midpoint(before, after))
         };
         let best = (0..5).map(|_| sample()).min_by_key(|(width, _)| *width);
         Self {

@@ -86,40 +86,39 @@ fn read(path: &'static str) -> Result<String, PreflightError> {
 
 fn tree(mounts: &str, root: Option<&Path>) -> Result<CgroupTree, PreflightError> {
     let mounts = cgroup2_mounts(mounts);
-    match root {
-        Some(path) => {
-            let found = path.canonicalize().and_then(|root| {
-                if root.is_dir() {
-                    Ok(root)
-                } else {
-                    Err(io::ErrorKind::NotADirectory.into())
-                }
-            });
-            let root = found.map_err(|source| PreflightError::Root {
-                path: path.to_owned(),
-                source,
-            })?;
-            let nearest = mounts
-                .iter()
-                .filter(|mount| root.starts_with(mount))
-                .max_by_key(|mount| mount.as_os_str().len());
-            match nearest.cloned() {
-                // Another file system can be mounted inside the tree: the files of a cgroup are what tells.
-                Some(mount) if root.join("cgroup.procs").exists() => Ok(CgroupTree { mount, root }),
-                Some(_) | None => Err(PreflightError::NotCgroup2 { path: root, mounts }),
-            }
+    let Some(path) = root else {
+        let mount = mounts.into_iter().next().ok_or(PreflightError::NoCgroup2)?;
+        // Every cgroup but the root of the machine has this file.
+        if mount.join("cgroup.events").exists() {
+            return Err(PreflightError::Namespaced { path: mount });
         }
-        None => {
-            let mount = mounts.into_iter().next().ok_or(PreflightError::NoCgroup2)?;
-            // Every cgroup but the root of the machine has this file.
-            if mount.join("cgroup.events").exists() {
-                return Err(PreflightError::Namespaced { path: mount });
-            }
-            Ok(CgroupTree {
-                root: mount.clone(),
-                mount,
-            })
+        return Ok(CgroupTree {
+            root: mount.clone(),
+            mount,
+        });
+    };
+    let is_folder = |root: PathBuf| {
+        if root.is_dir() {
+            Ok(root)
+        } else {
+            Err(io::ErrorKind::NotADirectory.into())
         }
+    };
+    let root = path
+        .canonicalize()
+        .and_then(is_folder)
+        .map_err(|source| PreflightError::Root {
+            path: path.to_owned(),
+            source,
+        })?;
+    let nearest = mounts
+        .iter()
+        .filter(|mount| root.starts_with(mount))
+        .max_by_key(|mount| mount.as_os_str().len());
+    match nearest.cloned() {
+        // Another file system can be mounted inside the tree: the files of a cgroup are what tells.
+        Some(mount) if root.join("cgroup.procs").exists() => Ok(CgroupTree { mount, root }),
+        Some(_) | None => Err(PreflightError::NotCgroup2 { path: root, mounts }),
     }
 }
 

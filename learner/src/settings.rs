@@ -74,7 +74,7 @@ pub(crate) enum Sink {
     /// A file in this folder.
     Directory(PathBuf),
     /// A controller.
-    Controller(tonic::transport::Endpoint),
+    Controller(Box<tonic::transport::Endpoint>),
     /// Nowhere: standard output is enough.
     None,
 }
@@ -127,7 +127,7 @@ impl TryFrom<Arguments> for Settings {
             (None, Some(url)) => {
                 let endpoint = tonic::transport::Endpoint::from_shared(url.clone())
                     .map_err(|source| SettingsError::Controller { url, source })?;
-                Sink::Controller(endpoint)
+                Sink::Controller(Box::new(endpoint))
             }
             (None, None) if print => Sink::None,
             (None, None) => return Err(SettingsError::NoSink),

@@ -101,25 +101,24 @@ impl Table {
                 kernel::Role::Destination => Reporter::Destination,
             },
         };
-        let (entry, is_novel) = match self.numbers.get(&flow) {
-            Some(entry) => (*entry, false),
-            None => {
-                let seen = clock.timestamp(record.first_ns);
-                let tally = Tally {
-                    first_seen: seen,
-                    last_seen: seen,
-                    attempted: 0,
-                    established: 0,
-                    refused: 0,
-                };
-                self.entries.push(Entry {
-                    key: flow,
-                    tally,
-                    changed: 0,
-                });
-                self.numbers.insert(flow, self.entries.len() - 1);
-                (self.entries.len() - 1, true)
-            }
+        let (entry, is_novel) = if let Some(entry) = self.numbers.get(&flow) {
+            (*entry, false)
+        } else {
+            let seen = clock.timestamp(record.first_ns);
+            let tally = Tally {
+                first_seen: seen,
+                last_seen: seen,
+                attempted: 0,
+                established: 0,
+                refused: 0,
+            };
+            self.entries.push(Entry {
+                key: flow,
+                tally,
+                changed: 0,
+            });
+            self.numbers.insert(flow, self.entries.len() - 1);
+            (self.entries.len() - 1, true)
         };
         self.kernel.insert(
             *key,
@@ -302,3 +301,6 @@ const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

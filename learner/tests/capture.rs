@@ -2,6 +2,8 @@
 //!
 //! Names that begin with a letter and a number are rows of the list of known faults of such tools.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot set up its node has failed")]
+
 mod node;
 
 use std::net::{IpAddr, Ipv4Addr};
@@ -185,11 +187,11 @@ fn what_is_not_recorded_is_counted_for_its_container() {
 
 #[test]
 fn a_full_map_loses_nothing_silently() {
+    const ENTRIES: u64 = 16;
+    const PORTS: u16 = 500;
     if !is_possible() {
         return;
     }
-    const ENTRIES: u64 = 16;
-    const PORTS: u16 = 500;
     let mut node = Node::new();
     let (noisy, quiet) = (node.container(), node.container());
     let learner = node.learner(&["--map-entries", &ENTRIES.to_string()]);
@@ -255,11 +257,11 @@ fn a_full_map_gets_room_again() {
 
 #[test]
 fn p2_what_is_not_announced_arrives_all_the_same() {
+    // More than the ring buffer holds announcements.
+    const PORTS: u16 = 10_000;
     if !is_possible() {
         return;
     }
-    // More than the ring buffer holds announcements.
-    const PORTS: u16 = 10_000;
     let mut node = Node::new();
     let (client, server) = (node.container(), node.container());
     let learner = node.learner(&[]);

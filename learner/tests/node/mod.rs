@@ -159,8 +159,8 @@ impl Running {
 impl Drop for Running {
     fn drop(&mut self) {
         drop(self.stdin.take());
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It may have ended already.
+        self.child.kill().and_then(|()| self.child.wait()).ok();
     }
 }
 
@@ -250,7 +250,7 @@ impl Node {
         node
     }
 
-    /// Makes a container with the addresses 198.18.200.N and fd00:200::N, N counted from 1.
+    /// Makes a container with the addresses 198.18.200.N and `fd00:200::N`, N counted from 1.
     pub(crate) fn container(&mut self) -> Container {
         let number = u8::try_from(self.namespaces.len()).unwrap();
         let netns = format!("{}c{number}", self.name);
@@ -316,7 +316,7 @@ impl Node {
         std::thread::spawn(move || {
             lines
                 .map_while(Result::ok)
-                .for_each(|line| eprintln!("learner: {line}"))
+                .for_each(|line| eprintln!("learner: {line}"));
         });
         Learner {
             child,
@@ -328,7 +328,7 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         for namespace in &self.namespaces {
-            let _ = Command::new("ip").args(["netns", "del", namespace]).status();
+            Command::new("ip").args(["netns", "del", namespace]).status().ok();
         }
         let end = Instant::now() + PATIENCE;
         while remove_tree(&self.cgroup).is_err() && Instant::now() < end {
@@ -418,8 +418,8 @@ impl Learner {
 
 impl Drop for Learner {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        // It may have ended already.
+        self.child.kill().and_then(|()| self.child.wait()).ok();
     }
 }
 
