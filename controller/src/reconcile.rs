@@ -456,8 +456,8 @@ fn stand(
                 why,
             });
             match why {
-                Why::Wanted | Why::Changed => Standing::Underway,
-                Why::Edited | Why::Deleted => Standing::Repairing,
+                Why::Wanted => Standing::Underway,
+                Why::Changed | Why::Edited | Why::Deleted => Standing::Mending,
             }
         }
     }

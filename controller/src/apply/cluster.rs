@@ -6,7 +6,6 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
 use kube::{Client, ResourceExt as _};
 use nanoseg_policy::ownership::PolicyName;
-use nanoseg_policy::plan;
 use serde::de::DeserializeOwned;
 use serde_json::json;
 
@@ -85,9 +84,10 @@ impl Live for OnCluster {
             .patch(&name.name, &ours(), &patch)
             .await
             .map_err(trouble("apply", id()))?;
-        // A field that another manager added inside `spec` is not ours to apply away, yet it changes what the policy means. The
-        // resource version in `live` makes this fail, and be tried again, if somebody writes in between.
-        if !plan::same(desired, &live) {
+        // A field that another manager added inside `spec` is not ours to apply away, yet a reader takes it for part of the policy,
+        // and it may change what the policy means. The resource version in `live` makes this fail, and be tried again, if
+        // somebody writes in between.
+        if live.spec != desired.spec {
             live.spec.clone_from(&desired.spec);
             live.metadata.managed_fields = None;
             let params = PostParams {

@@ -18,8 +18,8 @@ pub(super) enum Standing {
     Underway,
     /// It is live as it is to be.
     Live,
-    /// It was live as it is to be, somebody changed or deleted it, and it is on its way back.
-    Repairing,
+    /// It is live in another form, or was until somebody deleted it, and the right one is on its way.
+    Mending,
     /// It is to be live, and something stands in the way.
     Hindered(String),
 }
@@ -54,8 +54,8 @@ pub(super) fn status_of(
     let text = policy.map(yaml);
     let applied_hash = match (phase, standing) {
         (Phase::Off | Phase::Gone, _) => None,
-        (_, Standing::Live | Standing::Repairing) => text.as_deref().map(hash_of_text),
-        (_, Standing::NotWanted | Standing::Underway | Standing::Hindered(_)) => {
+        (_, Standing::Live) => text.as_deref().map(hash_of_text),
+        (_, Standing::NotWanted | Standing::Underway | Standing::Mending | Standing::Hindered(_)) => {
             let status = segment.as_ref().and_then(|segment| segment.status.as_ref());
             status.and_then(|status| status.applied_hash.clone())
         }
@@ -129,13 +129,13 @@ fn phase_of(
         (Some(Err(refusal)), _, _) => Some(refusal.to_string()),
         (_, Some(cut), _) => Some(format!("the proposal is not applied: it would cut {cut}")),
         (_, None, Standing::Hindered(reason)) => Some(reason.clone()),
-        (_, None, Standing::NotWanted | Standing::Underway | Standing::Live | Standing::Repairing) => None,
+        (_, None, Standing::NotWanted | Standing::Underway | Standing::Live | Standing::Mending) => None,
     };
     if let Some(hindrance) = hindrance {
         return (Phase::Degraded, hindrance);
     }
     match (stance, standing) {
-        (Stance::Enforce, Standing::Live | Standing::Repairing) => {
+        (Stance::Enforce, Standing::Live | Standing::Mending) => {
             let directions: Vec<String> = match proposal {
                 Some(Ok(proposal)) => proposal.directions.iter().map(ToString::to_string).collect(),
                 Some(Err(_)) | None => Vec::new(),

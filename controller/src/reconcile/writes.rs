@@ -12,6 +12,7 @@ use nanoseg_graph::flow::Report;
 use nanoseg_policy::ownership::PolicyName;
 use serde::{Serialize, Serializer};
 
+use crate::lifecycle::has_unknown_end;
 use crate::segment::{Known, Phase, Segment, SegmentName, to_edges};
 
 /// Something that was observed, or that became of a write.
@@ -226,17 +227,18 @@ impl News {
     pub fn tell(&self) {
         match self {
             Self::InSync => tracing::info!("everything was read, in sync"),
-            Self::EdgeLearned(
-                EdgeKey {
+            Self::EdgeLearned(key, Known { via, seen_at: _ }) => {
+                let EdgeKey {
                     source,
                     destination,
                     port,
                     transport,
-                },
-                Known { via, seen_at: _ },
-            ) => {
+                } = key;
                 let via: Vec<String> = via.iter().map(ToString::to_string).collect();
                 let via = (!via.is_empty()).then(|| via.join(", "));
+                if has_unknown_end(key) {
+                    return tracing::info!(%source, %destination, port, protocol = %transport, "an end is not known, its direction stays open");
+                }
                 tracing::info!(%source, %destination, port, protocol = %transport, via, "edge learned");
             }
             Self::Frozen(workload, edges) => {

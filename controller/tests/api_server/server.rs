@@ -1,0 +1,181 @@
+//! A real API server on loopback: etcd and kube-apiserver, nothing else. No nodes: pods are objects whose status is written.
+
+use std::fs::{self, File};
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use kube::Client;
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use tempfile::TempDir;
+
+/// The multi-call program with `kube-apiserver` in it: what the lab builds, or what the variable names.
+pub(crate) fn kubernetes() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("NANOSEG_KUBERNETES") {
+        return Some(path.into());
+    }
+    let home = PathBuf::from(std::env::var_os("HOME")?);
+    let mut found: Vec<PathBuf> = fs::read_dir(home.join(".cache/nanoseg-lab"))
+        .ok()?
+        .flatten()
+        .map(|entry| entry.path().join("kubernetes"))
+        .filter(|path| path.is_file())
+        .collect();
+    found.sort();
+    found.pop()
+}
+
+/// A process that ends with the test.
+pub(crate) struct Running {
+    child: Child,
+    log: PathBuf,
+}
+
+impl Running {
+    pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
+        let file = File::options().create(true).append(true).open(&log).unwrap();
+        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
+        Self { child: command.spawn().unwrap(), log }
+    }
+
+    pub(crate) fn kill(&mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
+    }
+
+    /// Asks it to end, and returns its exit code.
+    pub(crate) fn terminate(&mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.child.wait().unwrap().code()
+    }
+
+    pub(crate) fn logged(&self) -> String {
+        fs::read_to_string(&self.log).unwrap_or_default()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if std::thread::panicking() && !self.log.ends_with("etcd.log") {
+            let log = self.logged();
+            let last = log.lines().count().saturating_sub(60);
+            let lines: Vec<&str> = log.lines().skip(last).collect();
+            println!("--- {}\n{}", self.log.display(), lines.join("\n"));
+        }
+        let _gone = self.child.kill();
+        let _gone = self.child.wait();
+    }
+}
+
+pub(crate) fn free_port() -> u16 {
+    TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
+}
+
+pub(crate) struct Server {
+    pub(crate) folder: TempDir,
+    program: PathBuf,
+    etcd_port: u16,
+    port: u16,
+    api: Option<Running>,
+    _etcd: Running,
+}
+
+impl Server {
+    pub(crate) async fn start(kubernetes: &Path) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        // The program looks at the name by which it is called.
+        let program = at("kube-apiserver");
+        std::os::unix::fs::symlink(kubernetes, &program).unwrap();
+        let key = Command::new("openssl").args(["genrsa", "-out"]).arg(at("key")).arg("2048").output().unwrap();
+        assert!(key.status.success(), "openssl genrsa failed");
+        fs::write(at("tokens.csv"), "secret,admin,admin,system:masters\n").unwrap();
+        let (etcd_port, peer_port, port) = (free_port(), free_port(), free_port());
+        let peers = format!("http://127.0.0.1:{peer_port}");
+        let clients = format!("http://127.0.0.1:{etcd_port}");
+        let mut etcd = Command::new("etcd");
+        etcd.arg("--data-dir").arg(at("etcd")).args([
+            "--listen-client-urls",
+            &clients,
+            "--advertise-client-urls",
+            &clients,
+            "--listen-peer-urls",
+            &peers,
+            "--initial-advertise-peer-urls",
+            &peers,
+            "--initial-cluster",
+            &format!("default={peers}"),
+        ]);
+        let etcd = Running::start(&mut etcd, at("etcd.log"));
+        fs::write(
+            at("kubeconfig"),
+            format!(
+                "apiVersion: v1\nkind: Config\ncurrent-context: c\nclusters:\n- name: c\n  cluster: {{server: \
+                 'https://127.0.0.1:{port}', insecure-skip-tls-verify: true}}\nusers:\n- name: u\n  user: {{token: \
+                 secret}}\ncontexts:\n- name: c\n  context: {{cluster: c, user: u}}\n"
+            ),
+        )
+        .unwrap();
+        let mut server = Self { folder, program, etcd_port, port, api: None, _etcd: etcd };
+        server.resume().await;
+        server
+    }
+
+    pub(crate) fn kubeconfig(&self) -> PathBuf {
+        self.folder.path().join("kubeconfig")
+    }
+
+    /// Stops the API server; what it keeps stays.
+    pub(crate) fn pause(&mut self) {
+        self.api = None;
+    }
+
+    /// Starts the API server and waits until it is ready.
+    pub(crate) async fn resume(&mut self) {
+        let at = |name: &str| self.folder.path().join(name).display().to_string();
+        let mut command = Command::new(&self.program);
+        command.args([
+            format!("--etcd-servers=http://127.0.0.1:{}", self.etcd_port),
+            "--service-account-issuer=https://kubernetes.default.svc".to_owned(),
+            format!("--service-account-key-file={}", at("key")),
+            format!("--service-account-signing-key-file={}", at("key")),
+            format!("--token-auth-file={}", at("tokens.csv")),
+            "--authorization-mode=RBAC".to_owned(),
+            "--service-cluster-ip-range=198.19.0.0/20".to_owned(),
+            format!("--cert-dir={}", at("certificates")),
+            "--bind-address=127.0.0.1".to_owned(),
+            "--advertise-address=127.0.0.1".to_owned(),
+            format!("--secure-port={}", self.port),
+            // Nobody makes ServiceAccounts here, and no API server's address is to be an endpoint.
+            "--disable-admission-plugins=ServiceAccount".to_owned(),
+            "--endpoint-reconciler-type=none".to_owned(),
+        ]);
+        let api = Running::start(&mut command, self.folder.path().join("api-server.log"));
+        let client = self.client().await;
+        let began = Instant::now();
+        loop {
+            let ready = http_ready(&client).await;
+            if ready {
+                break;
+            }
+            assert!(began.elapsed() < Duration::from_secs(60), "the API server is not ready:\n{}", api.logged());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+        self.api = Some(api);
+    }
+
+    pub(crate) async fn client(&self) -> Client {
+        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        Client::try_from(config).unwrap()
+    }
+}
+
+async fn http_ready(client: &Client) -> bool {
+    use k8s_openapi::api::core::v1::Namespace;
+    let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
+    // Ready for writes too: the built-in namespaces are made by then.
+    namespaces.get_opt("kube-system").await.is_ok_and(|found| found.is_some())
+}
