@@ -1,4 +1,4 @@
-//! The address plan of both labs. Everything is in 198.18.0.0/15, which is set aside for tests, or in fd00::/8, which is
+//! The address plan of both labs. Everything is in 198.18.0.0/15, which is set aside for tests, or in `fd00::/8`, which is
 //! private, and exists in network namespaces only.
 //!
 //! Guarantee: pods, nodes and Services never get an address that a description may give to a host outside the cluster.

@@ -40,7 +40,7 @@ pub enum AppError {
         source: serde_yaml::Error,
     },
     /// Well formed, but its parts do not fit together.
-    #[error("{} does not fit together:{}", .path.display(), .problems.iter().map(|problem| format!("\n  {problem}")).collect::<String>())]
+    #[error("{} does not fit together:{}", .path.display(), check::listed(.problems))]
     Unfit {
         /// The file.
         path: PathBuf,
@@ -64,7 +64,10 @@ pub struct App {
 
 /// The file as it is written.
 #[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(
+    deny_unknown_fields,
+    expecting = "the lists namespaces, workloads, services and external"
+)]
 struct File {
     #[serde(default)]
     namespaces: Vec<Namespace>,
@@ -560,3 +563,6 @@ fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duratio
 fn optional_duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
     duration(deserializer).map(Some)
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,5 +1,6 @@
 //! The command line of `lab`.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::{Parser, Subcommand, ValueEnum};
@@ -83,6 +84,13 @@ pub(crate) enum Command {
     },
     /// Print the path of the administrator's kubeconfig of the full lab
     Kubeconfig,
+    /// Run kubectl as the administrator of the full lab, where its API server answers
+    #[command(after_help = "Examples:\n  lab kubectl get pods -A\n  lab kubectl get networkpolicies -A -o yaml")]
+    Kubectl {
+        /// Arguments of kubectl
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<OsString>,
+    },
     /// Replace a workload's pods by new ones, with new addresses
     #[command(after_help = "Examples:\n  lab roll shop/web\n  lab roll data/orders-db --reuse-addresses")]
     Roll {

@@ -1,54 +1,66 @@
 //! Builds what a lab needs.
-//!
-//! Guarantee: the static program appears in its place only when it is complete.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail};
 use nanoseg_lab::full::Binaries;
 use nanoseg_lab::small;
 
-/// Where the static `lab-peer` is: an image has no libraries to share.
-pub(crate) fn static_peer_path() -> Result<PathBuf> {
-    Ok(small::beside("lab-peer-static")?)
-}
-
-/// The static `lab-peer`, if it was built.
+/// `lab-peer` as a static program, which is all that an image has to hold. Built if it is missing or out of date.
+///
+/// In a folder of its own, because Cargo would otherwise build it again and again in turn with the ordinary one.
 pub(crate) fn static_peer() -> Result<PathBuf> {
-    let path = static_peer_path()?;
-    if !path.is_file() {
-        bail!("{} is not there: `lab build --full` builds it", path.display());
-    }
-    Ok(path)
+    let own = small::beside("lab")?;
+    let folder = own
+        .parent()
+        .and_then(Path::parent)
+        .unwrap_or(Path::new("."))
+        .join("static");
+    let folder_text = folder.to_str().context("the path of the build folder is not text")?;
+    eprintln!("lab: building lab-peer as a static program (half a minute the first time)");
+    let flags = ["-C", "target-feature=+crt-static", "-C", "strip=symbols"];
+    cargo(
+        &[
+            "rustc",
+            "--quiet",
+            "--package",
+            "nanoseg-lab",
+            "--bin",
+            "lab-peer",
+            "--target-dir",
+            folder_text,
+        ],
+        &flags,
+    )?;
+    Ok(folder
+        .join(if cfg!(debug_assertions) { "debug" } else { "release" })
+        .join("lab-peer"))
 }
 
 pub(crate) fn build(full: bool) -> Result<()> {
-    cargo(&["build", "--package", "nanoseg-lab", "--bin", "lab-peer"])?;
+    cargo(&["build", "--package", "nanoseg-lab", "--bin", "lab-peer"], &[])?;
     if full {
-        eprintln!("lab: building lab-peer as a static program (some seconds)");
-        // Only the last crate is linked another way, so nothing else is built again.
-        let flags = ["--", "-C", "target-feature=+crt-static", "-C", "strip=symbols"];
-        cargo(&[&["rustc", "--package", "nanoseg-lab", "--bin", "lab-peer"][..], &flags].concat())?;
-        let (built, path) = (small::beside("lab-peer")?, static_peer_path()?);
-        let new = path.with_extension("new");
-        std::fs::copy(&built, &new)
-            .and_then(|_bytes| std::fs::rename(&new, &path))
-            .with_context(|| format!("{} cannot be written", path.display()))?;
+        static_peer()?;
         Binaries::ensure(&|text| eprintln!("lab: {text}"))?;
     }
     Ok(())
 }
 
 /// Runs cargo in this workspace, for the profile that this program was built with.
-fn cargo(arguments: &[&str]) -> Result<()> {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    let split = arguments.iter().position(|argument| *argument == "--").unwrap_or(arguments.len());
-    command.args(&arguments[..split]);
+fn cargo(arguments: &[&str], flags: &[&str]) -> Result<()> {
+    let mut command = Command::new("cargo");
+    command.args(arguments).current_dir(env!("CARGO_MANIFEST_DIR"));
     if !cfg!(debug_assertions) {
         command.arg("--release");
     }
-    command.args(&arguments[split..]).current_dir(env!("CARGO_MANIFEST_DIR"));
+    if !flags.is_empty() {
+        command.arg("--").args(flags);
+    }
     let status = command.status().context("cargo cannot be run")?;
-    if status.success() { Ok(()) } else { bail!("cargo {} failed", arguments.join(" ")) }
+    if status.success() {
+        Ok(())
+    } else {
+        bail!("cargo {} failed", arguments.join(" "))
+    }
 }

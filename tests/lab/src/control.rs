@@ -69,7 +69,10 @@ type Answer = Result<(), String>;
 /// Gives an order to the lab at `place`.
 pub fn order(place: &Place, order: &Order) -> Result<(), ControlError> {
     let path = place.socket();
-    let failed = |source| ControlError::Socket { path: path.clone(), source };
+    let failed = |source| ControlError::Socket {
+        path: path.clone(),
+        source,
+    };
     let mut stream = match UnixStream::connect(&path) {
         Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused) => {
             return Err(small::Error::NotUp(place.id.clone()).into());
@@ -98,7 +101,9 @@ pub struct Interrupts(Signals);
 impl Interrupts {
     /// Takes them; nothing ends this process by surprise any more.
     pub fn take() -> Result<Self, ControlError> {
-        Signals::new([SIGINT, SIGTERM, SIGHUP]).map(Self).map_err(ControlError::Signals)
+        Signals::new([SIGINT, SIGTERM, SIGHUP])
+            .map(Self)
+            .map_err(ControlError::Signals)
     }
 
     /// Whether one has come.
@@ -137,7 +142,10 @@ fn finish(lab: &RwLock<Option<Lab>>, end: &Receiver<End>) -> Result<(), ControlE
         None => Ok(()),
     };
     if let End::Order(stream) = end {
-        let answer = ended.as_ref().map(|()| ()).map_err(|error| error.to_string());
+        let answer = match &ended {
+            Ok(()) => Ok(()),
+            Err(error) => Err(error.to_string()),
+        };
         // Whoever asked and did not wait is not told.
         drop(reply(&stream, &answer));
     }
@@ -176,8 +184,14 @@ fn obey(lab: &RwLock<Option<Lab>>, order: &Order) -> Answer {
     let lab = lab.as_ref().ok_or("the lab is ending")?;
     let done = match order {
         Order::Say(who) => lab.say(who),
-        Order::Roll { who, reuse_addresses: false } => lab.roll(who),
-        Order::Roll { who, reuse_addresses: true } => lab.roll_with(who, Addressing::Reused),
+        Order::Roll {
+            who,
+            reuse_addresses: false,
+        } => lab.roll(who),
+        Order::Roll {
+            who,
+            reuse_addresses: true,
+        } => lab.roll_with(who, Addressing::Reused),
         Order::Delete(who) => lab.delete(who),
         Order::Down => return Err("an end is not an order like the others".to_owned()),
     };
@@ -193,7 +207,10 @@ fn reply(mut stream: &UnixStream, answer: &Answer) -> io::Result<()> {
 /// Lets go of the terminal: from now on this process is on its own, and what it says goes to a file.
 pub fn detach(place: &Place) -> Result<(), ControlError> {
     let path = place.state.join("lab.log");
-    let failed = |source| ControlError::Socket { path: path.clone(), source };
+    let failed = |source| ControlError::Socket {
+        path: path.clone(),
+        source,
+    };
     let log = fs::File::create(&path).map_err(failed)?;
     rustix::process::setsid().map_err(|error| failed(error.into()))?;
     rustix::stdio::dup2_stdout(&log).map_err(|error| failed(error.into()))?;

@@ -1,5 +1,7 @@
 //! What `lab` does with the full lab.
 
+use std::ffi::OsString;
+use std::os::unix::process::CommandExt;
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,6 +11,7 @@ use nanoseg_lab::app::{App, ObjectName};
 use nanoseg_lab::control::Interrupts;
 use nanoseg_lab::full::{Cluster, Options};
 use nanoseg_lab::peer::{Call, Ledger};
+use nanoseg_lab::small;
 
 use crate::arguments::Form;
 use crate::building;
@@ -42,7 +45,9 @@ pub(crate) fn up(app: &App, foreground: bool) -> Result<()> {
         println!("  {:<13} cgroup {}", node.name, node.cgroup.display());
     }
     if !foreground {
-        println!("\nnext: lab status --full   lab say --full shop/intruder   lab down --full");
+        println!(
+            "\nnext: lab kubectl get pods -A   lab status --full   lab say --full shop/intruder   lab down --full"
+        );
         return Ok(());
     }
     println!("\nCtrl-C ends it.");
@@ -54,11 +59,15 @@ pub(crate) fn up(app: &App, foreground: bool) -> Result<()> {
 
 fn command_line(command: &std::process::Command) -> String {
     let words = std::iter::once(command.get_program()).chain(command.get_args());
-    words.map(|word| word.to_string_lossy().into_owned()).collect::<Vec<_>>().join(" ")
+    words
+        .map(|word| word.to_string_lossy().into_owned())
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn find() -> Result<Cluster> {
-    Ok(Cluster::find(building::static_peer_path()?)?)
+    // Only a lab that is coming up makes an image of it.
+    Ok(Cluster::find(small::beside("lab-peer")?)?)
 }
 
 fn parse(who: &str) -> Result<ObjectName> {
@@ -102,7 +111,13 @@ fn calls(cluster: &Cluster) -> Result<Vec<Call>> {
 
 pub(crate) fn kubeconfig() -> Result<()> {
     println!("{}", find()?.kubeconfig().display());
+    eprintln!("lab: the API server answers only in the lab's own network; `lab kubectl get pods -A` goes there");
     Ok(())
+}
+
+/// Becomes kubectl where the API server answers.
+pub(crate) fn become_kubectl(arguments: &[OsString]) -> Result<()> {
+    Err(find()?.kubectl().args(arguments).exec()).context("kubectl cannot be run")
 }
 
 /// The object of a workload, as `kubectl` names it.
@@ -113,21 +128,34 @@ fn object(cluster: &Cluster, id: &ObjectName) -> Result<String> {
         .as_array()
         .into_iter()
         .flatten()
-        .find(|object| object["metadata"]["name"] == id.name.as_str() && object["metadata"]["ownerReferences"].is_null())
+        .find(|object| {
+            object["metadata"]["name"] == id.name.as_str() && object["metadata"]["ownerReferences"].is_null()
+        })
         .and_then(|object| Some(format!("{}/{}", object["kind"].as_str()?.to_lowercase(), id.name)))
         .ok_or_else(|| anyhow!("no workload {id} is in the full lab"))
 }
 
 fn kubectl(cluster: &Cluster, arguments: &[&str]) -> Result<()> {
-    let status = cluster.kubectl().args(arguments).status().context("kubectl cannot be run")?;
-    if status.success() { Ok(()) } else { Err(anyhow!("kubectl {} failed", arguments.join(" "))) }
+    let status = cluster
+        .kubectl()
+        .args(arguments)
+        .status()
+        .context("kubectl cannot be run")?;
+    if status.success() {
+        Ok(())
+    } else {
+        Err(anyhow!("kubectl {} failed", arguments.join(" ")))
+    }
 }
 
 pub(crate) fn roll(who: &str) -> Result<()> {
     let (cluster, id) = (find()?, parse(who)?);
     let (object, namespace) = (object(&cluster, &id)?, id.namespace.as_str());
     kubectl(&cluster, &["rollout", "restart", &object, "--namespace", namespace])?;
-    kubectl(&cluster, &["rollout", "status", &object, "--namespace", namespace, "--timeout=120s"])
+    kubectl(
+        &cluster,
+        &["rollout", "status", &object, "--namespace", namespace, "--timeout=120s"],
+    )
 }
 
 pub(crate) fn delete(who: &str) -> Result<()> {

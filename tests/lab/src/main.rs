@@ -30,24 +30,47 @@ fn main() -> ExitCode {
 
 fn run(command: Command) -> Result<()> {
     match command {
-        Command::Up { which, app, foreground, systemd_cgroups: _, detach: _ } if which.full => {
-            full_command::up(&description(app.as_deref())?, foreground)
-        }
-        Command::Up { which, app, foreground: false, systemd_cgroups, detach: false } => {
+        Command::Up {
+            which,
+            app,
+            foreground,
+            systemd_cgroups: _,
+            detach: _,
+        } if which.full => full_command::up(&description(app.as_deref())?, foreground),
+        Command::Up {
+            which,
+            app,
+            foreground: false,
+            systemd_cgroups,
+            detach: false,
+        } => {
             // A mistake in the file is to be said here, before anything is started.
             description(app.as_deref())?;
             small_command::up_in_background(&which.id, app.as_deref(), systemd_cgroups)
         }
-        Command::Up { which, app, foreground: _, systemd_cgroups, detach } => {
-            small_command::up(&description(app.as_deref())?, &which.id, systemd_cgroups, detach)
-        }
+        Command::Up {
+            which,
+            app,
+            foreground: _,
+            systemd_cgroups,
+            detach,
+        } => small_command::up(&description(app.as_deref())?, &which.id, systemd_cgroups, detach),
         Command::Say { which, who } if which.full => full_command::say(&who),
         Command::Say { which, who } => small_command::say(&which.id, who),
         Command::Status { which, output } if which.full => full_command::status(output),
         Command::Status { which, output } => small_command::status(&which.id, output),
         Command::Kubeconfig => full_command::kubeconfig(),
-        Command::Roll { which, who, reuse_addresses: _ } if which.full => full_command::roll(&who),
-        Command::Roll { which, who, reuse_addresses } => small_command::roll(&which.id, who, reuse_addresses),
+        Command::Kubectl { arguments } => full_command::become_kubectl(&arguments),
+        Command::Roll {
+            which,
+            who,
+            reuse_addresses: _,
+        } if which.full => full_command::roll(&who),
+        Command::Roll {
+            which,
+            who,
+            reuse_addresses,
+        } => small_command::roll(&which.id, who, reuse_addresses),
         Command::Delete { which, who } if which.full => full_command::delete(&who),
         Command::Delete { which, who } => small_command::delete(&which.id, who),
         Command::Down { which: _, all: true } => {

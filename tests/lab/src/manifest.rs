@@ -260,7 +260,7 @@ fn external_slices(service: &Service, host: &ExternalHost) -> Vec<Value> {
                 .map(|address| json!({"addresses": [address], "conditions": {"ready": true, "serving": true, "terminating": false}}))
                 .collect();
             let name = format!("{}-{suffix}", service.name);
-            endpoint_slice(service.namespace.as_str(), service.name.as_str(), &name, "lab", &addresses, endpoints, &ports)
+            endpoint_slice(service.namespace.as_str(), service.name.as_str(), &name, "lab", &addresses, &endpoints, &ports)
         })
         .collect()
 }
@@ -272,7 +272,7 @@ pub(crate) fn endpoint_slice(
     name: &str,
     managed_by: &str,
     addresses: &[IpAddr],
-    endpoints: Vec<Value>,
+    endpoints: &[Value],
     ports: &[(Option<&str>, u16, Protocol)],
 ) -> Value {
     let ports: Vec<Value> = ports

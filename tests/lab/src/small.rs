@@ -137,6 +137,11 @@ impl Lab {
         path.exists().then_some(path)
     }
 
+    /// How many containers run now, the cluster's own among them.
+    pub fn containers(&self) -> usize {
+        self.shared.lock().as_ref().map_or(0, State::containers)
+    }
+
     /// Has a workload's pods, or a host outside, speak one round of what they say only when told.
     pub fn say(&self, who: &str) -> Result<(), Error> {
         self.with(|state| state.say(who))
@@ -156,7 +161,9 @@ impl Lab {
     /// Replaces a workload's pods by new ones. Where addresses are reused, the old pods go first.
     pub fn roll_with(&self, who: &str, addressing: Addressing) -> Result<(), Error> {
         let watched = self.with(|state| state.roll(who, addressing))?;
-        watched.into_iter().for_each(|watched| watch(&self.shared, watched));
+        for watched in watched {
+            watch(&self.shared, watched);
+        }
         Ok(())
     }
 
@@ -235,7 +242,11 @@ fn run_cron(shared: &Arc<Shared>, every: Duration) {
         state = woken;
         let Some(running) = state.as_mut() else { return };
         match running.run_cron_jobs() {
-            Ok(watched) => watched.into_iter().for_each(|watched| watch(shared, watched)),
+            Ok(finished) => {
+                for watched in finished {
+                    watch(shared, watched);
+                }
+            }
             Err(error) => eprintln!("lab: a CronJob cannot run: {:#}", anyhow::Error::from(error)),
         }
     }

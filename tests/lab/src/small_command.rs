@@ -30,7 +30,9 @@ pub(crate) fn up(app: &App, id: &str, systemd_cgroups: bool, detach: bool) -> Re
     }
     let mut out = std::io::stdout();
     if detach {
-        writeln!(out, "{UP}").and_then(|()| out.flush()).context("whoever started this lab is gone")?;
+        writeln!(out, "{UP}")
+            .and_then(|()| out.flush())
+            .context("whoever started this lab is gone")?;
         control::detach(lab.place())?;
     } else {
         describe(lab.place());
@@ -43,7 +45,10 @@ pub(crate) fn up(app: &App, id: &str, systemd_cgroups: bool, detach: bool) -> Re
 pub(crate) fn up_in_background(id: &str, app: Option<&Path>, systemd_cgroups: bool) -> Result<()> {
     let own = std::env::current_exe().context("this program's own file cannot be found")?;
     let mut command = Command::new(own);
-    command.args(["up", "--detach", "--id", id]).stdin(Stdio::null()).stdout(Stdio::piped());
+    command
+        .args(["up", "--detach", "--id", id])
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped());
     if let Some(app) = app {
         command.arg("--app").arg(app);
     }
@@ -51,22 +56,39 @@ pub(crate) fn up_in_background(id: &str, app: Option<&Path>, systemd_cgroups: bo
         command.arg("--systemd-cgroups");
     }
     let mut child = command.spawn().context("the lab's own process cannot be started")?;
-    let out = child.stdout.take().ok_or_else(|| anyhow!("the lab's own process has no output"))?;
+    let out = child
+        .stdout
+        .take()
+        .ok_or_else(|| anyhow!("the lab's own process has no output"))?;
     let mut line = String::new();
-    BufReader::new(out).read_line(&mut line).context("the lab's own process cannot be heard")?;
+    BufReader::new(out)
+        .read_line(&mut line)
+        .context("the lab's own process cannot be heard")?;
     if line.trim_end() != UP {
         child.wait().context("the lab's own process cannot be waited for")?;
         // It has said why by itself.
         bail!("the lab did not come up");
     }
     describe(&Place::of(id)?);
-    let own_id = if id == "default" { String::new() } else { format!(" --id {id}") };
+    let own_id = if id == "default" {
+        String::new()
+    } else {
+        format!(" --id {id}")
+    };
     println!("\nnext: lab status{own_id}   lab say shop/intruder{own_id}   lab down{own_id}");
     Ok(())
 }
 
 fn describe(place: &Place) {
-    let Place { id, state, cgroup_root, cgroup_outside, cluster, node_netns, node } = place;
+    let Place {
+        id,
+        state,
+        cgroup_root,
+        cgroup_outside,
+        cluster,
+        node_netns,
+        node,
+    } = place;
     println!("lab {id} is up");
     for (what, path) in [
         ("files", state),
@@ -96,12 +118,17 @@ pub(crate) fn delete(id: &str, who: String) -> Result<()> {
 pub(crate) fn status(id: &str, form: Form) -> Result<()> {
     let place = Place::of(id)?;
     if small::owner(id)?.is_none() {
-        let others: Vec<String> =
-            small::ids()?.into_iter().filter(|id| small::owner(id).is_ok_and(|owner| owner.is_some())).collect();
+        let others: Vec<String> = small::ids()?
+            .into_iter()
+            .filter(|id| small::owner(id).is_ok_and(|owner| owner.is_some()))
+            .collect();
         if others.is_empty() {
             bail!(small::Error::NotUp(id.to_owned()));
         }
-        bail!("no lab `{id}` is up; there are {}: choose one with --id", others.join(", "));
+        bail!(
+            "no lab `{id}` is up; there are {}: choose one with --id",
+            others.join(", ")
+        );
     }
     print_calls(&small::ledgers(&place)?, form)
 }
@@ -118,7 +145,9 @@ pub(crate) fn print_calls(calls: &[nanoseg_lab::peer::Call], form: Form) -> Resu
     };
     // Whoever reads only the beginning of it closes the pipe, which is no failure.
     match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => Err(error).context("the status cannot be written"),
+        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
+            Err(error).context("the status cannot be written")
+        }
         Ok(()) | Err(_) => Ok(()),
     }
 }
@@ -131,7 +160,14 @@ pub(crate) fn down(id: &str) -> Result<()> {
                 bail!("lab {id} belongs to process {owner}, which takes no orders (a test?): end that process");
             }
             // Nobody runs it, but something of it may be left.
-            println!("{}", if small::clear(id)? { "what was left of it is removed" } else { "there is none" });
+            println!(
+                "{}",
+                if small::clear(id)? {
+                    "what was left of it is removed"
+                } else {
+                    "there is none"
+                }
+            );
         }
         Err(error) => return Err(error.into()),
     }

@@ -38,9 +38,26 @@ pub struct Count {
 /// Sums calls up; they are to come oldest first.
 pub fn sum<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeMap<Pair, Count> {
     let mut sums: BTreeMap<Pair, Count> = BTreeMap::new();
-    for Call { at: _, from, pod: _, to, address, port, protocol, ok, error } in calls {
+    for Call {
+        at: _,
+        from,
+        pod: _,
+        to,
+        address,
+        port,
+        protocol,
+        ok,
+        error,
+    } in calls
+    {
         let family = address.map(|address| if IpAddr::is_ipv4(&address) { 4 } else { 6 });
-        let pair = Pair { from: from.clone(), to: to.clone(), port: *port, protocol: *protocol, family };
+        let pair = Pair {
+            from: from.clone(),
+            to: to.clone(),
+            port: *port,
+            protocol: *protocol,
+            family,
+        };
         let count = sums.entry(pair).or_default();
         if *ok {
             count.ok += 1;
@@ -55,20 +72,35 @@ pub fn sum<'a>(calls: impl IntoIterator<Item = &'a Call>) -> BTreeMap<Pair, Coun
 /// A table for people.
 pub fn table(sums: &BTreeMap<Pair, Count>) -> String {
     let heads = ["FROM", "TO", "PORT", "FAMILY", "OK", "FAILED", "NOW"].map(str::to_owned);
-    let rows = sums.iter().map(|(Pair { from, to, port, protocol, family }, Count { ok, failed, failing })| {
-        [
-            from.clone(),
-            to.clone(),
-            format!("{port}/{}", protocol.as_str()),
-            family.map_or_else(|| "-".to_owned(), |family| format!("IPv{family}")),
-            ok.to_string(),
-            failed.to_string(),
-            failing.as_ref().map_or_else(|| "ok".to_owned(), Failure::to_string),
-        ]
-    });
+    let rows = sums.iter().map(
+        |(
+            Pair {
+                from,
+                to,
+                port,
+                protocol,
+                family,
+            },
+            Count { ok, failed, failing },
+        )| {
+            [
+                from.clone(),
+                to.clone(),
+                format!("{port}/{}", protocol.as_str()),
+                family.map_or_else(|| "-".to_owned(), |family| format!("IPv{family}")),
+                ok.to_string(),
+                failed.to_string(),
+                failing.as_ref().map_or_else(|| "ok".to_owned(), Failure::to_string),
+            ]
+        },
+    );
     let rows: Vec<[String; 7]> = std::iter::once(heads).chain(rows).collect();
-    let widths: [usize; 7] =
-        std::array::from_fn(|column| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or_default());
+    let widths: [usize; 7] = std::array::from_fn(|column| {
+        rows.iter()
+            .map(|row| row[column].chars().count())
+            .max()
+            .unwrap_or_default()
+    });
     let mut text = String::new();
     for row in &rows {
         let mut line = String::new();

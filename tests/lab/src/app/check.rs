@@ -43,6 +43,12 @@ impl fmt::Display for Problem {
     }
 }
 
+/// A line for each problem.
+pub(super) fn listed(problems: &[Problem]) -> String {
+    let lines: Vec<String> = problems.iter().map(|problem| format!("\n  {problem}")).collect();
+    lines.concat()
+}
+
 /// What can be wrong with a field.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Fault {
@@ -96,6 +102,9 @@ pub enum Fault {
     /// Something else listens on the same port of the node.
     #[error("{0} listens on it as well, and both use the node's network")]
     NodePortTaken(String),
+    /// A host outside asks for a name of the cluster.
+    #[error("a host outside the cluster does not know the cluster's names: call external/, nodeport/ or an address")]
+    NameFromOutside,
     /// Not a cron schedule.
     #[error("`{0}` is not a schedule: five fields as cron has them, such as */1 * * * *")]
     BadSchedule(String),
@@ -263,6 +272,9 @@ pub(super) fn fit(file: File, author: Author) -> Result<App, Vec<Problem>> {
         check_external(&app, host, &mut taken, &mut problems);
     }
     duplicates(&app, &mut problems);
+    if app.workloads.is_empty() {
+        problems.add("workloads", "length", Fault::Empty);
+    }
     if author == Author::User {
         reserved(&app, &mut problems);
     }
@@ -591,4 +603,12 @@ fn check_external(app: &App, host: &ExternalHost, taken: &mut BTreeSet<IpAddr>, 
     }
     check_listens(&object, &host.listens, problems);
     check_calls(app, &object, &host.calls, problems);
+    for (index, call) in host.calls.iter().enumerate() {
+        if matches!(
+            call.to,
+            Target::Service(_) | Target::Workload(_) | Target::Name(_) | Target::ApiServer
+        ) {
+            problems.add(&object, format!("calls[{index}].to"), Fault::NameFromOutside);
+        }
+    }
 }

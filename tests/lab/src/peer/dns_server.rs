@@ -35,9 +35,19 @@ pub struct Zone {
     pub aliases: BTreeMap<String, String>,
 }
 
+/// What a name leads to.
+struct Found<'a> {
+    /// The other names on the way, each with the one it leads to.
+    chain: Vec<(&'a str, &'a str)>,
+    /// The last of them.
+    name: &'a str,
+    /// Its addresses.
+    addresses: &'a [IpAddr],
+}
+
 impl Zone {
-    /// The other names on the way, and the addresses at its end; `None` if the name does not exist.
-    fn look_up(&self, name: &str) -> Option<(Vec<(&str, &str)>, &str, &[IpAddr])> {
+    /// Follows a name to its addresses; `None` if it does not exist.
+    fn look_up(&self, name: &str) -> Option<Found<'_>> {
         let mut chain = Vec::new();
         let (mut name, mut addresses) = self.entry(name)?;
         while addresses.is_none() && chain.len() < LONGEST_CHAIN {
@@ -45,10 +55,20 @@ impl Zone {
             chain.push((name, other.as_str()));
             match self.entry(other) {
                 Some((next, found)) => (name, addresses) = (next, found),
-                None => return Some((chain, other, &[])),
+                None => {
+                    return Some(Found {
+                        chain,
+                        name: other,
+                        addresses: &[],
+                    });
+                }
             }
         }
-        Some((chain, name, addresses.unwrap_or_default()))
+        Some(Found {
+            chain,
+            name,
+            addresses: addresses.unwrap_or_default(),
+        })
     }
 
     fn entry(&self, name: &str) -> Option<(&str, Option<&[IpAddr]>)> {
@@ -81,7 +101,7 @@ impl Zone {
         };
         match self.look_up(name.trim_end_matches('.')) {
             None => *reply.rcode_mut() = RCODE::NameError,
-            Some((chain, name, addresses)) => {
+            Some(Found { chain, name, addresses }) => {
                 for (from, to) in chain {
                     let other = RData::CNAME(CNAME(Name::new(to)?.into_owned()));
                     reply.answers.push(record(from, other)?);

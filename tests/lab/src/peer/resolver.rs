@@ -74,10 +74,9 @@ impl Resolver {
         let query = question(id, name, family).map_err(|error| Failure::Other(error.to_string()))?;
         for _ in 0..ATTEMPTS {
             for server in &self.config.servers {
-                match exchange(*server, &query, id, family) {
-                    Ok(Some(addresses)) => return Ok(addresses),
-                    // The next server, or the next attempt, may know better.
-                    Ok(None) | Err(_) => {}
+                // Where one does not answer, the next server or the next attempt may.
+                if let Ok(Some(addresses)) = exchange(*server, &query, id, family) {
+                    return Ok(addresses);
                 }
             }
         }

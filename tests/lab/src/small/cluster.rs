@@ -32,7 +32,7 @@ pub(super) const POD_CIDRS: [&str; 2] = ["198.18.0.0/20", "fd00:18:0:1::/64"];
 const MOST_ADDRESSES: u16 = 4094;
 /// Finished Jobs of a `CronJob` that stay, as the controller manager has it.
 const JOB_HISTORY: usize = 3;
-/// Earlier ReplicaSets that stay: fewer than the controller keeps, because nobody goes back here.
+/// Earlier `ReplicaSets` that stay: fewer than the controller keeps, because nobody goes back here.
 const REVISION_HISTORY: usize = 2;
 /// Characters of generated names: no vowels, so that no words come out.
 const ALPHABET: &[u8; 27] = b"bcdfghjklmnpqrstvwxz2456789";
@@ -121,10 +121,9 @@ pub(super) fn uid(seed: &str) -> String {
 }
 
 fn hex(seed: &str) -> String {
-    Sha256::digest(seed.as_bytes())
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    let bytes = Sha256::digest(seed.as_bytes());
+    let digits: Vec<String> = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+    digits.concat()
 }
 
 fn suffix(seed: &str, length: usize) -> String {
@@ -354,7 +353,7 @@ impl Cluster {
         }
     }
 
-    /// Drops what a rolled workload's earlier pods came from. Earlier ReplicaSets stay without pods, as the controller has it.
+    /// Drops what a rolled workload's earlier pods came from. Earlier `ReplicaSets` stay without pods, as the controller has it.
     pub(super) fn forget_generations(&mut self, workload: &Workload) {
         let keep = if workload.kind == Kind::Deployment {
             REVISION_HISTORY + 1

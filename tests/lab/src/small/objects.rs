@@ -250,6 +250,9 @@ fn pod(cluster: &Cluster, workload: &Workload, pod: &Pod) -> Result<Value, Manif
     }))
 }
 
+/// The ports of a slice: name, number, protocol.
+type Ports<'a> = Vec<(Option<&'a str>, u16, Protocol)>;
+
 /// The slices of a Service with a selector: pods with different numbers for a named port are in different slices.
 fn slices(cluster: &Cluster, service: &Service) -> Vec<Value> {
     if matches!(service.backing, Backing::External(_) | Backing::ExternalName(_)) {
@@ -260,7 +263,7 @@ fn slices(cluster: &Cluster, service: &Service) -> Vec<Value> {
         if !wanted {
             continue;
         }
-        let mut groups: BTreeMap<Vec<(Option<&str>, u16, Protocol)>, Vec<(IpAddr, &Pod)>> = BTreeMap::new();
+        let mut groups: BTreeMap<Ports<'_>, Vec<(IpAddr, &Pod)>> = BTreeMap::new();
         for pod in cluster.pods_behind(service) {
             let Some(address) = pod.addresses.iter().find(|address| address.is_ipv4() == v4) else {
                 continue;
@@ -279,7 +282,7 @@ fn slices(cluster: &Cluster, service: &Service) -> Vec<Value> {
             let family = if v4 { "v4" } else { "v6" };
             let name = format!("{}-{family}-{index}", service.name);
             let addresses: Vec<IpAddr> = members.iter().map(|(address, _)| *address).collect();
-            let endpoints = members.iter().map(|(address, pod)| endpoint(*address, pod)).collect();
+            let endpoints: Vec<Value> = members.iter().map(|(address, pod)| endpoint(*address, pod)).collect();
             let (namespace, manager) = (service.namespace.as_str(), "endpointslice-controller.k8s.io");
             let mut slice = manifest::endpoint_slice(
                 namespace,
@@ -287,7 +290,7 @@ fn slices(cluster: &Cluster, service: &Service) -> Vec<Value> {
                 &name,
                 manager,
                 &addresses,
-                endpoints,
+                &endpoints,
                 ports,
             );
             let uid = cluster.uid_of("Service", &service.id());

@@ -140,12 +140,11 @@ impl Parts {
 }
 
 fn elements(what: &str, name: &str, kind: &str, elements: &BTreeSet<String>) -> String {
-    let listed = match elements.is_empty() {
-        true => String::new(),
-        false => format!(
-            "  elements = {{ {} }}\n",
-            elements.iter().cloned().collect::<Vec<_>>().join(", ")
-        ),
+    let listed = if elements.is_empty() {
+        String::new()
+    } else {
+        let listed: Vec<&str> = elements.iter().map(String::as_str).collect();
+        format!("  elements = {{ {} }}\n", listed.join(", "))
     };
     format!(" {what} {name} {{\n  type {kind}\n{listed} }}\n")
 }

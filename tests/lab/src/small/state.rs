@@ -505,6 +505,10 @@ impl State {
         self.publish()
     }
 
+    pub(super) fn containers(&self) -> usize {
+        self.pods.len()
+    }
+
     /// Waits for every process; they were killed before.
     pub(super) fn reap(self) {
         for (_, running) in self.pods.into_iter().chain(self.outside) {
