@@ -4,6 +4,7 @@
 //! What is wrong with a file is reported all at once, each fault with the object and the field.
 
 mod check;
+mod service_file;
 mod target;
 
 use std::collections::BTreeMap;
@@ -371,7 +372,7 @@ impl Call {
 
 /// A Service.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "check::ServiceFile")]
+#[serde(try_from = "service_file::ServiceFile")]
 pub struct Service {
     /// Namespace.
     pub namespace: Name,

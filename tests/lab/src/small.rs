@@ -9,6 +9,7 @@ mod cgroup;
 mod cluster;
 pub mod enter;
 mod error;
+mod ledgers;
 mod network;
 mod objects;
 mod place;
@@ -150,7 +151,7 @@ impl Lab {
     /// Every call that a workload's pods, or a host outside, have made so far: those of earlier pods as well.
     pub fn ledger(&self, who: &str) -> Result<Vec<Call>, Error> {
         self.with(|state| state.check_known(who))?;
-        state::ledger(self.place(), who)
+        ledgers::of(self.place(), who)
     }
 
     /// Replaces a workload's pods by new ones, as a rolling restart does. A `CronJob` runs once more.
@@ -275,5 +276,5 @@ pub fn clear(id: &str) -> Result<bool, Error> {
 
 /// Every call in a lab's ledgers, whether this process runs the lab or another one does.
 pub fn ledgers(place: &Place) -> Result<Vec<Call>, Error> {
-    state::ledgers(place)
+    ledgers::all(place)
 }

@@ -175,8 +175,14 @@ pub(crate) fn down(id: &str) -> Result<()> {
 }
 
 pub(crate) fn down_all() -> Result<()> {
-    for id in small::ids()? {
-        down(&id)?;
+    // One that cannot be ended is no reason to leave the others.
+    let failed: Vec<String> = small::ids()?
+        .iter()
+        .filter_map(|id| down(id).err().map(|error| format!("{error:#}")))
+        .collect();
+    if failed.is_empty() {
+        Ok(())
+    } else {
+        bail!(failed.join("; "))
     }
-    Ok(())
 }

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::io;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -14,15 +13,13 @@ use super::cluster::{self, Addressing, Cluster, GATEWAYS, NODE_ADDRESSES, Phase,
 use super::network::{self, Attachment};
 use super::place::Place;
 use super::process::{Process, Start};
-use super::{Error, Watched, objects, proxy, tool};
+use super::{Error, Watched, ledgers, objects, proxy, tool};
 use crate::addresses;
 use crate::app::{App, ExternalHost, Kind, ObjectName, Workload};
-use crate::peer::{Call, Ledger, PeerConfig, ResolverConfig, Zone};
+use crate::peer::{PeerConfig, ResolverConfig, Zone};
 
 /// What every cluster has.
 const SYSTEM: &str = include_str!("system.yaml");
-/// Runs of one `CronJob` whose ledgers stay.
-const MOST_LEDGERS: usize = 100;
 /// As kubelet writes it into every pod's `resolv.conf`.
 const NDOTS: usize = 5;
 
@@ -148,7 +145,7 @@ impl State {
     fn ledger_file(&self, who: &str, pod: &str, uid: &str) -> PathBuf {
         // A StatefulSet's next pod has the same name and must not begin the ledger anew.
         let own = uid.get(..8).unwrap_or_default();
-        ledger_folder(&self.place, who).join(format!("{pod}.{own}.jsonl"))
+        ledgers::folder(&self.place, who).join(format!("{pod}.{own}.jsonl"))
     }
 
     fn container(&mut self, workload: &Workload, pod: &Pod) -> Container {
@@ -385,7 +382,7 @@ impl State {
             .strip_prefix("external/")
             .is_some_and(|name| self.outside.contains_key(name));
         // A workload that was deleted still has a ledger.
-        if outside || ledger_folder(&self.place, who).is_dir() || self.workload(who).is_ok() {
+        if outside || ledgers::folder(&self.place, who).is_dir() || self.workload(who).is_ok() {
             return Ok(());
         }
         Err(self.unknown(who))
@@ -501,7 +498,7 @@ impl State {
         let pod = pod.clone();
         self.cluster.release(&pod);
         self.cluster.trim_history(&pod.workload);
-        trim_ledgers(&ledger_folder(&self.place, &pod.workload.to_string()))?;
+        ledgers::trim(&ledgers::folder(&self.place, &pod.workload.to_string()))?;
         self.publish()
     }
 
@@ -537,64 +534,4 @@ fn replace(path: &Path, text: &str) -> Result<(), Error> {
     let new = path.with_file_name(format!(".{name}.new"));
     fs::write(&new, text).map_err(Error::file("written", &new))?;
     fs::rename(&new, path).map_err(Error::file("replaced", path))
-}
-
-fn ledger_folder(place: &Place, who: &str) -> PathBuf {
-    place.ledgers().join(who.replace('/', "."))
-}
-
-fn trim_ledgers(folder: &Path) -> Result<(), Error> {
-    let mut files: Vec<_> = fs::read_dir(folder)
-        .map_err(Error::file("read", folder))?
-        .filter_map(|entry| {
-            let entry = entry.ok()?;
-            Some((entry.metadata().ok()?.modified().ok()?, entry.path()))
-        })
-        .collect();
-    files.sort();
-    let over = files.len().saturating_sub(MOST_LEDGERS);
-    files
-        .iter()
-        .take(over)
-        .try_for_each(|(_, path)| fs::remove_file(path).map_err(Error::file("removed", path)))
-}
-
-/// The calls of one workload, oldest first.
-pub(super) fn ledger(place: &Place, who: &str) -> Result<Vec<Call>, Error> {
-    read_ledgers(&ledger_folder(place, who))
-}
-
-/// The calls of everybody, oldest first.
-pub(super) fn ledgers(place: &Place) -> Result<Vec<Call>, Error> {
-    let folder = place.ledgers();
-    let mut calls = Vec::new();
-    for entry in fs::read_dir(&folder).map_err(Error::file("read", &folder))? {
-        calls.extend(read_ledgers(&entry.map_err(Error::file("read", &folder))?.path())?);
-    }
-    calls.sort_by_key(|call| call.at);
-    Ok(calls)
-}
-
-fn read_ledgers(folder: &Path) -> Result<Vec<Call>, Error> {
-    let entries = match fs::read_dir(folder) {
-        Ok(entries) => entries,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(source) => {
-            return Err(Error::File {
-                doing: "read",
-                path: folder.to_owned(),
-                source,
-            });
-        }
-    };
-    let mut calls = Vec::new();
-    for entry in entries {
-        let path = entry.map_err(Error::file("read", folder))?.path();
-        // The older half of a ledger is read with the newer one.
-        if !path.to_string_lossy().ends_with(".older.jsonl") {
-            calls.extend(Ledger::read(&path).map_err(Error::file("read", &path))?);
-        }
-    }
-    calls.sort_by_key(|call| call.at);
-    Ok(calls)
 }
