@@ -37,6 +37,16 @@ pub struct Exchange {
     pub written: u32,
 }
 
+/// Value of the table of exchanges. It carries its key as [`crate::FlowEntry`] does.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExchangeEntry {
+    /// The exchange.
+    pub exchange: Exchange,
+    /// Whose it is.
+    pub key: ExchangeKey,
+}
+
 const OPENED: u32 = 1;
 const ANSWERED: u32 = 2;
 
@@ -103,4 +113,5 @@ impl Exchange {
 const _: () = {
     assert!(size_of::<ExchangeKey>() == 32 && align_of::<ExchangeKey>() == 8);
     assert!(size_of::<Exchange>() == 24 && align_of::<Exchange>() == 8);
+    assert!(size_of::<ExchangeEntry>() == 56 && align_of::<ExchangeEntry>() == 8);
 };

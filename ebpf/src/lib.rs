@@ -16,9 +16,9 @@ pub mod packet;
 
 /// Names of the maps and programs in the object file.
 pub mod name {
-    /// `HashMap<FlowKey, FlowRecord>`: what was observed.
+    /// `HashMap<FlowKey, FlowEntry>`: what was observed.
     pub const FLOWS: &str = "FLOWS";
-    /// `LruHashMap<exchange::ExchangeKey, exchange::Exchange>`: live UDP exchanges.
+    /// `LruHashMap<exchange::ExchangeKey, exchange::ExchangeEntry>`: live UDP exchanges.
     pub const EXCHANGES: &str = "EXCHANGES";
     /// `HashMap<LossKey, u64>`: what was not recorded, for each cgroup.
     pub const LOSSES: &str = "LOSSES";
@@ -115,6 +115,16 @@ pub struct FlowRecord {
     pub refused: u64,
 }
 
+/// Value of the flow map. It carries its key, so that a program that found it can make sure that it found the right one.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FlowEntry {
+    /// What was observed.
+    pub record: FlowRecord,
+    /// What it is counted by.
+    pub key: FlowKey,
+}
+
 /// What one event adds to a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Count {
@@ -203,6 +213,7 @@ impl Reason {
 const _: () = {
     assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
     assert!(size_of::<FlowRecord>() == 40 && align_of::<FlowRecord>() == 8);
+    assert!(size_of::<FlowEntry>() == 72 && align_of::<FlowEntry>() == 8);
     assert!(size_of::<LossKey>() == 16 && align_of::<LossKey>() == 8);
     let mut number = 0;
     while number < Reason::ALL.len() {

@@ -167,6 +167,20 @@ pub fn is_plain_v6<B: Bytes + ?Sized>(packet: &B) -> bool {
             .is_some_and(|next| Transport::from_number(next).is_some())
 }
 
+/// Whether it is a TCP data packet whose headers are all where they nearly always are: those pay for nothing but this.
+#[inline(always)]
+pub fn is_plain_tcp_data<B: Bytes + ?Sized>(packet: &B) -> bool {
+    const TCP: Option<u8> = Some(Transport::Tcp as u8);
+    let is_data = |flags: Option<u8>| flags.is_some_and(|flags| flags & (SYN | RST) == 0);
+    let Some(first) = packet.byte(0) else { return false };
+    if first == 0x45 {
+        let is_fragment = packet.short(6).is_none_or(|fragment| fragment & 0x1fff != 0);
+        packet.byte(9) == TCP && !is_fragment && is_data(packet.byte(33))
+    } else {
+        first >> 4 == 6 && packet.byte(6) == TCP && is_data(packet.byte(53))
+    }
+}
+
 /// As [`classify`], for a packet that [`is_plain_v4`]. Every offset is a constant, without which the kernel allows no direct
 /// access to a packet unless the loader has `CAP_PERFMON`.
 #[inline(always)]

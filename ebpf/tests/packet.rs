@@ -6,8 +6,8 @@
 )]
 
 use nanoseg_ebpf::packet::{
-    Bytes as _, Ends, Event, Family, Signal, Skipped, Way, classify, classify_plain_v4, classify_plain_v6, is_plain_v4,
-    is_plain_v6, mapped,
+    Bytes as _, Ends, Event, Family, Signal, Skipped, Way, classify, classify_plain_v4, classify_plain_v6,
+    is_plain_tcp_data, is_plain_v4, is_plain_v6, mapped,
 };
 use nanoseg_ebpf::{Address, Count, Reason, Role, Transport};
 use proptest::prelude::*;
@@ -334,6 +334,10 @@ proptest! {
         prop_assert_eq!(is_plain_v4(&packet[..]), is_plain && family == Family::V4);
         prop_assert_eq!(is_plain_v6(&packet[..]), is_plain && family == Family::V6);
         let part = &packet[..cut.index(packet.len())];
+        prop_assert_eq!(is_plain_tcp_data(&packet[..]), is_plain && packet[if family == Family::V4 { 9 } else { 6 }] == 6 && classify(&packet[..]) == Err(Skipped::Data) && packet[at + 13] & (SYN | RST) == 0);
+        if is_plain_tcp_data(part) {
+            prop_assert_eq!(classify(part), Err(Skipped::Data));
+        }
         if is_plain_v4(part) {
             prop_assert_eq!(classify_plain_v4(part), classify(part));
         }

@@ -1,4 +1,5 @@
-//! What a packet costs, by `BPF_PROG_TEST_RUN`: nanoseconds for each run of a program, the kernel's own overhead included.
+//! What a packet costs, by `BPF_PROG_TEST_RUN`: nanoseconds for each run of a program, less those of an
+//! empty one.
 //!
 //! Needs the capabilities of the learner; run it without `CAP_PERFMON` to see what the learner's deployment sees.
 
@@ -8,18 +9,21 @@
     reason = "a bench that cannot run says why and ends"
 )]
 
-use std::hint::black_box;
-
 use aya::programs::{CgroupSkb, TestRun as _, TestRunOptions};
-use aya::{EbpfLoader, include_bytes_aligned};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use nanoseg_ebpf::name;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-capture"));
+static EMPTY: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-empty"));
 
-const REPEAT: u32 = 1_000_000;
-const ROUNDS: usize = 9;
+const REPEAT: u32 = 300_000;
+const ROUNDS: usize = 15;
 
 fn main() {
+    let mut empty = EbpfLoader::new()
+        .load(EMPTY)
+        .expect("the kernel takes the empty program");
+    let empty = load(&mut empty, "empty");
     let mut programs = EbpfLoader::new().load(OBJECT).expect("the kernel takes the programs");
     let packets = [
         ("TCP data, IPv4", tcp_v4(0x18)),
@@ -28,36 +32,52 @@ fn main() {
         ("SYN, IPv6", tcp_v6(0x02)),
         ("UDP, IPv4", udp_v4()),
     ];
-    for program in [name::INGRESS, name::EGRESS] {
-        let loaded: &mut CgroupSkb = programs
-            .program_mut(program)
-            .expect("it is there")
-            .try_into()
-            .expect("it is of this kind");
-        loaded.load().expect("the verifier accepts it");
+    println!(
+        "{:<16} {:<16} {:>7} {:>7} {:>7}   ns, median of {ROUNDS} interleaved rounds",
+        "program", "packet", "run", "empty", "net"
+    );
+    for name in [name::INGRESS, name::EGRESS] {
+        let program = load(&mut programs, name);
         for (what, packet) in &packets {
-            let mut rounds: Vec<u128> = (0..ROUNDS)
-                .map(|_| {
-                    let options = TestRunOptions {
-                        data_in: Some(black_box(packet)),
-                        repeat: REPEAT,
-                        ..TestRunOptions::new()
-                    };
-                    loaded
-                        .test_run(options)
-                        .expect("the kernel runs it")
-                        .duration
-                        .as_nanos()
-                })
-                .collect();
-            rounds.sort_unstable();
+            let (mut runs, mut empties) = (Vec::new(), Vec::new());
+            for _ in 0..ROUNDS {
+                runs.push(run(program, packet));
+                empties.push(run(empty, packet));
+            }
+            let [run, empty] = [runs, empties].map(|mut rounds| {
+                rounds.sort_unstable();
+                rounds[ROUNDS / 2]
+            });
             println!(
-                "{program:<16} {what:<16} median {:>4} ns, least {:>4} ns",
-                rounds[ROUNDS / 2],
-                rounds[0]
+                "{name:<16} {what:<16} {run:>7} {empty:>7} {:>7}",
+                run.saturating_sub(empty)
             );
         }
     }
+}
+
+fn load<'a>(programs: &'a mut Ebpf, name: &str) -> &'a CgroupSkb {
+    let program: &mut CgroupSkb = programs
+        .program_mut(name)
+        .expect("it is there")
+        .try_into()
+        .expect("it is of this kind");
+    program.load().expect("the verifier accepts it");
+    program
+}
+
+/// Nanoseconds for one run, as the kernel measures them.
+fn run(program: &CgroupSkb, packet: &[u8]) -> u128 {
+    let options = TestRunOptions {
+        data_in: Some(packet),
+        repeat: REPEAT,
+        ..TestRunOptions::new()
+    };
+    program
+        .test_run(options)
+        .expect("the kernel runs it")
+        .duration
+        .as_nanos()
 }
 
 /// The kernel wants an Ethernet header and takes it away before the program sees the packet.

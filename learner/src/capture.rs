@@ -13,7 +13,7 @@ use std::path::PathBuf;
 use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
-use nanoseg_ebpf::{FlowKey, FlowRecord, LossKey, Reason, name};
+use nanoseg_ebpf::{FlowEntry, FlowKey, FlowRecord, LossKey, Reason, name};
 
 use crate::preflight::CgroupTree;
 
@@ -73,12 +73,12 @@ struct Plain<T>(T);
     reason = "the one place that says that the shared records are plain data"
 )]
 mod plain {
-    use super::{FlowKey, FlowRecord, LossKey, Plain, Pod};
+    use super::{FlowEntry, FlowKey, LossKey, Plain, Pod};
 
     // SAFETY: `repr(C)` integers without implicit padding, for which every bit pattern is a value; asserted in the crate.
     unsafe impl Pod for Plain<FlowKey> {}
     // SAFETY: as above.
-    unsafe impl Pod for Plain<FlowRecord> {}
+    unsafe impl Pod for Plain<FlowEntry> {}
     // SAFETY: as above.
     unsafe impl Pod for Plain<LossKey> {}
 
@@ -100,7 +100,7 @@ pub(crate) struct Counters {
 
 /// The loaded and attached programs.
 pub(crate) struct Capture {
-    flows: HashMap<MapData, Plain<FlowKey>, Plain<FlowRecord>>,
+    flows: HashMap<MapData, Plain<FlowKey>, Plain<FlowEntry>>,
     losses: HashMap<MapData, Plain<LossKey>, u64>,
     counters: PerCpuArray<MapData, u64>,
     /// Holds the programs and their links.
@@ -202,7 +202,7 @@ impl Capture {
     /// What the kernel counted for one key.
     pub(crate) fn record(&self, key: &FlowKey) -> Result<Option<FlowRecord>, CaptureError> {
         match self.flows.get(&Plain(*key), 0) {
-            Ok(Plain(record)) => Ok(Some(record)),
+            Ok(Plain(entry)) => Ok(Some(entry.record)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(source) => Err(CaptureError::Read {
                 name: name::FLOWS,
@@ -215,11 +215,11 @@ impl Capture {
     pub(crate) fn scan(&self, mut each: impl FnMut(FlowKey, FlowRecord)) -> Result<usize, CaptureError> {
         let mut count = 0;
         for entry in &self.flows {
-            let (Plain(key), Plain(record)) = entry.map_err(|source| CaptureError::Read {
+            let (Plain(key), Plain(entry)) = entry.map_err(|source| CaptureError::Read {
                 name: name::FLOWS,
                 source,
             })?;
-            each(key, record);
+            each(key, entry.record);
             count += 1;
         }
         Ok(count)

@@ -1,0 +1,197 @@
+//! The maps, and every way into them.
+
+use core::mem::MaybeUninit;
+
+use aya_ebpf::bindings::BPF_NOEXIST;
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id};
+use aya_ebpf::macros::map;
+use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::programs::SkBuffContext;
+use nanoseg_ebpf::exchange::{Exchange, ExchangeEntry, ExchangeKey};
+use nanoseg_ebpf::packet::{Ends, Event, Signal, Way};
+use nanoseg_ebpf::{Count, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport};
+
+// The sizes are what the learner sets when it loads, unless it is told otherwise.
+
+#[map]
+pub(super) static FLOWS: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries(131_072, 0);
+
+#[map]
+pub(super) static EXCHANGES: LruHashMap<ExchangeKey, ExchangeEntry> = LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+static LOSSES: HashMap<LossKey, u64> = HashMap::with_max_entries(16_384, 0);
+
+#[map]
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
+
+#[map]
+static ANNOUNCEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+#[inline(always)]
+pub(super) fn record(context: &SkBuffContext, way: Way, signal: Signal, ends: &Ends) {
+    let cgroup = cgroup_of(context);
+    // SAFETY: takes nothing and always succeeds.
+    let now = unsafe { bpf_ktime_get_ns() };
+    if let Some((role, count)) = signal.event.meaning(way) {
+        add(&flow_key(cgroup, way, ends, signal.transport, role), count, now);
+    } else if signal.event == Event::Datagram {
+        exchange(cgroup, way, ends, now);
+    }
+}
+
+#[inline(always)]
+fn flow_key(cgroup: u64, way: Way, ends: &Ends, transport: Transport, role: Role) -> FlowKey {
+    FlowKey {
+        cgroup,
+        peer: ends.peer(way),
+        port: ends.listener_port(way, role),
+        transport: transport as u8,
+        role: role as u8,
+        pad: 0,
+    }
+}
+
+/// Tells who spoke first between two ports, and records what that says.
+#[inline(always)]
+fn exchange(cgroup: u64, way: Way, ends: &Ends, now: u64) {
+    let (local_port, peer_port) = ends.ports(way);
+    let speaker = way.role_of_opener();
+    let key = ExchangeKey {
+        cgroup,
+        peer: ends.peer(way),
+        local_port,
+        peer_port,
+        pad: 0,
+    };
+    let known = match EXCHANGES.get_ptr_mut(&key) {
+        Some(known) => known,
+        None => {
+            // Whether this is the first or another processor was: its entry is as good.
+            let entry = ExchangeEntry {
+                exchange: Exchange::begun(speaker, now),
+                key,
+            };
+            let _ = EXCHANGES.insert(&key, &entry, u64::from(BPF_NOEXIST));
+            match EXCHANGES.get_ptr_mut(&key) {
+                Some(known) => known,
+                None => {
+                    lose(cgroup, Reason::ExchangeTableFull);
+                    return;
+                }
+            }
+        }
+    };
+    // SAFETY: map values stay readable and writable while the program runs.
+    let known = unsafe { &mut (*known).exchange };
+    if let Some(count) = known.hear(speaker, now)
+        && add(&flow_key(cgroup, way, ends, Transport::Udp, known.role()), count, now)
+    {
+        known.wrote(count, now);
+    }
+}
+
+/// Adds to a record, or makes it. Says whether it is in the map.
+#[inline(always)]
+fn add(key: &FlowKey, count: Count, now: u64) -> bool {
+    if let Some(known) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: a part of a map value.
+        increment(unsafe { &raw mut (*known).record }, count, now);
+        return true;
+    }
+    if insert(key, count, now) {
+        if ANNOUNCEMENTS.output::<FlowKey>(key, 0).is_err() {
+            tally(Reason::Unannounced);
+        }
+        return true;
+    }
+    // Another processor was first, or there is no room.
+    if let Some(known) = FLOWS.get_ptr_mut(key) {
+        // SAFETY: a part of a map value.
+        increment(unsafe { &raw mut (*known).record }, count, now);
+        return true;
+    }
+    lose(key.cgroup, Reason::MapFull);
+    false
+}
+
+#[inline(always)]
+fn insert(key: &FlowKey, count: Count, now: u64) -> bool {
+    let mut fresh = MaybeUninit::<FlowEntry>::uninit();
+    let entry = fresh.as_mut_ptr();
+    // Volatile, because the compiler would make a loop that clears bytes of them, which the kernel refuses to a loader
+    // without CAP_PERFMON.
+    // SAFETY: every field is written before it is read.
+    let fresh = unsafe {
+        let record = &raw mut (*entry).record;
+        (&raw mut (*entry).key).write(*key);
+        (&raw mut (*record).first_ns).write_volatile(now);
+        (&raw mut (*record).last_ns).write_volatile(now);
+        (&raw mut (*record).attempted).write_volatile(u64::from(count == Count::Attempted));
+        (&raw mut (*record).established).write_volatile(u64::from(count == Count::Established));
+        (&raw mut (*record).refused).write_volatile(u64::from(count == Count::Refused));
+        fresh.assume_init_ref()
+    };
+    FLOWS.insert(key, fresh, u64::from(BPF_NOEXIST)).is_ok()
+}
+
+#[inline(always)]
+pub(super) fn increment(record: *mut FlowRecord, count: Count, now: u64) {
+    // SAFETY: map values stay readable and writable while the program runs.
+    unsafe {
+        (*record).last_ns = now;
+        match count {
+            Count::Attempted => atomic_add(&raw mut (*record).attempted),
+            Count::Established => atomic_add(&raw mut (*record).established),
+            Count::Refused => atomic_add(&raw mut (*record).refused),
+            Count::Seen => {}
+        }
+    }
+}
+
+#[inline(always)]
+pub(super) fn cgroup_of(context: &SkBuffContext) -> u64 {
+    // SAFETY: the kernel passes a valid context.
+    unsafe { bpf_skb_cgroup_id(context.skb.skb) }
+}
+
+#[inline(always)]
+pub(super) fn skip(context: &SkBuffContext, reason: Reason) {
+    if reason.is_loss() {
+        lose(cgroup_of(context), reason);
+    } else {
+        tally(reason);
+    }
+}
+
+#[inline(never)]
+fn lose(cgroup: u64, reason: Reason) {
+    tally(reason);
+    let key = LossKey {
+        cgroup,
+        reason: reason as u32,
+        pad: 0,
+    };
+    if let Some(known) = LOSSES.get_ptr_mut(&key) {
+        atomic_add(known);
+    } else if LOSSES.insert(&key, &1, u64::from(BPF_NOEXIST)).is_err()
+        && let Some(known) = LOSSES.get_ptr_mut(&key)
+    {
+        atomic_add(known);
+    }
+}
+
+#[inline(always)]
+fn tally(reason: Reason) {
+    if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
+        atomic_add(counter);
+    }
+}
+
+/// Atomic even on a value of this processor's own: a program that sends can be interrupted by one that receives.
+#[inline(always)]
+fn atomic_add(counter: *mut u64) {
+    // The compiler offers no atomic addition for this target; this is the instruction that every kernel since 3.18 has.
+    // SAFETY: map values are aligned to 8 bytes and stay writable while the program runs.
+    unsafe { core::arch::asm!("lock *(u64 *)({0} + 0) += {1}", in(reg) counter, in(reg) 1_u64, options(nostack)) };
+}
