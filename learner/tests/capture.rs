@@ -155,7 +155,7 @@ fn traffic_inside_a_container_is_not_traffic() {
     ];
     alone.run(&steps).end();
     let ping = Step::Raw {
-        to: Ipv4Addr::new(198, 18, 200, 200),
+        to: Ipv4Addr::new(198, 18, 200, 200).into(),
         protocol: 1,
         bytes: vec![8, 0, 0xf7, 0xff, 0, 0, 0, 0],
     };
@@ -177,11 +177,118 @@ fn what_is_not_recorded_is_counted_for_its_container() {
         protocol: 47,
         bytes: vec![0; 8],
     };
-    sender.run(&[gre(other.v4), gre(other.v4)]).end();
-    other.run(&[gre(sender.v4)]).end();
+    sender.run(&[gre(other.v4.into()), gre(other.v4.into())]).end();
+    other.run(&[gre(sender.v4.into())]).end();
     let report = learner.end();
     assert_eq!(report.lost(&sender.subject(), LossReason::OtherTransport), 2);
     assert_eq!(report.lost(&other.subject(), LossReason::OtherTransport), 1);
+    assert!(report.flows.is_empty());
+}
+
+/// An IPv4 packet with a UDP datagram from port 5000 to port 40000. The kernel fills in the source and the checksum.
+fn whole_v4(to: Ipv4Addr, options: &[u8], fragment: [u8; 2], protocol: u8, payload: &[u8]) -> Step {
+    let words = u8::try_from(5 + options.len() / 4).unwrap();
+    let mut bytes = vec![
+        0x40 | words,
+        0,
+        0,
+        0,
+        0,
+        7,
+        fragment[0],
+        fragment[1],
+        64,
+        protocol,
+        0,
+        0,
+        0,
+        0,
+        0,
+        0,
+    ];
+    bytes.extend(to.octets());
+    bytes.extend(options);
+    bytes.extend(payload);
+    Step::Raw {
+        to: to.into(),
+        protocol: 255,
+        bytes,
+    }
+}
+
+const DATAGRAM: [u8; 9] = [0x13, 0x88, 0x9c, 0x40, 0, 9, 0, 0, b'?'];
+
+#[test]
+fn headers_behind_options_and_extension_headers_are_read() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let learner = node.learner(&[]);
+    let _answering = server.run(&server.at(40_000).map(Step::Echo));
+    let no_operation = [1; 4];
+    let mut extended = vec![17, 0, 1, 4, 0, 0, 0, 0];
+    extended.extend(DATAGRAM);
+    let steps = [
+        whole_v4(server.v4, &no_operation, [0, 0], 17, &DATAGRAM),
+        Step::Raw {
+            to: server.v6.into(),
+            protocol: 60,
+            bytes: extended,
+        },
+    ];
+    client.run(&steps).end();
+    let answered = |report: &nanoseg_graph::flow::Report| {
+        let at_server = report.counts(
+            &server.subject(),
+            Reporter::Destination,
+            client.v4,
+            40_000,
+            Transport::Udp,
+        );
+        at_server == Some([1, 1, 0])
+    };
+    learner.wait_for("the answered datagram", answered);
+    let report = learner.end();
+    for peer in [IpAddr::from(server.v4), server.v6.into()] {
+        let sent = report.counts(&client.subject(), Reporter::Source, peer, 40_000, Transport::Udp);
+        assert_eq!(sent.map(|[attempted, ..]| attempted), Some(1), "{peer}");
+    }
+    assert!(report.losses.is_empty(), "{:?}", report.losses);
+}
+
+#[test]
+fn what_has_no_ports_is_counted_as_lost() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (sender, other) = (node.container(), node.container());
+    let learner = node.learner(&[]);
+    let steps = [
+        whole_v4(other.v4, &[], [0, 1], 17, &DATAGRAM),
+        whole_v4(other.v4, &[], [0, 0], 17, &DATAGRAM[..3]),
+        Step::Raw {
+            to: other.v6.into(),
+            protocol: 60,
+            bytes: [60, 0, 1, 4, 0, 0, 0, 0].repeat(20),
+        },
+    ];
+    sender.run(&steps).end();
+    let report = learner.end();
+    for reason in [
+        LossReason::Fragment,
+        LossReason::Truncated,
+        LossReason::ExtensionHeaders,
+    ] {
+        assert_eq!(
+            report.lost(&sender.subject(), reason),
+            1,
+            "{reason:?} of {:?}",
+            report.losses
+        );
+    }
     assert!(report.flows.is_empty());
 }
 

@@ -54,8 +54,8 @@ pub(crate) enum Step {
     },
     /// Sends one datagram to each of many ports and waits for nothing.
     Spray { to: IpAddr, first_port: u16, ports: u16 },
-    /// Sends bytes as an IPv4 packet of a protocol.
-    Raw { to: Ipv4Addr, protocol: u8, bytes: Vec<u8> },
+    /// Sends bytes as the payload of an IP packet of a protocol, or as a whole IPv4 packet when that is 255.
+    Raw { to: IpAddr, protocol: u8, bytes: Vec<u8> },
 }
 
 #[derive(Serialize, Deserialize)]
@@ -132,9 +132,14 @@ impl Step {
             }
             Self::Raw { to, protocol, bytes } => {
                 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, sendto, socket};
+                let family = if to.is_ipv4() {
+                    AddressFamily::INET
+                } else {
+                    AddressFamily::INET6
+                };
                 let protocol = std::num::NonZeroU32::new(protocol.into()).map(Protocol::from_raw);
-                let socket = socket(AddressFamily::INET, SocketType::RAW, protocol).unwrap();
-                sendto(socket, &bytes, SendFlags::empty(), &std::net::SocketAddrV4::new(to, 0)).unwrap();
+                let socket = socket(family, SocketType::RAW, protocol).unwrap();
+                sendto(socket, &bytes, SendFlags::empty(), &SocketAddr::new(to, 0)).unwrap();
             }
         }
     }
