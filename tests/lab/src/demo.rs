@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
-use nanoseg_lab::app::App;
+use nanoseg_lab::app::{App, ObjectName, When};
 use nanoseg_lab::control::Interrupts;
 use nanoseg_lab::small::{self, Lab, Options};
 
@@ -33,6 +33,13 @@ const MOST_LINES: usize = 80;
 
 pub(crate) fn run(app: &App, intruder: &str, out: Option<PathBuf>) -> Result<()> {
     let mut interrupts = Interrupts::take()?;
+    let speaks = intruder.parse::<ObjectName>().is_ok_and(|id| {
+        app.workload(&id)
+            .is_some_and(|workload| workload.calls.iter().any(|call| call.when == When::Told))
+    });
+    if !speaks {
+        bail!("no workload {intruder} with calls `when: told` is described: name one by --intruder");
+    }
     let out = Out::prepare(out)?;
     let mut screen = Screen::new();
     screen.title("nanoseg demo: real containers and eBPF on this machine, no Kubernetes");
