@@ -36,6 +36,23 @@ struct Shop {
     app: App,
 }
 
+impl Drop for Shop {
+    /// A failure on a cluster that is gone a second later can be understood only from what is printed now.
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for arguments in [
+                &["get", "pods", "--all-namespaces", "-o", "wide"][..],
+                &["get", "segments", "--all-namespaces", "-o", "wide"],
+                &["logs", "--namespace=nanoseg", "--tail=60", "--prefix", "--selector=app.kubernetes.io/name=nanoseg"],
+            ] {
+                if let Ok(output) = self.cluster.kubectl().args(arguments).output() {
+                    println!("{}", String::from_utf8_lossy(&output.stdout));
+                }
+            }
+        }
+    }
+}
+
 impl Shop {
     fn up() -> Self {
         let app = App::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/lab/shop.yaml"))).unwrap();
@@ -302,7 +319,7 @@ fn the_shop_is_learned_enforced_and_kept_in_sync() {
     });
 
     for workload in shop.app.workloads.iter().filter(|workload| workload.kind != Kind::CronJob) {
-        let kind = workload.kind.to_string().to_lowercase();
+        let kind = workload.kind.as_str().to_lowercase();
         let id = format!("{kind}/{}", workload.name);
         shop.kubectl(&["rollout", "restart", "--namespace", workload.namespace.as_str(), &id]);
         shop.kubectl(&["rollout", "status", "--namespace", workload.namespace.as_str(), "--timeout=180s", &id]);
@@ -362,5 +379,4 @@ fn the_shop_is_learned_enforced_and_kept_in_sync() {
         let refused: Vec<Call> = shop.intrude().into_iter().filter(|call| !call.ok).collect();
         if refused.is_empty() { Ok(()) } else { Err(format!("{refused:?}")) }
     });
-    shop.cluster.down().unwrap();
 }
