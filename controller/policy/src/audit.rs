@@ -68,7 +68,7 @@ pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -
                     denied += 1;
                     first.get_or_insert_with(|| (connection.clone(), why));
                 }
-                // An IPv4 and an IPv6 pod of two dual-stack workloads never were the ends of this edge.
+                // Ends of different families never were the ends of this edge.
                 Verdict::Unknown(Undecidable::NoCommonFamily) => continue,
                 Verdict::Unknown(why) => unknown = unknown.or(Some(why)),
                 Verdict::Allowed(_) | Verdict::NotIsolated => {}
@@ -95,4 +95,69 @@ pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -
         }
     }
     audit
+}
+
+#[cfg(test)]
+mod tests {
+    use nanoseg_graph::endpoint::{Endpoint, UnknownReason};
+    use nanoseg_graph::flow::Transport;
+
+    use super::*;
+    use crate::fixture::{cluster_of, edge, graph, ip, policies, workload};
+
+    const CLUSTER: &str = "
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: web-0, labels: {app: web}, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: web, uid: u, controller: true}]}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.2}, {ip: 'fd00:18::2'}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: web-1, labels: {app: web, canary: 'yes'}, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: web, uid: u, controller: true}]}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.3}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: db, labels: {app: db}}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.4}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: unborn}, spec: {containers: []}}
+";
+
+    #[test]
+    fn every_edge_is_counted_once_with_its_reason() {
+        let policies = policies(
+            "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: db}, spec: {podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchExpressions: [{key: canary, operator: DoesNotExist}]}}], ports: [{port: 5432}]}]}}",
+        );
+        let (policies, _) = PolicySet::parse(&policies);
+        let web = Endpoint::Workload(workload("StatefulSet", "shop", "web"));
+        let pod = |name: &str| Endpoint::Workload(workload("Pod", "shop", name));
+        let unknown = Endpoint::Unknown {
+            reason: UnknownReason::PodNotSeen,
+            address: None,
+        };
+        let edges = graph([
+            edge(web.clone(), pod("db"), 5432, Transport::Tcp),
+            edge(web.clone(), Endpoint::External(ip("198.51.100.1")), 443, Transport::Tcp),
+            edge(web.clone(), Endpoint::External(ip("2001:db8::1")), 443, Transport::Tcp),
+            edge(pod("db"), Endpoint::External(ip("2001:db8::1")), 443, Transport::Tcp),
+            edge(web.clone(), pod("unborn"), 80, Transport::Tcp),
+            edge(unknown, web, 80, Transport::Tcp),
+        ]);
+        let Audit {
+            denied,
+            undecided,
+            permitted,
+        } = audit(&edges, &policies, &cluster_of(CLUSTER));
+        assert_eq!(denied.len(), 1);
+        assert_eq!((denied[0].denied, denied[0].pairs), (1, 2), "only the canary");
+        assert_eq!(
+            denied[0].why[0].to_string(),
+            "ingress of Pod shop/db is isolated by NetworkPolicy shop/db, and no rule allows it"
+        );
+        let reasons: Vec<_> = undecided.into_iter().map(|(_, why)| why).collect();
+        assert_eq!(
+            reasons,
+            [
+                Why::Unknown(Undecidable::NoCommonFamily),
+                Why::NoEnds(NoEnds::NoPods(workload("Pod", "shop", "unborn"))),
+                Why::NoEnds(NoEnds::Unknown(UnknownReason::PodNotSeen)),
+            ]
+        );
+        assert_eq!(
+            permitted, 2,
+            "one of two pods has IPv6: that is the pair that the edge means"
+        );
+    }
 }

@@ -67,7 +67,7 @@ const TELLING: &[&str] = &[
     "app.kubernetes.io/part-of",
 ];
 
-/// Candidate labels that are tried in every combination; beyond it one is added after another. 12 make 4096 combinations.
+/// Candidate labels that are tried in every combination, 4096 at most; beyond it one is added after another.
 const COMBINED: usize = 12;
 
 /// Owner references that are followed at most: a reference that leads back to itself must end.
@@ -116,10 +116,17 @@ pub struct Identity {
     pub proof: Proof,
 }
 
+#[derive(Debug)]
+struct Described<'a> {
+    identity: Identity,
+    shared: Labels,
+    pods: Vec<&'a Pod>,
+}
+
 /// Identities of all workloads of a cluster, computed together because each is proven against the others.
 #[derive(Debug)]
 pub struct Identities<'a> {
-    workloads: BTreeMap<Workload, (Identity, Vec<&'a Pod>)>,
+    workloads: BTreeMap<Workload, Described<'a>>,
     scopes: BTreeMap<String, Scope<'a>>,
 }
 
@@ -153,24 +160,38 @@ impl<'a> Identities<'a> {
             }
             described.push((workload, members, sets));
         }
-        let identified = described.into_iter().map(|(workload, members, sets)| {
-            let identity = identify(&workload, &members, &sets, &scopes[&workload.namespace]);
-            (workload, (identity, members.pods))
+        let workloads = described.into_iter().map(|(workload, members, sets)| {
+            let shared = intersection(&sets);
+            let identity = identify(&workload, &members, &shared, &scopes[&workload.namespace]);
+            let pods = members.pods;
+            (
+                workload,
+                Described {
+                    identity,
+                    shared: owned(&shared),
+                    pods,
+                },
+            )
         });
         Self {
-            workloads: identified.collect(),
+            workloads: workloads.collect(),
             scopes,
         }
     }
 
     /// The identity of a workload; `None` when the cluster has no such workload.
     pub fn get(&self, workload: &Workload) -> Option<&Identity> {
-        self.workloads.get(workload).map(|(identity, _)| identity)
+        self.workloads.get(workload).map(|described| &described.identity)
     }
 
     /// Live pods of a workload, finished ones included, ordered by name.
     pub fn pods(&self, workload: &Workload) -> &[&'a Pod] {
-        self.workloads.get(workload).map_or(&[], |(_, pods)| pods)
+        self.workloads.get(workload).map_or(&[], |described| &described.pods)
+    }
+
+    /// All stable labels that the pods of a workload share: a selector means all of them if it asks for nothing else.
+    pub fn shared(&self, workload: &Workload) -> Option<&Labels> {
+        self.workloads.get(workload).map(|described| &described.shared)
     }
 
     /// Every workload there is, in a fixed order.
@@ -337,14 +358,13 @@ impl<'a> Scope<'a> {
     }
 }
 
-fn identify(workload: &Workload, members: &Members<'_>, own: &BTreeSet<Stable<'_>>, scope: &Scope<'_>) -> Identity {
-    let common = intersection(own);
+fn identify(workload: &Workload, members: &Members<'_>, common: &Stable<'_>, scope: &Scope<'_>) -> Identity {
     let selector = members.own_selector();
     let selecting = |key: &str| selector.get(key) == common.get(key) && selector.contains_key(key);
     let mut base: Stable<'_> = BTreeMap::new();
     let mut usual: Vec<(&str, &str)> = Vec::new();
     let mut fixed: Vec<(&str, &str)> = Vec::new();
-    for (key, value) in &common {
+    for (key, value) in common {
         match (is_release(key), selecting(key)) {
             (false, true) => {
                 base.insert(key, value);
@@ -450,13 +470,21 @@ fn separate<'a>(
 
 /// Every non-empty choice, smaller ones first, and among those of one size the earlier candidates first.
 fn combinations<'a, 'b>(candidates: &'b [(&'a str, &'a str)]) -> impl Iterator<Item = Vec<(&'a str, &'a str)>> + 'b {
-    let chosen =
-        move |mask: u32| -> Vec<usize> { (0..candidates.len()).filter(|index| mask & (1 << index) != 0).collect() };
-    let mut masks: Vec<u32> = (1..1_u32 << candidates.len()).collect();
-    masks.sort_by_key(|mask| (mask.count_ones(), chosen(*mask)));
-    masks
-        .into_iter()
-        .map(move |mask| chosen(mask).into_iter().map(|index| candidates[index]).collect())
+    (1..=candidates.len())
+        .flat_map(move |size| {
+            std::iter::successors(Some((0..size).collect::<Vec<usize>>()), move |chosen| {
+                // The last index that can still move up does, and those behind it follow it closely.
+                let moving = (0..size)
+                    .rev()
+                    .find(|place| chosen[*place] < candidates.len() - size + place)?;
+                let mut next = chosen.clone();
+                for (offset, index) in next[moving..].iter_mut().enumerate() {
+                    *index = chosen[moving] + 1 + offset;
+                }
+                Some(next)
+            })
+        })
+        .map(move |chosen| chosen.into_iter().map(|index| candidates[index]).collect())
 }
 
 /// A label that the workload's template could get and that none of the others has with this value.

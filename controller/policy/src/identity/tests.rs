@@ -307,6 +307,17 @@ fn many_labels_are_reduced_as_well() {
     );
 }
 
+#[test]
+fn combinations_come_in_order_and_all() {
+    let candidates = [("a", ""), ("b", ""), ("c", "")];
+    let seen: Vec<String> = combinations(&candidates)
+        .map(|chosen| chosen.into_iter().map(|(key, _)| key).collect())
+        .collect();
+    assert_eq!(seen, ["a", "b", "c", "ab", "ac", "bc", "abc"]);
+    let many: Vec<(&str, &str)> = vec![("k", "v"); COMBINED];
+    assert_eq!(combinations(&many).count(), (1 << COMBINED) - 1);
+}
+
 fn label_set() -> impl Strategy<Value = Labels> {
     prop::collection::btree_map("(app|tier|track|version|pod-template-hash)", "[xy]", 0..5)
 }

@@ -8,6 +8,7 @@
 //!
 //! A direction that was not observed, or not wholly understood, is not in the policy: what is not known is not cut.
 
+mod cover;
 mod note;
 mod peers;
 mod rules;
@@ -24,7 +25,7 @@ use nanoseg_graph::endpoint::{Endpoint, Workload};
 use nanoseg_graph::flow::Transport;
 
 use crate::direction::{Direction, Port};
-use crate::identity::{Label, Proof};
+use crate::identity::{Identities, Label, Proof};
 use crate::ownership;
 pub use note::{Blocker, Note};
 use peers::{DNS_PORT, Meaning, Peer, Surroundings, Widening, living};
@@ -267,6 +268,8 @@ impl Side<'_, '_> {
             return Gathered::NotReady;
         }
         self.add_dns(&mut collected);
+        let covered = cover::drop_covered(&mut collected.allowed, &self.surroundings.identities);
+        collected.narrow(&covered, &self.surroundings.identities);
         notes.extend(collected.notes(direction));
         Gathered::Ready(collected.allowed)
     }
@@ -279,17 +282,16 @@ impl Side<'_, '_> {
             Meaning::Gone => {
                 collected.gone.entry(peer.clone()).or_default().insert(port);
             }
-            Meaning::Peers { peers, widening } => {
+            Meaning::Peers { peers, widenings } => {
                 for named in peers {
                     collected.allowed.insert(named, port, peer, reason);
                 }
                 collected.ports.entry(peer.clone()).or_default().insert(port);
-                if let Some(widening) = widening {
+                for widening in widenings {
                     collected
                         .widenings
-                        .entry(peer.clone())
-                        .or_insert((widening, BTreeSet::new()))
-                        .1
+                        .entry((peer.clone(), widening))
+                        .or_default()
                         .insert(port);
                 }
             }
@@ -343,19 +345,35 @@ struct Collected {
     blockers: BTreeSet<Blocker>,
     ports: BTreeMap<Endpoint, BTreeSet<Port>>,
     gone: BTreeMap<Endpoint, BTreeSet<Port>>,
-    widenings: BTreeMap<Endpoint, (Widening, BTreeSet<Port>)>,
+    widenings: BTreeMap<(Endpoint, Widening), BTreeSet<Port>>,
     dns: BTreeMap<Endpoint, BTreeSet<Port>>,
     cache: BTreeSet<Port>,
     cache_addresses: BTreeSet<std::net::IpAddr>,
 }
 
 impl Collected {
+    /// A peer that is not named itself widens nothing.
+    fn narrow(&mut self, covered: &BTreeSet<(Peer, Port)>, identities: &Identities<'_>) {
+        for ((_, widening), ports) in &mut self.widenings {
+            if let Widening::Overlaps { peer, .. } = widening
+                && let Some(identity) = identities.get(peer)
+            {
+                let named = Peer::Pods {
+                    namespace: peer.namespace.clone(),
+                    labels: identity.labels.clone(),
+                };
+                ports.retain(|port| !covered.contains(&(named.clone(), *port)));
+            }
+        }
+        self.widenings.retain(|_, ports| !ports.is_empty());
+    }
+
     fn notes(&mut self, direction: Direction) -> BTreeSet<Note> {
         let mut notes = BTreeSet::new();
         for (peer, ports) in std::mem::take(&mut self.gone) {
             notes.insert(Note::PeerGone { direction, peer, ports });
         }
-        for (observed, (widening, ports)) in std::mem::take(&mut self.widenings) {
+        for ((observed, widening), ports) in std::mem::take(&mut self.widenings) {
             notes.insert(match widening {
                 Widening::Overlaps { peer, also, hint } => Note::PeerOverlaps {
                     direction,
@@ -368,6 +386,12 @@ impl Collected {
                     direction,
                     peer: observed,
                     addresses,
+                    ports,
+                },
+                Widening::AllPods(workload) => Note::AllPods {
+                    direction,
+                    peer: observed,
+                    workload,
                     ports,
                 },
             });

@@ -130,6 +130,17 @@ pub enum Note {
         /// The ports.
         ports: BTreeSet<Port>,
     },
+    /// Widening: the peer was observed as a Service of which a slice names a pod, and the rule means all pods of its workload.
+    AllPods {
+        /// The direction.
+        direction: Direction,
+        /// The Service.
+        peer: Endpoint,
+        /// The workload.
+        workload: Workload,
+        /// The ports.
+        ports: BTreeSet<Port>,
+    },
     /// Widening: DNS needs both transports, and these ports were not observed.
     Dns {
         /// The direction.
@@ -152,7 +163,11 @@ impl Note {
     /// Whether it declares that a rule allows more than was observed.
     pub const fn is_widening(&self) -> bool {
         match self {
-            Self::PeerOverlaps { .. } | Self::HostNetwork { .. } | Self::Dns { .. } | Self::NodeLocalDns { .. } => true,
+            Self::PeerOverlaps { .. }
+            | Self::AllPods { .. }
+            | Self::HostNetwork { .. }
+            | Self::Dns { .. }
+            | Self::NodeLocalDns { .. } => true,
             Self::NotObserved { .. } | Self::NotReady { .. } | Self::Unanswered { .. } | Self::PeerGone { .. } => false,
         }
     }
@@ -214,6 +229,18 @@ impl fmt::Display for Note {
                 list(ports, ", "),
                 list(addresses, ", ")
             ),
+            Self::AllPods {
+                direction,
+                peer,
+                workload,
+                ports,
+            } => {
+                write!(
+                    f,
+                    "{direction} at {}: the rule for {peer} means all pods of {workload}",
+                    list(ports, ", ")
+                )
+            }
             Self::Dns { direction, peer, ports } => {
                 write!(
                     f,

@@ -32,7 +32,7 @@ pub(super) enum Meaning {
     /// These peers, and why they mean more than the endpoint.
     Peers {
         peers: BTreeSet<Peer>,
-        widening: Option<Widening>,
+        widenings: BTreeSet<Widening>,
     },
     /// It is not there any more.
     Gone,
@@ -41,7 +41,7 @@ pub(super) enum Meaning {
 }
 
 /// Why peers mean more than the endpoint that was observed.
-#[derive(Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Widening {
     Overlaps {
         peer: Workload,
@@ -49,6 +49,8 @@ pub(super) enum Widening {
         hint: Label,
     },
     HostNetwork(BTreeSet<IpAddr>),
+    /// A Service's slice names one pod, and a selector means all pods of its workload.
+    AllPods(Workload),
 }
 
 /// The cluster, looked at once for all workloads.
@@ -145,24 +147,24 @@ impl<'a> Surroundings<'a> {
         let unborn = pods.peek().is_none();
         let (hosted, own): (Vec<&Pod>, Vec<&Pod>) = pods.partition(|pod| pod.host_network);
         let mut peers = BTreeSet::new();
-        let mut widening = None;
+        let mut widenings = BTreeSet::new();
         if !own.is_empty() || unborn {
             peers.insert(Peer::Pods {
                 namespace: workload.namespace.clone(),
                 labels: identity.labels.clone(),
             });
-            widening = match &identity.proof {
-                Proof::Exact => None,
+            match &identity.proof {
+                Proof::Exact => {}
                 Proof::Overlaps { hint, .. } | Proof::NoLabels { hint } => {
                     let mut also = self.identities.selected(&workload.namespace, &identity.labels);
                     also.remove(workload);
-                    Some(Widening::Overlaps {
+                    widenings.insert(Widening::Overlaps {
                         peer: workload.clone(),
                         also,
                         hint: hint.clone(),
-                    })
+                    });
                 }
-            };
+            }
         }
         if !hosted.is_empty() {
             let nodes: BTreeSet<&str> = hosted.iter().filter_map(|pod| pod.node.as_deref()).collect();
@@ -174,10 +176,9 @@ impl<'a> Surroundings<'a> {
                 });
             }
             peers.extend(addresses.iter().copied().map(Peer::Block));
-            // Of two widenings the selector's is kept only when no pod of the workload is on a node's network.
-            widening = Some(Widening::HostNetwork(addresses));
+            widenings.insert(Widening::HostNetwork(addresses));
         }
-        Meaning::Peers { peers, widening }
+        Meaning::Peers { peers, widenings }
     }
 
     fn service(&self, name: &ServiceName, port: Port) -> Meaning {
@@ -193,12 +194,23 @@ impl<'a> Surroundings<'a> {
         }
         let mut peers = BTreeSet::new();
         let mut nodes = BTreeSet::new();
+        let mut widenings = BTreeSet::new();
         for address in targets {
             match self.owner(address) {
-                Owner::Pod(pod) => match self.workload(&self.cluster.workload_of(pod), port) {
-                    Meaning::Peers { peers: of_pod, .. } => peers.extend(of_pod),
-                    other => return other,
-                },
+                Owner::Pod(pod) => {
+                    let workload = self.cluster.workload_of(pod);
+                    match self.workload(&workload, port) {
+                        Meaning::Peers {
+                            peers: named,
+                            widenings: noted,
+                        } => {
+                            peers.extend(named);
+                            widenings.extend(noted);
+                            widenings.insert(Widening::AllPods(workload));
+                        }
+                        other => return other,
+                    }
+                }
                 Owner::Node => {
                     nodes.insert(address);
                     peers.insert(Peer::Block(address));
@@ -211,8 +223,10 @@ impl<'a> Surroundings<'a> {
                 }
             }
         }
-        let widening = (!nodes.is_empty()).then_some(Widening::HostNetwork(nodes));
-        Meaning::Peers { peers, widening }
+        if !nodes.is_empty() {
+            widenings.insert(Widening::HostNetwork(nodes));
+        }
+        Meaning::Peers { peers, widenings }
     }
 
     /// Addresses of the slices that have this port.
@@ -267,14 +281,17 @@ enum Owner<'a> {
 }
 
 fn exact(peers: BTreeSet<Peer>) -> Meaning {
-    Meaning::Peers { peers, widening: None }
+    Meaning::Peers {
+        peers,
+        widenings: BTreeSet::new(),
+    }
 }
 
 fn host_network(addresses: BTreeSet<IpAddr>) -> Meaning {
     let peers = addresses.iter().copied().map(Peer::Block).collect();
     Meaning::Peers {
         peers,
-        widening: Some(Widening::HostNetwork(addresses)),
+        widenings: [Widening::HostNetwork(addresses)].into(),
     }
 }
 

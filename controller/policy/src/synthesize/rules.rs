@@ -63,12 +63,12 @@ impl Reason {
 }
 
 /// What one peer is allowed, and where each port comes from.
-type Ports = BTreeMap<Port, BTreeSet<(Endpoint, Reason)>>;
+pub(super) type Ports = BTreeMap<Port, BTreeSet<(Endpoint, Reason)>>;
 
 /// What a policy allows in one direction.
 #[derive(Debug, Default)]
 pub(super) struct Allowed {
-    peers: BTreeMap<Peer, Ports>,
+    pub(super) peers: BTreeMap<Peer, Ports>,
 }
 
 /// One rule.
@@ -85,9 +85,8 @@ impl Allowed {
         sources.insert((endpoint.clone(), reason.clone()));
     }
 
-    /// The rules: peers with the same ports share one, and no peer is named for a port at which a wider one already is.
-    pub(super) fn into_rules(mut self) -> Vec<Rule> {
-        self.drop_covered();
+    /// The rules: peers with the same ports share one.
+    pub(super) fn into_rules(self) -> Vec<Rule> {
         let mut rules: BTreeMap<BTreeSet<Port>, Rule> = BTreeMap::new();
         for (peer, ports) in self.peers {
             let key: BTreeSet<Port> = ports.keys().copied().collect();
@@ -109,55 +108,6 @@ impl Allowed {
             }
         }
         rules.into_values().collect()
-    }
-
-    /// Moves ports from peers to those that mean all of their pods and more.
-    fn drop_covered(&mut self) {
-        let mut scopes: BTreeMap<&str, Vec<&Labels>> = BTreeMap::new();
-        for peer in self.peers.keys() {
-            if let Peer::Pods { namespace, labels } = peer {
-                scopes.entry(namespace).or_default().push(labels);
-            }
-        }
-        let mut covers = Vec::new();
-        for (namespace, all) in scopes {
-            for narrow in &all {
-                for wide in &all {
-                    let wider =
-                        wide.len() < narrow.len() && wide.iter().all(|(key, value)| narrow.get(key) == Some(value));
-                    if wider {
-                        let peer = |labels: &Labels| Peer::Pods {
-                            namespace: namespace.to_owned(),
-                            labels: labels.clone(),
-                        };
-                        covers.push((wide.len(), peer(narrow), peer(wide)));
-                    }
-                }
-            }
-        }
-        // The widest first: what it takes over never has to be moved again.
-        covers.sort();
-        for (_, narrow, wide) in covers {
-            let Some(wide_ports) = self.peers.get(&wide) else {
-                continue;
-            };
-            let shared: Vec<Port> = wide_ports.keys().copied().collect();
-            let Some(narrow_ports) = self.peers.get_mut(&narrow) else {
-                continue;
-            };
-            let moved: Vec<_> = shared
-                .into_iter()
-                .filter_map(|port| narrow_ports.remove_entry(&port))
-                .collect();
-            if narrow_ports.is_empty() {
-                self.peers.remove(&narrow);
-            }
-            if let Some(wide_ports) = self.peers.get_mut(&wide) {
-                for (port, sources) in moved {
-                    wide_ports.entry(port).or_default().extend(sources);
-                }
-            }
-        }
     }
 }
 

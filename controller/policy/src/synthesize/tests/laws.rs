@@ -323,6 +323,18 @@ fn declared(proposal: &Proposal, world: &World, cluster: &Cluster) -> BTreeSet<(
                     ports,
                 );
             }
+            Note::AllPods {
+                direction,
+                workload,
+                ports,
+                ..
+            } => {
+                declare(
+                    *direction,
+                    behind(&Endpoint::Workload(workload.clone()), cluster),
+                    ports,
+                );
+            }
             Note::Dns { direction, peer, ports } => declare(*direction, behind(peer, cluster), ports),
             Note::NodeLocalDns { addresses, ports } => {
                 declare(
@@ -460,7 +472,8 @@ fn smaller(policy: &NetworkPolicy) -> Vec<NetworkPolicy> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(128))]
+    // Each case asks thousands of questions. PROPTEST_CASES asks for more.
+    #![proptest_config(ProptestConfig::with_cases(ProptestConfig::default().cases / 4))]
 
     #[test]
     fn complete(world in world(false)) {
