@@ -31,6 +31,9 @@ const SHARE: u32 = 5;
 /// How often folders are looked through. Four times a second, so that an edit is repaired within one.
 const LOOK: Duration = Duration::from_millis(250);
 
+/// How long the loop sleeps at most.
+const LONGEST_REST: Duration = Duration::from_mins(1);
+
 /// Events that wait to be taken before their sources wait: a few milliseconds of work.
 const WAITING: usize = 4096;
 
@@ -242,15 +245,13 @@ impl Pace {
         let by_clock = self.wake.map(|at| {
             let left = at.duration_since(Timestamp::now());
             // Clocks that the core's times come from may be set back: never wait longer than it takes to notice.
-            Duration::try_from(left)
-                .unwrap_or(Duration::ZERO)
-                .min(Duration::from_secs(60))
+            Duration::try_from(left).unwrap_or(Duration::ZERO).min(LONGEST_REST)
         });
         [by_change, by_clock]
             .into_iter()
             .flatten()
             .min()
-            .unwrap_or(Duration::from_secs(60))
+            .unwrap_or(LONGEST_REST)
     }
 
     fn is_time(&self) -> bool {

@@ -81,32 +81,28 @@ impl Rules {
     /// How long a workload of a namespace is learned.
     pub fn window(&self, namespace: &str) -> SignedDuration {
         let asked = match self.named(namespace) {
-            Some(asked) => asked,
+            Some(asked) => Some(asked),
             None if self.is_exempt(namespace) => None,
-            None => self.everywhere().flatten(),
+            None => self.everywhere(),
         };
-        asked.unwrap_or(self.learn_for)
+        asked.and_then(|(_, window)| *window).unwrap_or(self.learn_for)
     }
 
     fn is_exempt(&self, namespace: &str) -> bool {
         SYSTEM_NAMESPACES.contains(&namespace) || self.own_namespace.as_deref() == Some(namespace)
     }
 
-    fn named(&self, namespace: &str) -> Option<Option<SignedDuration>> {
+    fn named(&self, namespace: &str) -> Option<&(Scope, Option<SignedDuration>)> {
         self.asked(|scope| matches!(scope, Scope::Namespace(name) if name == namespace))
     }
 
-    fn everywhere(&self) -> Option<Option<SignedDuration>> {
+    fn everywhere(&self) -> Option<&(Scope, Option<SignedDuration>)> {
         self.asked(|scope| *scope == Scope::EveryOther)
     }
 
-    fn asked(&self, fits: impl Fn(&Scope) -> bool) -> Option<Option<SignedDuration>> {
+    fn asked(&self, fits: impl Fn(&Scope) -> bool) -> Option<&(Scope, Option<SignedDuration>)> {
         // The last one wins, as with any other option that is given twice.
-        self.enforce
-            .iter()
-            .rev()
-            .find(|(scope, _)| fits(scope))
-            .map(|(_, window)| *window)
+        self.enforce.iter().rev().find(|(scope, _)| fits(scope))
     }
 }
 
@@ -269,4 +265,228 @@ impl Life {
 /// Whether an end of an edge could not be attributed.
 pub const fn has_unknown_end(key: &EdgeKey) -> bool {
     matches!(key.source, Endpoint::Unknown { .. }) || matches!(key.destination, Endpoint::Unknown { .. })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use nanoseg_graph::endpoint::{UnknownReason, Workload};
+    use nanoseg_graph::flow::Transport;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::segment::{SegmentStatus, hash_of, seconds, to_edges};
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap()
+    }
+
+    fn workload() -> Workload {
+        Workload {
+            namespace: "shop".to_owned(),
+            kind: "Deployment".to_owned(),
+            name: "web".to_owned(),
+        }
+    }
+
+    fn edge(port: u16) -> EdgeKey {
+        EdgeKey {
+            source: Endpoint::External("203.0.113.9".parse().unwrap()),
+            destination: Endpoint::Workload(workload()),
+            port,
+            transport: Transport::Tcp,
+        }
+    }
+
+    fn seen(key: &EdgeKey, answered: bool) -> Seen<'_> {
+        Seen {
+            key,
+            known: Known::default(),
+            answered,
+        }
+    }
+
+    fn rules() -> Rules {
+        Rules {
+            enforce: vec![
+                (Scope::EveryOther, Some(SignedDuration::from_secs(7))),
+                (Scope::Namespace("shop".to_owned()), Some(SignedDuration::from_secs(5))),
+                (Scope::Namespace("kube-public".to_owned()), None),
+            ],
+            learn_for: SignedDuration::from_secs(60),
+            own_namespace: Some("nanoseg-system".to_owned()),
+        }
+    }
+
+    #[test]
+    fn stances_and_windows() {
+        let exempt = Stance::Propose(Restraint::Exempt);
+        let rules = rules();
+        for (namespace, mode, stance, window) in [
+            ("shop", None, Stance::Enforce, 5),
+            ("shop", Some(Mode::Off), Stance::Off, 5),
+            ("shop", Some(Mode::Learn), Stance::Learn, 5),
+            ("other", None, Stance::Enforce, 7),
+            // P40: what the cluster and the controller itself depend on.
+            ("kube-system", None, exempt, 60),
+            ("kube-system", Some(Mode::Enforce), exempt, 60),
+            ("nanoseg-system", None, exempt, 60),
+            ("kube-public", None, Stance::Enforce, 60),
+        ] {
+            assert_eq!(rules.stance(namespace, mode), stance, "{namespace} {mode:?}");
+            assert_eq!(
+                rules.window(namespace),
+                SignedDuration::from_secs(window),
+                "{namespace}"
+            );
+        }
+        let nothing = Rules {
+            enforce: Vec::new(),
+            ..rules
+        };
+        assert_eq!(nothing.stance("shop", None), Stance::Propose(Restraint::NotAsked));
+        assert_eq!(nothing.stance("shop", Some(Mode::Enforce)), Stance::Enforce);
+    }
+
+    #[test]
+    fn a_window_gives_every_learner_time_to_come_back() {
+        let life = Life::begin(at(0));
+        let window = SignedDuration::from_hours(1);
+        assert_eq!(life.ends_at(window, at(0)), at(3600));
+        assert_eq!(
+            life.ends_at(window, at(9000)),
+            at(9030),
+            "the controller was away when the window ended"
+        );
+        assert_eq!(life.ends_at(SignedDuration::from_secs(3), at(9000)), at(9003));
+    }
+
+    #[test]
+    fn after_the_window_an_edge_is_novel_once_and_never_learned() {
+        let (known, novel) = (edge(80), edge(22));
+        let mut life = Life::begin(at(0));
+        let nowhere = |_| false;
+        assert!(!life.judge([seen(&known, true)], Some(at(10)), nowhere, at(9)).froze);
+        assert!(life.judge([seen(&known, true)], Some(at(10)), nowhere, at(10)).froze);
+        let judgement = life.judge([seen(&known, true), seen(&novel, false)], Some(at(10)), nowhere, at(11));
+        assert_eq!(
+            judgement.violations,
+            std::slice::from_ref(&novel),
+            "what a policy refused is a violation as well"
+        );
+        assert_eq!(judgement.baseline.keys().collect::<Vec<_>>(), [&known]);
+        let judgement = life.judge([seen(&novel, true)], Some(at(10)), nowhere, at(12));
+        assert_eq!((judgement.violations, judgement.baseline.len()), (Vec::new(), 1));
+
+        // A person lets it learn again.
+        life.set_mode(Some(Mode::Learn), at(13));
+        let judgement = life.judge([seen(&novel, true)], None, nowhere, at(13));
+        assert_eq!(judgement.baseline.len(), 2);
+        // And forget.
+        life.set_mode(Some(Mode::Off), at(14));
+        assert_eq!(life.kept().len(), 0);
+    }
+
+    #[test]
+    fn nothing_is_frozen_before_something_was_learned() {
+        let mut life = Life::begin(at(0));
+        let refused = edge(80);
+        let judgement = life.judge([seen(&refused, false)], Some(at(10)), |_| false, at(99));
+        assert_eq!((judgement.froze, judgement.unanswered), (false, 1));
+    }
+
+    #[test]
+    fn p14_an_address_that_turns_out_to_be_a_pods_leaves_the_baseline_while_it_is_learned() {
+        let mut life = Life::begin(at(0));
+        life.kept.insert(edge(80), Known::default());
+        assert_eq!(life.judge([], Some(at(10)), |_| true, at(1)).baseline.len(), 0);
+    }
+
+    #[test]
+    fn an_unknown_end_joins_the_baseline_while_learning_and_is_no_violation_later() {
+        let unknown = EdgeKey {
+            source: Endpoint::Unknown {
+                reason: UnknownReason::PodNotSeen,
+                address: None,
+            },
+            ..edge(80)
+        };
+        let mut life = Life::begin(at(0));
+        assert_eq!(
+            life.judge([seen(&unknown, true)], Some(at(10)), |_| false, at(1))
+                .baseline
+                .len(),
+            1
+        );
+        let mut life = Life::begin(at(0));
+        life.judge([seen(&edge(80), true)], Some(at(10)), |_| false, at(10));
+        let judgement = life.judge([seen(&unknown, true)], Some(at(10)), |_| false, at(11));
+        assert_eq!((judgement.baseline.len(), judgement.violations), (1, Vec::new()));
+    }
+
+    /// What the controller would write of a life.
+    fn status(life: &Life, baseline: &Baseline) -> Segment {
+        let none = Known::default();
+        let mut segment = Segment::of(&workload());
+        segment.status = Some(SegmentStatus {
+            phase: crate::segment::Phase::Learning,
+            reason: String::new(),
+            workload: String::new(),
+            learning_since: seconds(life.learning_since),
+            frozen_at: life.frozen_at.map(seconds),
+            gone_since: None,
+            edges: 0,
+            baseline: to_edges(baseline),
+            baseline_hash: hash_of(baseline),
+            novel: 0,
+            novel_edges: to_edges(life.novel().iter().map(|key| (key, &none))),
+            policy: None,
+            proposal: None,
+            notes: Vec::new(),
+            applied_hash: None,
+        });
+        segment
+    }
+
+    proptest! {
+        #[test]
+        fn a_baseline_never_shrinks_and_never_changes_once_it_is_frozen(
+            rounds in proptest::collection::vec((proptest::collection::btree_set(1_u16..12, 0..6), any::<bool>()), 1..20),
+            end in 0_i64..20,
+        ) {
+            let mut life = Life::begin(at(0));
+            let mut baseline = Baseline::new();
+            let mut frozen: Option<Baseline> = None;
+            let mut reported = BTreeSet::new();
+            let mut current = BTreeSet::new();
+            for (now, (ports, restart)) in (0..).zip(rounds) {
+                // Reports are cumulative within a run of the controller; a restarted one begins with none.
+                if restart {
+                    life = Life::read(&status(&life, &baseline), at(now)).unwrap();
+                    current.clear();
+                }
+                current.extend(ports);
+                let keys: Vec<EdgeKey> = current.iter().map(|port| edge(*port)).collect();
+                let judgement = life.judge(keys.iter().map(|key| seen(key, true)), Some(at(end)), |_| false, at(now));
+                for key in baseline.keys() {
+                    prop_assert!(judgement.baseline.contains_key(key));
+                }
+                if let Some(frozen) = &frozen {
+                    prop_assert_eq!(&judgement.baseline, frozen);
+                    for key in &keys {
+                        prop_assert!(frozen.contains_key(key) || life.novel().contains(key));
+                    }
+                }
+                for violation in judgement.violations {
+                    prop_assert!(frozen.is_some() && reported.insert(violation));
+                }
+                if judgement.froze {
+                    prop_assert!(now >= end && frozen.is_none());
+                    frozen = Some(judgement.baseline.clone());
+                }
+                baseline = judgement.baseline;
+            }
+        }
+    }
 }

@@ -94,7 +94,7 @@ pub enum Fault {
         /// Where.
         place: Place,
         /// Which object and which field.
-        source: Unreadable,
+        source: Box<Unreadable>,
     },
     /// A field that no API server would keep.
     #[error("{place}")]
@@ -102,7 +102,7 @@ pub enum Fault {
         /// Where.
         place: Place,
         /// Which object and which field.
-        source: UnknownField,
+        source: Box<UnknownField>,
     },
 }
 
@@ -173,22 +173,21 @@ impl Manifests {
                     Manifest::Other { .. } => self.other += 1,
                 }
             }
-            let faulty = unreadable.into_iter().map(|source| Fault::Object {
+            self.faults.extend(unreadable.into_iter().map(|reason| Fault::Object {
                 place: place.clone(),
-                source,
-            });
-            self.faults.extend(faulty);
-            let unknown = unknown_fields.into_iter().map(|source| Fault::UnknownField {
-                place: place.clone(),
-                source,
-            });
-            self.faults.extend(unknown);
+                source: Box::new(reason),
+            }));
+            self.faults
+                .extend(unknown_fields.into_iter().map(|field| Fault::UnknownField {
+                    place: place.clone(),
+                    source: Box::new(field),
+                }));
         }
     }
 }
 
 /// The files of a path, sorted: the path itself, or every file with one of the extensions in the folder and below. What
-/// begins with a dot is left out (editors' and ConfigMap volumes' own files).
+/// begins with a dot is left out (own files of editors and of volumes).
 pub fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, ReadError> {
     let unreadable = |source| ReadError::Path {
         path: path.to_owned(),

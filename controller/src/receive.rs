@@ -17,7 +17,12 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 pub mod protocol {
-    #![expect(clippy::pedantic, reason = "generated")]
+    #![expect(
+        clippy::pedantic,
+        clippy::allow_attributes,
+        clippy::allow_attributes_without_reason,
+        reason = "generated"
+    )]
     tonic::include_proto!("nanoseg.report.v1");
 }
 

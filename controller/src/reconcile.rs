@@ -28,6 +28,7 @@ use std::slice;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nanoseg_graph::cluster::{Cluster, Object};
 use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::Workload;
@@ -183,7 +184,7 @@ impl Core {
             }
             Event::Report(report) => {
                 let novel = self.flows.merge(&report);
-                if !report.flows.is_empty() {
+                if !report.flows.is_empty() || !report.node_addresses.is_empty() {
                     self.outdated = true;
                     self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
                 }
@@ -223,7 +224,7 @@ impl Core {
     fn take_policy(&mut self, policy: NetworkPolicy) {
         let name = PolicyName::of(&policy);
         let known = self.policies.get(&name);
-        if known.is_some_and(|known| is_older(&policy.metadata.resource_version, &known.metadata.resource_version)) {
+        if known.is_some_and(|known| is_older(&policy.metadata, &known.metadata)) {
             return;
         }
         if known != Some(&policy) {
@@ -248,8 +249,7 @@ impl Core {
         self.held.remove(&ObjectId::Segment(name.clone()));
         if let Some(subject) = self.subjects.get_mut(&workload) {
             let known = subject.segment.as_ref();
-            let version = |segment: &Segment| segment.metadata.resource_version.clone();
-            if known.is_some_and(|known| is_older(&version(&segment), &version(known))) {
+            if known.is_some_and(|known| is_older(&segment.metadata, &known.metadata)) {
                 return;
             }
             if known != Some(&segment) {
@@ -448,23 +448,21 @@ fn stand(
     } else {
         Why::Changed
     };
-    match hold {
-        Some(hold) => Standing::Hindered(hold.reason.clone()),
-        None => {
-            writes.put.push(PolicyStep {
-                desired: desired.clone(),
-                why,
-            });
-            match why {
-                Why::Wanted => Standing::Underway,
-                Why::Changed | Why::Edited | Why::Deleted => Standing::Mending,
-            }
-        }
+    if let Some(hold) = hold {
+        return Standing::Hindered(hold.reason.clone());
+    }
+    writes.put.push(PolicyStep {
+        desired: desired.clone(),
+        why,
+    });
+    match why {
+        Why::Wanted => Standing::Underway,
+        Why::Changed | Why::Edited | Why::Deleted => Standing::Mending,
     }
 }
 
 /// Whether a version of an object is older than the one that is known. A write's answer may overtake the watch.
-fn is_older(version: &Option<String>, known: &Option<String>) -> bool {
-    let number = |version: &Option<String>| version.as_ref().and_then(|version| version.parse::<u64>().ok());
+fn is_older(version: &ObjectMeta, known: &ObjectMeta) -> bool {
+    let number = |metadata: &ObjectMeta| metadata.resource_version.as_ref()?.parse::<u64>().ok();
     matches!((number(version), number(known)), (Some(version), Some(known)) if version < known)
 }

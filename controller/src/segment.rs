@@ -3,6 +3,8 @@
 //! Law: reading back what was written gives the same baseline, edge for edge. A Segment that cannot be read whole is an
 //! error and never a smaller baseline, because a smaller baseline cuts traffic.
 
+#![expect(clippy::duplicated_attributes, reason = "several columns have the same type")]
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::str::FromStr;
@@ -21,8 +23,7 @@ use sha2::{Digest as _, Sha256};
 /// Novel edges that a status lists at most: enough for a person to see what goes on, and few beside the object's size limit.
 pub const LISTED: usize = 100;
 
-/// A Segment is one workload's part of the connection graph and the NetworkPolicy that follows from it. The controller
-/// makes one for each workload that it has seen talking. People set `spec.mode`; everything else is the controller's.
+/// Which workload the Segment is about, and what people want for it.
 #[derive(CustomResource, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[kube(
     group = "nanoseg.io",
@@ -91,7 +92,10 @@ pub struct SegmentWorkload {
     pub name: String,
 }
 
-/// What nanoseg may do with a workload.
+/// What nanoseg may do with the workload. Off: learn and enforce nothing; what was learned is forgotten, and the NetworkPolicy
+/// that nanoseg made is removed. Learn: keep learning, whatever the learning window says, and apply nothing; a NetworkPolicy that
+/// is live already stays as it is. Enforce: enforce once the learning window has passed. Without it the controller's settings
+/// decide (--enforce, --learn-for).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Mode {
     /// Learn nothing, enforce nothing: what was learned is forgotten, and the NetworkPolicy that nanoseg made is removed.
@@ -103,7 +107,9 @@ pub enum Mode {
     Enforce,
 }
 
-/// How far a Segment has come.
+/// How far the Segment has come. Learning: new edges join the baseline. Proposed: the baseline is frozen, and the proposal is not
+/// applied. Enforcing: the NetworkPolicy is live and kept in sync. Degraded: something stands in the way, see reason. Off: switched
+/// off by spec.mode. Gone: the workload is gone and its NetworkPolicy removed; the baseline is kept for a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
     /// New edges join the baseline.
@@ -157,6 +163,7 @@ pub struct SegmentStatus {
     pub gone_since: Option<Time>,
     /// Number of edges in the baseline.
     #[serde(default)]
+    #[schemars(with = "i32", range(min = 0))]
     pub edges: u32,
     /// The edges that the NetworkPolicy allows: every connection of the workload that was learned, in both directions.
     #[serde(default)]
@@ -166,6 +173,7 @@ pub struct SegmentStatus {
     pub baseline_hash: String,
     /// Number of edges that were seen since the baseline was frozen and are not in it.
     #[serde(default)]
+    #[schemars(with = "i32", range(min = 0))]
     pub novel: u32,
     /// Edges outside the frozen baseline, at most 100 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -194,7 +202,7 @@ pub struct BaselineEdge {
     /// Who listens, written as the source is.
     pub destination: EdgeEnd,
     /// The port that the listener itself listens on: a Service's target port, never the Service's own.
-    #[schemars(range(min = 0, max = 65535))]
+    #[schemars(with = "i32", range(min = 0, max = 65535))]
     pub port: u16,
     /// Transport protocol.
     pub protocol: Protocol,

@@ -101,7 +101,7 @@ Examples:
 
 Exit code 1 if it is denied.")]
     Explain(ExplainArguments),
-    /// Print the CustomResourceDefinitions that a cluster needs before `nanoseg controller`
+    /// Print the definitions of custom resources (CRDs) that a cluster needs before `nanoseg controller`
     #[command(after_help = "Example:\n  nanoseg crd | kubectl apply -f -")]
     Crd,
 }
@@ -126,7 +126,7 @@ pub struct ControllerArguments {
         conflicts_with = "cluster"
     )]
     pub listen: SocketAddr,
-    /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's ServiceAccount
+    /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     pub kubeconfig: Option<PathBuf>,
     /// Namespace that may be enforced, and how long each of its workloads is learned first; `*`: every namespace but the

@@ -77,11 +77,11 @@ pub fn watch_all(client: &Client, url: &str, events: &mpsc::Sender<Event>) -> Jo
         "namespaces": Namespace, objects::namespace;
     }
     let policies = Api::<NetworkPolicy>::all(client.clone());
-    tasks.spawn(start(Source::Watch("networkpolicies")).follow(policies, policy));
+    tasks.spawn(start(Source::Watch("networkpolicies")).follow(policies, |object| Ok(policy(object))));
     // Untyped, because one Segment that cannot be read would keep every other from being listed.
     let resource: ApiResource = Segment::api_resource();
     let segments = Api::<DynamicObject>::all_with(client.clone(), &resource);
-    tasks.spawn(start(Source::Watch("segments")).follow(segments, segment));
+    tasks.spawn(start(Source::Watch("segments")).follow(segments, |object| Ok(segment(object))));
     tasks
 }
 
@@ -103,21 +103,21 @@ impl Key {
     }
 }
 
-type Told = Result<(Key, Event), Unreadable>;
+type Told = Result<(Key, Event), Box<Unreadable>>;
 
 fn object<K>(convert: fn(&K) -> Result<Object, Unreadable>) -> impl Fn(K) -> Told {
     move |kubernetes| {
-        let object = convert(&kubernetes)?;
+        let object = convert(&kubernetes).map_err(Box::new)?;
         Ok((Key::Object(object.key()), Event::Object(object)))
     }
 }
 
-fn policy(mut policy: NetworkPolicy) -> Told {
+fn policy(mut policy: NetworkPolicy) -> (Key, Event) {
     policy.metadata.managed_fields = None;
-    Ok((Key::Policy(PolicyName::of(&policy)), Event::Policy(Box::new(policy))))
+    (Key::Policy(PolicyName::of(&policy)), Event::Policy(Box::new(policy)))
 }
 
-fn segment(mut object: DynamicObject) -> Told {
+fn segment(mut object: DynamicObject) -> (Key, Event) {
     object.metadata.managed_fields = None;
     let name = SegmentName {
         namespace: object.namespace().unwrap_or_default(),
@@ -130,7 +130,7 @@ fn segment(mut object: DynamicObject) -> Told {
             reason: chain(&error),
         },
     };
-    Ok((Key::Segment(name), event))
+    (Key::Segment(name), event)
 }
 
 struct Watch {
@@ -163,7 +163,9 @@ impl Watch {
             };
             let told = match event {
                 watcher::Event::Init => {
-                    there.values_mut().for_each(|listed| *listed = false);
+                    for listed in there.values_mut() {
+                        *listed = false;
+                    }
                     continue;
                 }
                 watcher::Event::InitDone => {

@@ -3,11 +3,11 @@
 use std::fmt::Debug;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{Api, DeleteParams, Patch, PatchParams, PostParams, Preconditions};
+use kube::api::{Api, DeleteParams, Patch, PatchParams, Preconditions};
 use kube::{Client, ResourceExt as _};
 use nanoseg_policy::ownership::PolicyName;
 use serde::de::DeserializeOwned;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{Live, WriteError};
 use crate::reconcile::{ObjectId, Proposals, SegmentWrite, Violation};
@@ -88,16 +88,18 @@ impl Live for OnCluster {
         // and it may change what the policy means. The resource version in `live` makes this fail, and be tried again, if
         // somebody writes in between.
         if live.spec != desired.spec {
-            live.spec.clone_from(&desired.spec);
-            live.metadata.managed_fields = None;
-            let params = PostParams {
+            let change = json!({
+                "metadata": { "resourceVersion": live.metadata.resource_version },
+                "spec": merge_patch(&json!(live.spec), &json!(desired.spec)),
+            });
+            let params = PatchParams {
                 field_manager: Some(MANAGER.to_owned()),
-                ..PostParams::default()
+                ..PatchParams::default()
             };
             live = api
-                .replace(&name.name, &params, &live)
+                .patch(&name.name, &params, &Patch::Merge(&change))
                 .await
-                .map_err(trouble("replace", id()))?;
+                .map_err(trouble("mend", id()))?;
         }
         Ok(live)
     }
@@ -117,6 +119,20 @@ impl Live for OnCluster {
     async fn record(&self, _violations: &[Violation]) -> Result<(), WriteError> {
         Ok(())
     }
+}
+
+/// The merge patch (RFC 7396) that makes `to` of `from`. `to` has no nulls, which the format could not carry.
+fn merge_patch(from: &Value, to: &Value) -> Value {
+    let (Value::Object(from), Value::Object(to)) = (from, to) else {
+        return to.clone();
+    };
+    let gone = from
+        .keys()
+        .filter(|key| !to.contains_key(*key))
+        .map(|key| (key.clone(), Value::Null));
+    let changed = to.iter().filter(|(key, value)| from.get(*key) != Some(value));
+    let changed = changed.map(|(key, value)| (key.clone(), merge_patch(from.get(key).unwrap_or(&Value::Null), value)));
+    gone.chain(changed).collect()
 }
 
 async fn delete<K>(api: &Api<K>, name: &str, uid: Option<String>, object: ObjectId) -> Result<(), WriteError>
@@ -141,5 +157,19 @@ where
         Ok(_) => Ok(()),
         Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
         Err(source) => Err(trouble("delete", object)(source)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_merge_patch_names_what_changes_and_what_goes() {
+        let live = json!({ "podSelector": { "matchLabels": { "a": "1", "b": "2" } }, "egress": [{}], "policyTypes": ["Ingress"] });
+        let desired = json!({ "podSelector": { "matchLabels": { "a": "1" } }, "ingress": [{ "ports": [] }], "policyTypes": ["Ingress"] });
+        let patch =
+            json!({ "podSelector": { "matchLabels": { "b": null } }, "egress": null, "ingress": [{ "ports": [] }] });
+        assert_eq!(merge_patch(&live, &desired), patch);
     }
 }

@@ -1,1 +1,474 @@
+use k8s_openapi::api::networking::v1::NetworkPolicySpec;
+use nanoseg_graph::cluster::{Controller, ObjectKey, OwnerRef, Pod, PodPhase};
+use nanoseg_graph::container::ContainerRef;
+use nanoseg_graph::flow::{Flow, FlowKey, Origin, Report, Reporter, Subject as FlowSubject, Tally, Transport};
+use proptest::prelude::*;
 
+use super::*;
+use crate::lifecycle::Scope;
+use crate::segment::{Mode, Phase, SegmentStatus};
+
+const WEB: &str = "198.18.1.10";
+const DB: &str = "198.18.1.11";
+const INTRUDER: &str = "198.18.1.66";
+
+fn at(second: i64) -> Timestamp {
+    Timestamp::from_second(1_800_000_000 + second).unwrap()
+}
+
+fn labels(name: &str) -> std::collections::BTreeMap<String, String> {
+    [("app".to_owned(), name.to_owned())].into()
+}
+
+fn deployment(name: &str) -> Object {
+    Object::Controller(Controller {
+        namespace: "shop".to_owned(),
+        kind: "Deployment".to_owned(),
+        name: name.to_owned(),
+        owner: None,
+        selector: labels(name),
+        template_labels: labels(name),
+    })
+}
+
+fn pod(name: &str, address: &str) -> Object {
+    Object::Pod(Pod {
+        uid: format!("uid-{name}"),
+        mirror_uid: None,
+        namespace: "shop".to_owned(),
+        name: format!("{name}-0"),
+        labels: labels(name),
+        owner: Some(OwnerRef {
+            kind: "Deployment".to_owned(),
+            name: name.to_owned(),
+        }),
+        addresses: [address.parse().unwrap()].into(),
+        host_network: false,
+        node: Some("node1".to_owned()),
+        ports: [].into(),
+        phase: PodPhase::Running,
+        started: Some(at(-100)),
+    })
+}
+
+fn report(flows: &[(&str, &str, u16)]) -> Event {
+    let flow = |(destination, peer, port): &(&str, &str, u16)| Flow {
+        key: FlowKey {
+            subject: FlowSubject::Container(ContainerRef {
+                pod_uid: format!("uid-{destination}"),
+                container_id: "c".to_owned(),
+            }),
+            peer: peer.parse().unwrap(),
+            port: *port,
+            transport: Transport::Tcp,
+            reporter: Reporter::Destination,
+        },
+        tally: Tally {
+            first_seen: at(-10),
+            last_seen: at(-1),
+            attempted: 1,
+            established: 1,
+            refused: 0,
+        },
+    };
+    Event::Report(Report {
+        origin: Origin {
+            node: "node1".to_owned(),
+            epoch: 1,
+        },
+        flows: flows.iter().map(flow).collect(),
+        losses: Vec::new(),
+        node_addresses: [].into(),
+    })
+}
+
+/// The world outside of the core: what was written is there, and is told back.
+#[derive(Clone, Default)]
+struct World {
+    policies: BTreeMap<PolicyName, NetworkPolicy>,
+    segments: BTreeMap<SegmentName, Segment>,
+    violations: Vec<Violation>,
+}
+
+impl World {
+    /// Does at most `steps` of what a round wants, in the order in which it must be done, as if the controller died then.
+    fn apply(&mut self, writes: Writes, steps: usize) -> Vec<Event> {
+        let Writes {
+            segments,
+            proposals: _,
+            put,
+            remove,
+            forget,
+            violations,
+        } = writes;
+        self.violations.extend(violations);
+        let mut events = Vec::new();
+        for SegmentWrite { segment, exists: _ } in segments.into_iter().take(steps) {
+            self.segments.insert(segment.segment_name(), segment.clone());
+            events.push(Event::Segment(Box::new(segment)));
+        }
+        for step in put.into_iter().take(steps - events.len()) {
+            self.policies
+                .insert(PolicyName::of(&step.desired), step.desired.clone());
+            events.push(Event::Policy(Box::new(step.desired)));
+        }
+        for (policy, _) in remove.into_iter().take(steps - events.len()) {
+            self.policies.remove(&PolicyName::of(&policy));
+            events.push(Event::PolicyGone(PolicyName::of(&policy)));
+        }
+        for segment in forget.into_iter().take(steps - events.len()) {
+            self.segments.remove(&segment.segment_name());
+            events.push(Event::SegmentGone(segment.segment_name()));
+        }
+        events
+    }
+
+    /// A core that just started and has read everything.
+    fn core(&self, objects: &[Object], now: Timestamp) -> Core {
+        let guide = Guide {
+            rules: Rules {
+                enforce: vec![(Scope::Namespace("shop".to_owned()), Some(SignedDuration::from_secs(10)))],
+                learn_for: SignedDuration::from_hours(24),
+                own_namespace: None,
+            },
+            report_interval: SignedDuration::from_secs(5),
+            synthesis: synthesize::Settings::default(),
+        };
+        let mut core = Core::new(guide, ["198.18.0.0/16".parse().unwrap()], [Source::Manifests], now);
+        for object in objects {
+            core.take(Event::Object(object.clone()), now);
+        }
+        for policy in self.policies.values() {
+            core.take(Event::Policy(Box::new(policy.clone())), now);
+        }
+        for segment in self.segments.values() {
+            core.take(Event::Segment(Box::new(segment.clone())), now);
+        }
+        core.take(Event::Synced(Source::Manifests), now);
+        core
+    }
+
+    /// Rounds until one writes nothing.
+    fn settle(&mut self, core: &mut Core, now: Timestamp) {
+        for _ in 0..10 {
+            let writes = core.round(now).writes;
+            if writes.is_empty() {
+                return;
+            }
+            for event in self.apply(writes, usize::MAX) {
+                core.take(event, now);
+            }
+        }
+        unreachable!("rounds do not come to an end");
+    }
+
+    fn policy(&self, workload: &str) -> Option<&NetworkPolicy> {
+        let name = format!("nanoseg-deployment-{workload}");
+        self.policies.get(&PolicyName {
+            namespace: "shop".to_owned(),
+            name,
+        })
+    }
+
+    fn segment(&self, workload: &str) -> &Segment {
+        &self.segments[&SegmentName {
+            namespace: "shop".to_owned(),
+            name: format!("deployment-{workload}"),
+        }]
+    }
+
+    fn status(&self, workload: &str) -> &SegmentStatus {
+        self.segment(workload).status.as_ref().unwrap()
+    }
+}
+
+fn shop() -> Vec<Object> {
+    vec![
+        deployment("web"),
+        pod("web", WEB),
+        deployment("db"),
+        pod("db", DB),
+        deployment("intruder"),
+        pod("intruder", INTRUDER),
+    ]
+}
+
+/// The shop, enforced.
+fn enforced() -> (World, Core) {
+    let mut world = World::default();
+    let mut core = world.core(&shop(), at(0));
+    core.take(report(&[("db", WEB, 5432)]), at(0));
+    world.settle(&mut core, at(0));
+    assert_eq!(world.status("db").phase, Phase::Learning);
+    assert_eq!(world.policies.len(), 0);
+    world.settle(&mut core, at(10));
+    assert_eq!(
+        world.status("db").phase,
+        Phase::Enforcing,
+        "{}",
+        world.status("db").reason
+    );
+    assert!(world.policy("db").is_some());
+    (world, core)
+}
+
+#[test]
+fn nothing_is_written_before_everything_was_read() {
+    let world = World::default();
+    let mut core = world.core(&shop(), at(0));
+    core.awaited.insert(Source::Out);
+    core.take(report(&[("db", WEB, 5432)]), at(0));
+    assert!(core.round(at(100)).writes.is_empty());
+    core.take(Event::Synced(Source::Out), at(100));
+    assert!(!core.round(at(100)).writes.is_empty());
+}
+
+#[test]
+fn the_steady_state_writes_nothing() {
+    let (_, mut core) = enforced();
+    core.take(report(&[("db", WEB, 5432)]), at(20));
+    assert!(core.round(at(20)).writes.is_empty());
+    core.take(Event::Object(pod("web", WEB)), at(21));
+    assert!(core.round(at(21)).writes.is_empty());
+}
+
+#[test]
+fn what_is_enforced_was_written_to_its_segment_first() {
+    let mut world = World::default();
+    let mut core = world.core(&shop(), at(0));
+    core.take(report(&[("db", WEB, 5432)]), at(0));
+    world.settle(&mut core, at(0));
+    let round = core.round(at(10));
+    assert!(round.writes.put.is_empty());
+    let frozen = |write: &SegmentWrite| {
+        write
+            .segment
+            .status
+            .as_ref()
+            .is_some_and(|status| status.frozen_at.is_some())
+    };
+    assert!(round.writes.segments.iter().all(frozen));
+    assert!(
+        core.round(at(11)).writes.put.is_empty(),
+        "the Segments were not read back"
+    );
+}
+
+#[test]
+fn a_novel_edge_is_told_once_with_the_policy_that_decides() {
+    let (mut world, mut core) = enforced();
+    let before = world.policy("db").cloned();
+    core.take(report(&[("db", INTRUDER, 5432)]), at(20));
+    world.settle(&mut core, at(20));
+    let [violation] = &world.violations[..] else {
+        unreachable!("{:?}", world.violations)
+    };
+    assert!(violation.verdict.starts_with("denied: "), "{}", violation.verdict);
+    assert!(
+        violation.verdict.contains("shop/nanoseg-deployment-db"),
+        "{}",
+        violation.verdict
+    );
+    assert!(violation.enforced);
+    let line = serde_json::to_value(violation).unwrap();
+    assert_eq!(
+        (&line["workload"], &line["port"]),
+        (&"Deployment shop/db".into(), &5432.into())
+    );
+    assert_eq!(world.policy("db").cloned(), before);
+    core.take(report(&[("db", INTRUDER, 5432)]), at(30));
+    world.settle(&mut core, at(30));
+    assert_eq!(world.violations.len(), 1);
+    assert_eq!(world.status("db").novel, 1);
+    // It belongs to the intruder, too, whose own window is open.
+    assert_eq!(world.status("intruder").edges, 1);
+}
+
+#[test]
+fn drift_is_repaired_and_foreign_policies_are_left_alone() {
+    let (mut world, mut core) = enforced();
+    let ours = world.policy("db").cloned().unwrap();
+    let mut edited = ours.clone();
+    edited.spec.as_mut().unwrap().ingress = None;
+    let mut unlabelled = ours.clone();
+    unlabelled.metadata.labels = None;
+    for drifted in [edited, unlabelled] {
+        core.take(Event::Policy(Box::new(drifted)), at(20));
+        let writes = core.round(at(20)).writes;
+        assert_eq!(
+            (writes.put.len(), writes.segments.len()),
+            (1, 0),
+            "no Segment changes for a repair"
+        );
+        assert_eq!(writes.put[0].why, Why::Edited);
+        assert_eq!(writes.put[0].desired, ours);
+        for event in world.apply(writes, usize::MAX) {
+            core.take(event, at(20));
+        }
+    }
+    core.take(Event::PolicyGone(PolicyName::of(&ours)), at(21));
+    assert_eq!(core.round(at(21)).writes.put[0].why, Why::Deleted);
+}
+
+#[test]
+fn p39_a_foreign_policy_of_our_name_is_a_conflict() {
+    let mut world = World::default();
+    let mut core = world.core(&shop(), at(0));
+    let mut foreign = NetworkPolicy::default();
+    foreign.metadata.namespace = Some("shop".to_owned());
+    foreign.metadata.name = Some("nanoseg-deployment-db".to_owned());
+    foreign.spec = Some(NetworkPolicySpec {
+        policy_types: Some(vec!["Egress".to_owned()]),
+        ..NetworkPolicySpec::default()
+    });
+    core.take(Event::Policy(Box::new(foreign)), at(0));
+    core.take(report(&[("db", WEB, 5432)]), at(0));
+    world.settle(&mut core, at(0));
+    world.settle(&mut core, at(10));
+    assert_eq!(world.status("db").phase, Phase::Degraded);
+    assert!(
+        world.status("db").reason.contains("somebody else's"),
+        "{}",
+        world.status("db").reason
+    );
+    assert!(world.policy("db").is_none());
+}
+
+#[test]
+fn a_policy_goes_with_its_workload_and_comes_back_with_it() {
+    let (mut world, mut core) = enforced();
+    let before = world.policy("db").cloned();
+    core.take(Event::ObjectGone(deployment("db").key()), at(20));
+    world.settle(&mut core, at(20));
+    assert!(world.policy("db").is_some(), "a pod is still there");
+    core.take(
+        Event::ObjectGone(ObjectKey::Pod("shop".to_owned(), "db-0".to_owned())),
+        at(21),
+    );
+    world.settle(&mut core, at(21));
+    assert!(world.policy("db").is_none());
+    assert_eq!(world.status("db").phase, Phase::Gone);
+    core.take(Event::Object(deployment("db")), at(22));
+    core.take(Event::Object(pod("db", DB)), at(22));
+    world.settle(&mut core, at(22));
+    assert_eq!(world.policy("db").cloned(), before);
+
+    core.take(Event::ObjectGone(deployment("db").key()), at(30));
+    core.take(
+        Event::ObjectGone(ObjectKey::Pod("shop".to_owned(), "db-0".to_owned())),
+        at(30),
+    );
+    world.settle(&mut core, at(30));
+    world.settle(&mut core, at(31 + 24 * 3600));
+    assert!(
+        !world.segments.keys().any(|name| name.name == "deployment-db"),
+        "forgotten after a day"
+    );
+}
+
+#[test]
+fn mode_off_removes_and_mode_learn_leaves() {
+    let (mut world, mut core) = enforced();
+    let mut segment = world.segment("db").clone();
+    segment.spec.mode = Some(Mode::Learn);
+    core.take(Event::Segment(Box::new(segment.clone())), at(20));
+    core.take(report(&[("db", INTRUDER, 5432)]), at(20));
+    let before = world.policy("db").cloned();
+    world.settle(&mut core, at(20));
+    world.settle(&mut core, at(30));
+    assert_eq!(world.status("db").phase, Phase::Learning);
+    assert_eq!(world.status("db").edges, 2);
+    assert_eq!(world.policy("db").cloned(), before);
+    segment.spec.mode = Some(Mode::Off);
+    core.take(Event::Segment(Box::new(segment)), at(40));
+    world.settle(&mut core, at(40));
+    assert_eq!((world.status("db").phase, world.status("db").edges), (Phase::Off, 0));
+    assert!(world.policy("db").is_none());
+}
+
+#[test]
+fn a_segment_that_cannot_be_read_stops_its_workload_and_no_other() {
+    let (world, _) = enforced();
+    let mut without = world.clone();
+    let name = world.segment("db").segment_name();
+    without.segments.remove(&name);
+    let mut core = without.core(&shop(), at(100));
+    let reason = "not a Segment".to_owned();
+    core.take(Event::SegmentUnreadable { name, reason }, at(100));
+    core.take(report(&[("db", WEB, 5432)]), at(100));
+    without.settle(&mut core, at(200));
+    assert_eq!(without.policy("db"), world.policy("db"));
+    assert!(!without.segments.keys().any(|name| name.name == "deployment-db"));
+}
+
+#[test]
+fn a_write_that_fails_is_tried_again_later_and_told() {
+    let mut world = World::default();
+    let mut core = world.core(&shop(), at(0));
+    core.take(report(&[("db", WEB, 5432)]), at(0));
+    world.settle(&mut core, at(0));
+    let round = core.round(at(10));
+    for event in world.apply(round.writes, usize::MAX) {
+        core.take(event, at(10));
+    }
+    let id = ObjectId::Policy(PolicyName {
+        namespace: "shop".to_owned(),
+        name: "nanoseg-deployment-db".to_owned(),
+    });
+    assert!(
+        core.round(at(10))
+            .writes
+            .put
+            .iter()
+            .any(|step| ObjectId::Policy(PolicyName::of(&step.desired)) == id)
+    );
+    let reason = "a webhook said no".to_owned();
+    core.take(Event::Failed { id, reason }, at(10));
+    let round = core.round(at(10));
+    assert!(
+        round
+            .writes
+            .put
+            .iter()
+            .all(|step| step.desired.metadata.name.as_deref() != Some("nanoseg-deployment-db"))
+    );
+    assert_eq!(round.next, Some(at(11)));
+    for event in world.apply(round.writes, usize::MAX) {
+        core.take(event, at(10));
+    }
+    assert_eq!(world.status("db").reason, "a webhook said no");
+    world.settle(&mut core, at(11));
+    assert_eq!(world.status("db").phase, Phase::Enforcing);
+}
+
+proptest! {
+    /// However often the controller dies, and after whichever write: no policy is ever live that the evaluator would not have
+    /// accepted, none is lost while its workload exists, and the end is the same.
+    #[test]
+    fn a_crash_after_any_write_loses_nothing(crashes in proptest::collection::vec((0_usize..4, any::<bool>()), 0..8)) {
+        let (undisturbed, _) = enforced();
+        let mut world = World::default();
+        let mut core = world.core(&shop(), at(0));
+        core.take(report(&[("db", WEB, 5432)]), at(0));
+        let mut now = 0;
+        let mut live = false;
+        for (steps, reported_again) in crashes {
+            now += 6;
+            let writes = core.round(at(now)).writes;
+            world.apply(writes, steps);
+            for policy in world.policies.values() {
+                prop_assert!(undisturbed.policies.values().any(|whole| whole == policy));
+            }
+            prop_assert!(world.policy("db").is_some() || !live);
+            live = world.policy("db").is_some();
+            core = world.core(&shop(), at(now));
+            if reported_again {
+                core.take(report(&[("db", WEB, 5432)]), at(now));
+            }
+        }
+        core.take(report(&[("db", WEB, 5432)]), at(now));
+        world.settle(&mut core, at(now));
+        world.settle(&mut core, at(now + 60));
+        prop_assert_eq!(&world.policies, &undisturbed.policies);
+    }
+}

@@ -1,4 +1,5 @@
 //! `nanoseg controller` against a real API server, from a learner's report by gRPC to policies that are kept in sync.
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
 mod server;
 
@@ -53,7 +54,9 @@ impl Cluster {
             None => Api::all_with(self.client.clone(), &resource),
         };
         let params = PatchParams::apply("test");
-        api.patch(&object.name_any(), &params, &Patch::Apply(&object)).await.unwrap()
+        api.patch(&object.name_any(), &params, &Patch::Apply(&object))
+            .await
+            .unwrap()
     }
 
     /// A Deployment with one pod, as a cluster's own controllers would make them. Returns the pod's UID.
@@ -68,9 +71,7 @@ impl Cluster {
                 "spec": { "selector": { "matchLabels": { "app": name } }, "template": template },
             }))
             .await;
-        let owner = |kind: &str, object: &DynamicObject| {
-            json!([{ "apiVersion": "apps/v1", "kind": kind, "name": object.name_any(), "uid": object.uid(), "controller": true }])
-        };
+        let owner = |kind: &str, object: &DynamicObject| json!([{ "apiVersion": "apps/v1", "kind": kind, "name": object.name_any(), "uid": object.uid(), "controller": true }]);
         let labels = json!({ "app": name, "pod-template-hash": "5d4f" });
         let set = self
             .create(json!({
@@ -99,7 +100,9 @@ impl Cluster {
             "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }], "startTime": "2026-01-01T00:00:00Z",
         }});
         let pods: Api<Pod> = self.api();
-        pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status)).await.unwrap();
+        pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status))
+            .await
+            .unwrap();
         pod.uid().unwrap()
     }
 
@@ -113,7 +116,11 @@ impl Cluster {
 
     async fn wait_for_phase(&self, name: &str, phase: Phase) -> SegmentStatus {
         let what = format!("Segment {name} in phase {}", phase.as_str());
-        until(&what, || async { self.status(name).await.filter(|status| status.phase == phase) }).await.0
+        until(&what, || async {
+            self.status(name).await.filter(|status| status.phase == phase)
+        })
+        .await
+        .0
     }
 
     /// Resource versions of everything that the controller writes.
@@ -143,46 +150,74 @@ async fn send(port: u16, bytes: Vec<u8>) -> Result<u64, tonic::Status> {
         ReportsClient::connect(format!("http://127.0.0.1:{port}")).await.ok()
     })
     .await;
-    let increments = tokio_stream::iter([Increment { sequence: 7, report: bytes }]);
+    let increments = tokio_stream::iter([Increment {
+        sequence: 7,
+        report: bytes,
+    }]);
     let mut answers = client.send(increments).await?.into_inner();
-    Ok(answers.message().await?.map_or(0, |acknowledgement| acknowledgement.sequence))
+    Ok(answers
+        .message()
+        .await?
+        .map_or(0, |acknowledgement| acknowledgement.sequence))
 }
 
 fn report(flows: &[Value]) -> Vec<u8> {
-    json!({ "origin": { "node": "node1", "epoch": 1 }, "flows": flows }).to_string().into_bytes()
+    json!({ "origin": { "node": "node1", "epoch": 1 }, "flows": flows })
+        .to_string()
+        .into_bytes()
 }
 
 fn controller(server: &Server, port: u16, run: u32) -> Running {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-    command.arg("controller").arg("--kubeconfig").arg(server.kubeconfig()).args([
-        "--listen",
-        &format!("127.0.0.1:{port}"),
-        "--enforce",
-        "shop=2s",
-        "--report-interval",
-        "1s",
-    ]);
+    command
+        .arg("controller")
+        .arg("--kubeconfig")
+        .arg(server.kubeconfig())
+        .args([
+            "--listen",
+            &format!("127.0.0.1:{port}"),
+            "--enforce",
+            "shop=2s",
+            "--report-interval",
+            "1s",
+        ]);
     Running::start(&mut command, server.folder.path().join(format!("controller-{run}.log")))
 }
 
 #[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story on one API server, which takes seconds to start"
+)]
 async fn policies_follow_what_learners_report_and_outlive_the_controller() {
     let Some(kubernetes) = server::kubernetes() else {
-        assert!(std::env::var_os("NANOSEG_REQUIRE_ROOT").is_none(), "kube-apiserver is not built: run `lab build --full`");
+        assert!(
+            std::env::var_os("NANOSEG_REQUIRE_ROOT").is_none(),
+            "kube-apiserver is not built: run `lab build --full`"
+        );
         return;
     };
     let mut server = Server::start(&kubernetes).await;
-    let cluster = Cluster { client: server.client().await };
+    let cluster = Cluster {
+        client: server.client().await,
+    };
     let port = free_port();
 
     // Without the CRD the controller says what to do, and goes on by itself once it is there.
     let mut nanoseg = controller(&server, port, 1);
     until("the controller asks for the CRD", || async {
-        nanoseg.logged().contains("nanoseg crd | kubectl apply -f -").then_some(())
+        nanoseg
+            .logged()
+            .contains("nanoseg crd | kubectl apply -f -")
+            .then_some(())
     })
     .await;
-    cluster.create(serde_yaml::from_str(&nanoseg::cli::crd_yaml().unwrap()).unwrap()).await;
-    cluster.create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop" } })).await;
+    cluster
+        .create(serde_yaml::from_str(&nanoseg::cli::crd_yaml().unwrap()).unwrap())
+        .await;
+    cluster
+        .create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop" } }))
+        .await;
     let node = json!({
         "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node1" }, "spec": { "podCIDRs": ["198.18.1.0/24"], "podCIDR": "198.18.1.0/24" },
     });
@@ -207,10 +242,16 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
     let refused = send(port, b"{}".to_vec()).await.unwrap_err();
     assert_eq!(refused.code(), tonic::Code::InvalidArgument, "{refused}");
 
-    let mut flows = vec![flow(&web, "198.19.0.10", 80, "source", 3), flow(&db, "198.18.1.10", 5432, "destination", 3)];
+    let mut flows = vec![
+        flow(&web, "198.19.0.10", 80, "source", 3),
+        flow(&db, "198.18.1.10", 5432, "destination", 3),
+    ];
     assert_eq!(send(port, report(&flows)).await.unwrap(), 7);
     let learning = cluster.wait_for_phase("deployment-db", Phase::Learning).await;
-    assert!(learning.proposal.is_some(), "the proposal is there before anything is applied");
+    assert!(
+        learning.proposal.is_some(),
+        "the proposal is there before anything is applied"
+    );
 
     let status = cluster.wait_for_phase("deployment-db", Phase::Enforcing).await;
     assert_eq!((status.edges, status.novel), (1, 0));
@@ -223,13 +264,22 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
     // Drift: an edit and a deletion are repaired.
     let policies: Api<NetworkPolicy> = cluster.api();
     let edit = json!({ "spec": { "ingress": [{}], "egress": [{}], "policyTypes": ["Ingress", "Egress"] } });
-    policies.patch("nanoseg-deployment-db", &PatchParams::default(), &Patch::Merge(&edit)).await.unwrap();
+    policies
+        .patch("nanoseg-deployment-db", &PatchParams::default(), &Patch::Merge(&edit))
+        .await
+        .unwrap();
     let repaired = || async {
-        cluster.policy("nanoseg-deployment-db").await.filter(|policy| policy.spec.as_ref() == Some(&spec))
+        cluster
+            .policy("nanoseg-deployment-db")
+            .await
+            .filter(|policy| policy.spec.as_ref() == Some(&spec))
     };
     let (_, took) = until("the edited policy is as it was", repaired).await;
     assert!(took < Duration::from_secs(1), "an edit was repaired after {took:?}");
-    policies.delete("nanoseg-deployment-db", &DeleteParams::default()).await.unwrap();
+    policies
+        .delete("nanoseg-deployment-db", &DeleteParams::default())
+        .await
+        .unwrap();
     let (_, took) = until("the deleted policy is back", repaired).await;
     assert!(took < Duration::from_secs(1), "a deletion was repaired after {took:?}");
 
@@ -241,7 +291,10 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
         cluster.status("deployment-db").await.filter(|status| status.novel == 1)
     })
     .await;
-    assert_eq!(cluster.policy("nanoseg-deployment-db").await.unwrap().spec, Some(spec.clone()));
+    assert_eq!(
+        cluster.policy("nanoseg-deployment-db").await.unwrap().spec,
+        Some(spec.clone())
+    );
     assert!(nanoseg.logged().contains("violation, denied"), "{}", nanoseg.logged());
     cluster.wait_for_phase("deployment-intruder", Phase::Enforcing).await;
 
@@ -257,28 +310,58 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
     // A controller that is killed leaves policies as they are; one that comes back knows nothing but the Segments, and repairs.
     nanoseg.kill();
     assert_eq!(cluster.versions().await, before);
-    policies.delete("nanoseg-deployment-db", &DeleteParams::default()).await.unwrap();
+    policies
+        .delete("nanoseg-deployment-db", &DeleteParams::default())
+        .await
+        .unwrap();
     let mut nanoseg = controller(&server, port, 2);
     until("the policy is back from its Segment alone", repaired).await;
     let after = cluster.versions().await;
     for (object, version) in &before {
-        assert!(after.get(object) == Some(version) || object == "policy nanoseg-deployment-db", "{object} was written");
+        assert!(
+            after.get(object) == Some(version) || object == "policy nanoseg-deployment-db",
+            "{object} was written"
+        );
     }
 
     // An API server that is away is one sentence, and afterwards everything goes on.
     server.pause();
-    until("the outage is told", || async { nanoseg.logged().contains("cannot use the API server at").then_some(()) }).await;
+    until("the outage is told", || async {
+        nanoseg.logged().contains("cannot use the API server at").then_some(())
+    })
+    .await;
     server.resume().await;
-    policies.delete("nanoseg-deployment-web", &DeleteParams::default()).await.unwrap();
-    until("the policy is back after the outage", || cluster.policy("nanoseg-deployment-web")).await;
+    policies
+        .delete("nanoseg-deployment-web", &DeleteParams::default())
+        .await
+        .unwrap();
+    until("the policy is back after the outage", || {
+        cluster.policy("nanoseg-deployment-web")
+    })
+    .await;
 
     // Switched off by a person: removed. Its workload deleted: removed.
     let off = json!({ "spec": { "mode": "Off" } });
-    cluster.api::<Segment>().patch("deployment-web", &PatchParams::default(), &Patch::Merge(&off)).await.unwrap();
+    cluster
+        .api::<Segment>()
+        .patch("deployment-web", &PatchParams::default(), &Patch::Merge(&off))
+        .await
+        .unwrap();
     cluster.wait_for_phase("deployment-web", Phase::Off).await;
-    until("the policy is removed", || async { cluster.policy("nanoseg-deployment-web").await.is_none().then_some(()) }).await;
-    cluster.api::<Deployment>().delete("db", &DeleteParams::default()).await.unwrap();
-    cluster.api::<Pod>().delete("db-5d4f-x", &DeleteParams::default().grace_period(0)).await.unwrap();
+    until("the policy is removed", || async {
+        cluster.policy("nanoseg-deployment-web").await.is_none().then_some(())
+    })
+    .await;
+    cluster
+        .api::<Deployment>()
+        .delete("db", &DeleteParams::default())
+        .await
+        .unwrap();
+    cluster
+        .api::<Pod>()
+        .delete("db-5d4f-x", &DeleteParams::default().grace_period(0))
+        .await
+        .unwrap();
     let sets: Api<k8s_openapi::api::apps::v1::ReplicaSet> = cluster.api();
     sets.delete("db-5d4f", &DeleteParams::default()).await.unwrap();
     until("the policy of the deleted workload is removed", || async {
@@ -289,5 +372,8 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
 
     assert_eq!(cluster.policy("theirs").await.unwrap().resource_version(), theirs);
     assert_eq!(nanoseg.terminate(), Some(0), "{}", nanoseg.logged());
-    assert!(cluster.policy("nanoseg-deployment-intruder").await.is_some(), "ending leaves policies as they are");
+    assert!(
+        cluster.policy("nanoseg-deployment-intruder").await.is_some(),
+        "ending leaves policies as they are"
+    );
 }

@@ -35,8 +35,14 @@ pub(crate) struct Running {
 impl Running {
     pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        command.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file);
-        Self { child: command.spawn().unwrap(), log }
+        command
+            .stdin(Stdio::null())
+            .stdout(file.try_clone().unwrap())
+            .stderr(file);
+        Self {
+            child: command.spawn().unwrap(),
+            log,
+        }
     }
 
     pub(crate) fn kill(&mut self) {
@@ -89,7 +95,12 @@ impl Server {
         // The program looks at the name by which it is called.
         let program = at("kube-apiserver");
         std::os::unix::fs::symlink(kubernetes, &program).unwrap();
-        let key = Command::new("openssl").args(["genrsa", "-out"]).arg(at("key")).arg("2048").output().unwrap();
+        let key = Command::new("openssl")
+            .args(["genrsa", "-out"])
+            .arg(at("key"))
+            .arg("2048")
+            .output()
+            .unwrap();
         assert!(key.status.success(), "openssl genrsa failed");
         fs::write(at("tokens.csv"), "secret,admin,admin,system:masters\n").unwrap();
         let (etcd_port, peer_port, port) = (free_port(), free_port(), free_port());
@@ -118,7 +129,14 @@ impl Server {
             ),
         )
         .unwrap();
-        let mut server = Self { folder, program, etcd_port, port, api: None, _etcd: etcd };
+        let mut server = Self {
+            folder,
+            program,
+            etcd_port,
+            port,
+            api: None,
+            _etcd: etcd,
+        };
         server.resume().await;
         server
     }
@@ -160,7 +178,11 @@ impl Server {
             if ready {
                 break;
             }
-            assert!(began.elapsed() < Duration::from_secs(60), "the API server is not ready:\n{}", api.logged());
+            assert!(
+                began.elapsed() < Duration::from_mins(1),
+                "the API server is not ready:\n{}",
+                api.logged()
+            );
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         self.api = Some(api);
@@ -168,7 +190,9 @@ impl Server {
 
     pub(crate) async fn client(&self) -> Client {
         let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default()).await.unwrap();
+        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+            .await
+            .unwrap();
         Client::try_from(config).unwrap()
     }
 }
@@ -177,5 +201,8 @@ async fn http_ready(client: &Client) -> bool {
     use k8s_openapi::api::core::v1::Namespace;
     let namespaces: kube::Api<Namespace> = kube::Api::all(client.clone());
     // Ready for writes too: the built-in namespaces are made by then.
-    namespaces.get_opt("kube-system").await.is_ok_and(|found| found.is_some())
+    namespaces
+        .get_opt("kube-system")
+        .await
+        .is_ok_and(|found| found.is_some())
 }
