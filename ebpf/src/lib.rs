@@ -174,11 +174,13 @@ pub enum Reason {
     Icmp = 8,
     /// Not lost: the announcement of a new key did not fit; the key itself is in the map.
     Unannounced = 9,
+    /// Not lost: a copy that a raw socket gets of a packet to another socket.
+    Copy = 10,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::MapFull,
         Self::ExchangeTableFull,
         Self::Truncated,
@@ -189,6 +191,7 @@ impl Reason {
         Self::NotRouted,
         Self::Icmp,
         Self::Unannounced,
+        Self::Copy,
     ];
 
     /// Whether something that a policy could speak of was lost.
@@ -200,7 +203,7 @@ impl Reason {
             | Self::Fragment
             | Self::ExtensionHeaders
             | Self::OtherTransport => true,
-            Self::Loopback | Self::NotRouted | Self::Icmp | Self::Unannounced => false,
+            Self::Loopback | Self::NotRouted | Self::Icmp | Self::Unannounced | Self::Copy => false,
         }
     }
 

@@ -296,9 +296,11 @@ const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
         kernel::Reason::Fragment => Some(LossReason::Fragment),
         kernel::Reason::ExtensionHeaders => Some(LossReason::ExtensionHeaders),
         kernel::Reason::OtherTransport => Some(LossReason::OtherTransport),
-        kernel::Reason::Loopback | kernel::Reason::NotRouted | kernel::Reason::Icmp | kernel::Reason::Unannounced => {
-            None
-        }
+        kernel::Reason::Loopback
+        | kernel::Reason::NotRouted
+        | kernel::Reason::Icmp
+        | kernel::Reason::Unannounced
+        | kernel::Reason::Copy => None,
     }
 }
 

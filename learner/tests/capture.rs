@@ -259,6 +259,37 @@ fn headers_behind_options_and_extension_headers_are_read() {
 }
 
 #[test]
+fn whoever_gets_copies_of_packets_is_nobodys_peer() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, sniffer) = (node.container(), node.container());
+    let learner = node.learner(&[]);
+    let _sniffing = sniffer.run(&[Step::Sniff { protocol: 6 }, Step::Sniff { protocol: 17 }]);
+    let ([refused, _], spray) = (
+        sniffer.at(8080),
+        Step::Spray {
+            to: sniffer.v4.into(),
+            first_port: 1000,
+            ports: 1,
+        },
+    );
+    client
+        .run(&[
+            Step::Connect {
+                to: refused,
+                accepted: false,
+            },
+            spray,
+        ])
+        .end();
+    let report = learner.end();
+    assert_eq!(report.of(&client.subject()).count(), 2);
+    assert_eq!(report.of(&sniffer.subject()).count(), 0, "{report:#?}");
+}
+
+#[test]
 fn what_has_no_ports_is_counted_as_lost() {
     if !is_possible() {
         return;

@@ -3,7 +3,7 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_sk_fullsock, bpf_skb_cgroup_id};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::programs::SkBuffContext;
@@ -30,6 +30,9 @@ static ANNOUNCEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
 #[inline(always)]
 pub(super) fn record(context: &SkBuffContext, way: Way, signal: Signal, ends: &Ends) {
+    if matches!(way, Way::Ingress) && is_copy(context) {
+        return tally(Reason::Copy);
+    }
     let cgroup = cgroup_of(context);
     // SAFETY: takes nothing and always succeeds.
     let now = unsafe { bpf_ktime_get_ns() };
@@ -146,6 +149,21 @@ pub(super) fn increment(record: *mut FlowRecord, count: Count, now: u64) {
             Count::Refused => atomic_add(&raw mut (*record).refused),
             Count::Seen => {}
         }
+    }
+}
+
+/// Whether the packet goes to a raw socket: such a socket gets every packet of its protocol, and none of them is for it.
+#[inline(always)]
+fn is_copy(context: &SkBuffContext) -> bool {
+    const SOCK_RAW: u32 = 3;
+    // SAFETY: the kernel passes a valid context, and the verifier makes sure that both sockets are tested.
+    unsafe {
+        let socket = (*context.skb.skb).__bindgen_anon_2.sk;
+        if socket.is_null() {
+            return false;
+        }
+        let whole = bpf_sk_fullsock(socket);
+        !whole.is_null() && (*whole).type_ == SOCK_RAW
     }
 }
 

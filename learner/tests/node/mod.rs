@@ -54,6 +54,8 @@ pub(crate) enum Step {
     },
     /// Sends one datagram to each of many ports and waits for nothing.
     Spray { to: IpAddr, first_port: u16, ports: u16 },
+    /// Gets a copy of every IPv4 packet of a protocol from then on.
+    Sniff { protocol: u8 },
     /// Sends bytes as the payload of an IP packet of a protocol, or as a whole IPv4 packet when that is 255.
     Raw { to: IpAddr, protocol: u8, bytes: Vec<u8> },
 }
@@ -129,6 +131,12 @@ impl Step {
                     // A refusal of an earlier one may be reported here; this one is then not sent yet.
                     while socket.send_to(b"!", (to, port)).is_err() {}
                 }
+            }
+            Self::Sniff { protocol } => {
+                use rustix::net::{AddressFamily, Protocol, SocketType, socket};
+                let protocol = std::num::NonZeroU32::new(protocol.into()).map(Protocol::from_raw);
+                // Open until the process ends.
+                std::mem::forget(socket(AddressFamily::INET, SocketType::RAW, protocol).unwrap());
             }
             Self::Raw { to, protocol, bytes } => {
                 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, sendto, socket};
