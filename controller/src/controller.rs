@@ -43,9 +43,12 @@ pub enum ControllerError {
     /// No kubeconfig, and not in a pod either.
     #[error(
         "there is no cluster to work on: no kubeconfig (--kubeconfig FILE, the variable KUBECONFIG, ~/.kube/config) and no pod's \
-         ServiceAccount; without a cluster, use --cluster DIR --flows DIR --out DIR"
+         ServiceAccount; without a cluster, use --cluster DIR --flows DIR --out DIR. {tried}"
     )]
-    NoCluster(#[source] Box<kube::config::InferConfigError>),
+    NoCluster {
+        /// What was tried, and what came of it.
+        tried: String,
+    },
     /// The kubeconfig file cannot be used.
     #[error("cannot use the kubeconfig {file}")]
     Kubeconfig {
@@ -121,7 +124,7 @@ async fn on_directory(
 ) -> Result<(), ControllerError> {
     let live = OnDirectory::new(out.clone())?;
     tracing::info!(cluster = %cluster.display(), flows = %flows.display(), out = %out.display(), "watching folders");
-    let mut directory = Directory::new(cluster, flows, out);
+    let mut directory = Directory::new(cluster, flows, &out);
     let cidrs = settings.cluster_cidrs.clone();
     let mut pace = Pace::new(Core::new(guide(settings), cidrs, directory::SOURCES, Timestamp::now()));
     loop {
@@ -130,7 +133,9 @@ async fn on_directory(
             pace.take(event);
         }
         while pace.is_time() {
-            pace.round(&live).await;
+            for event in pace.round(&live).await {
+                directory.wrote(&event);
+            }
         }
         // However many files there are, looking takes a tenth of the time at most.
         tokio::time::sleep(LOOK.max(began.elapsed() * 10)).await;
@@ -177,16 +182,16 @@ async fn on_cluster(
                 // Watches end only with this loop, or by a fault in the program itself.
                 tracing::error!(?ended, "a watch ended");
             }
-            () = tokio::time::sleep(pace.rest()) => pace.round(&live).await,
+            () = tokio::time::sleep(pace.rest()) => drop(pace.round(&live).await),
         }
     }
 }
 
 async fn configuration(file: Option<&Path>) -> Result<kube::Config, ControllerError> {
     let Some(path) = file else {
-        return kube::Config::infer()
-            .await
-            .map_err(|error| ControllerError::NoCluster(Box::new(error)));
+        return kube::Config::infer().await.map_err(|error| ControllerError::NoCluster {
+            tried: error.to_string(),
+        });
     };
     let unusable = |source| ControllerError::Kubeconfig {
         file: path.display().to_string(),
@@ -258,7 +263,8 @@ impl Pace {
         self.rest().is_zero()
     }
 
-    async fn round(&mut self, live: &impl Live) {
+    /// Holds a round. Returns what was written.
+    async fn round(&mut self, live: &impl Live) -> Vec<Event> {
         let began = Instant::now();
         let Round { writes, news, next } = self.core.round(Timestamp::now());
         self.cost = began.elapsed();
@@ -267,13 +273,16 @@ impl Pace {
         for news in news {
             news.tell();
         }
+        let mut written = Vec::new();
         if !writes.is_empty() {
             tracing::debug!(millis = self.cost.as_millis(), "round");
-            for event in apply(live, writes).await {
-                self.core.take(event, Timestamp::now());
+            written = apply(live, writes).await;
+            for event in &written {
+                self.core.take(event.clone(), Timestamp::now());
             }
         }
         self.ended = Instant::now();
         self.note();
+        written
     }
 }

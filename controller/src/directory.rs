@@ -7,6 +7,7 @@
 //! reads whole without it, or is gone itself; an edit of a file in the output is told at once.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,6 @@ pub const SOURCES: [Source; 3] = [Source::Manifests, Source::Reports, Source::Ou
 pub struct Directory {
     manifests: ManifestFiles,
     reports: Files,
-    out: PathBuf,
     applied: Files,
     segments: Files,
     /// What each file of the output held.
@@ -41,7 +41,7 @@ pub struct Directory {
 
 impl Directory {
     /// The folders of manifests, of reports and of the output.
-    pub fn new(manifests: PathBuf, reports: PathBuf, out: PathBuf) -> Self {
+    pub fn new(manifests: PathBuf, reports: PathBuf, out: &Path) -> Self {
         Self {
             manifests: ManifestFiles {
                 files: Files::new(manifests, &read::MANIFEST_EXTENSIONS),
@@ -50,7 +50,6 @@ impl Directory {
             reports: Files::new(reports, &read::REPORT_EXTENSIONS),
             applied: Files::new(out.join(APPLIED), &read::MANIFEST_EXTENSIONS),
             segments: Files::new(out.join(SEGMENTS), &read::MANIFEST_EXTENSIONS),
-            out,
             policies: BTreeMap::new(),
             kept: BTreeMap::new(),
             complaints: Complaints::default(),
@@ -96,10 +95,39 @@ impl Directory {
         }
     }
 
+    /// Takes note of what was written to the output, so that the next look compares with it: a file that somebody changes or
+    /// deletes right after it was written has changed, although no look ever saw it.
+    pub fn wrote(&mut self, event: &Event) {
+        match event {
+            Event::Policy(policy) => {
+                let name = PolicyName::of(policy);
+                let path = file(&self.applied.path, &name.namespace, &name.name);
+                self.policies.entry(path.clone()).or_default().insert(name);
+                self.applied.expect(path);
+            }
+            Event::Segment(segment) => {
+                let name = segment.segment_name();
+                let path = file(&self.segments.path, &name.namespace, &name.name);
+                self.kept.insert(path.clone(), name);
+                self.segments.expect(path);
+            }
+            _ => {}
+        }
+    }
+
     fn look_at_out(&mut self, events: &mut Vec<Event>) -> Result<(), ReadError> {
         let Changes { changed, gone } = self.segments.look()?;
         for path in changed {
-            self.read_segment(&path, events);
+            events.push(match segment(&path) {
+                Ok(segment) => {
+                    self.kept.insert(path, segment.segment_name());
+                    Event::Segment(Box::new(segment))
+                }
+                Err(reason) => Event::SegmentUnreadable {
+                    name: name_by_path(&path),
+                    reason,
+                },
+            });
         }
         for path in gone {
             events.extend(self.kept.remove(&path).map(Event::SegmentGone));
@@ -112,11 +140,10 @@ impl Directory {
             for fault in &manifests.faults {
                 self.complaints.about(fault);
             }
-            let folder = self.out.join(APPLIED);
             // A copy of a policy of ours under another name of file is neither ours nor in force.
             let in_place = |policy: &NetworkPolicy| {
                 let PolicyName { namespace, name } = PolicyName::of(policy);
-                owned_workload(policy).is_none() || file(&folder, &namespace, &name) == path
+                owned_workload(policy).is_none() || file(&self.applied.path, &namespace, &name) == path
             };
             let policies: Vec<NetworkPolicy> = manifests.policies.into_iter().filter(in_place).collect();
             let names = policies.iter().map(PolicyName::of).collect();
@@ -129,39 +156,24 @@ impl Directory {
         }
         Ok(())
     }
+}
 
-    fn read_segment(&mut self, path: &Path, events: &mut Vec<Event>) {
-        let name = || {
-            let part = |part: Option<&std::ffi::OsStr>| {
-                part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default()
-            };
-            SegmentName {
-                namespace: part(path.parent().and_then(Path::file_name)),
-                name: part(path.file_stem()),
-            }
-        };
-        let (documents, faults) = read::documents(path);
-        let read = match (&documents[..], &faults[..]) {
-            ([document], []) => document.typed::<Segment>(),
-            (_, [fault, ..]) => {
-                let reason = chain(fault);
-                return events.push(Event::SegmentUnreadable { name: name(), reason });
-            }
-            _ => {
-                let reason = format!("{}: it does not hold exactly one Segment", path.display());
-                return events.push(Event::SegmentUnreadable { name: name(), reason });
-            }
-        };
-        match read {
-            Ok(segment) => {
-                self.kept.insert(path.to_owned(), segment.segment_name());
-                events.push(Event::Segment(Box::new(segment)));
-            }
-            Err(fault) => events.push(Event::SegmentUnreadable {
-                name: name(),
-                reason: chain(&fault),
-            }),
-        }
+/// The Segment in a file, or why there is none.
+fn segment(path: &Path) -> Result<Segment, String> {
+    let (documents, faults) = read::documents(path);
+    match (&documents[..], &faults[..]) {
+        ([document], []) => document.typed().map_err(|fault| chain(&fault)),
+        (_, [fault, ..]) => Err(chain(fault)),
+        _ => Err(format!("{}: it does not hold exactly one Segment", path.display())),
+    }
+}
+
+/// The Segment that belongs into a file.
+fn name_by_path(path: &Path) -> SegmentName {
+    let text = |part: Option<&OsStr>| part.map(|part| part.to_string_lossy().into_owned()).unwrap_or_default();
+    SegmentName {
+        namespace: text(path.parent().and_then(Path::file_name)),
+        name: text(path.file_stem()),
     }
 }
 
@@ -207,7 +219,8 @@ impl Stamp {
 struct Files {
     path: PathBuf,
     extensions: &'static [&'static str],
-    stamps: BTreeMap<PathBuf, Stamp>,
+    /// `None`: to be looked at whatever it looks like.
+    stamps: BTreeMap<PathBuf, Option<Stamp>>,
 }
 
 #[derive(Debug, Default)]
@@ -225,11 +238,15 @@ impl Files {
         }
     }
 
+    fn expect(&mut self, path: PathBuf) {
+        self.stamps.insert(path, None);
+    }
+
     fn look(&mut self) -> Result<Changes, ReadError> {
         let found = read::files(&self.path, self.extensions)?;
-        let stamps: BTreeMap<PathBuf, Stamp> = found
+        let stamps: BTreeMap<PathBuf, Option<Stamp>> = found
             .into_iter()
-            .filter_map(|path| Stamp::of(&path).map(|stamp| (path, stamp)))
+            .filter_map(|path| Stamp::of(&path).map(|stamp| (path, Some(stamp))))
             .collect();
         let changed = stamps
             .iter()

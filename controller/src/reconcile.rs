@@ -274,8 +274,17 @@ impl Core {
     }
 
     fn leave_out(&mut self, name: SegmentName, reason: String) {
-        // A workload whose life is known already keeps it: its Segment is written again over what cannot be read.
-        if self.segments.contains_key(&name) || self.unreadable.get(&name) == Some(&reason) {
+        if let Some(subject) = self
+            .segments
+            .get(&name)
+            .and_then(|workload| self.subjects.get_mut(workload))
+        {
+            // A workload whose life is known already keeps it: its Segment is written again over what cannot be read.
+            subject.segment = None;
+            self.due = Due::Soon;
+            return;
+        }
+        if self.unreadable.get(&name) == Some(&reason) {
             return;
         }
         self.news.push(News::SegmentLeftOut(name.clone(), reason.clone()));

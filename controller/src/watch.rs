@@ -151,24 +151,20 @@ impl Watch {
         let mut there: BTreeMap<Key, bool> = BTreeMap::new();
         let mut complained: BTreeMap<String, String> = BTreeMap::new();
         while let Some(event) = stream.next().await {
-            let event = match event {
-                Ok(event) => {
-                    outage.over();
-                    event
-                }
+            let told = match event {
                 Err(error) => {
                     outage.note(source, error);
                     continue;
                 }
-            };
-            let told = match event {
-                watcher::Event::Init => {
+                // Said before anything was asked, so it does not mean that there are answers.
+                Ok(watcher::Event::Init) => {
                     for listed in there.values_mut() {
                         *listed = false;
                     }
                     continue;
                 }
-                watcher::Event::InitDone => {
+                Ok(watcher::Event::InitDone) => {
+                    outage.over();
                     let gone: Vec<Key> = there.extract_if(.., |_, listed| !*listed).map(|(key, _)| key).collect();
                     for key in gone {
                         if events.send(key.gone()).await.is_err() {
@@ -180,13 +176,13 @@ impl Watch {
                     }
                     continue;
                 }
-                watcher::Event::InitApply(object) | watcher::Event::Apply(object) => {
+                Ok(watcher::Event::InitApply(object) | watcher::Event::Apply(object)) => {
                     convert(object).map(|(key, event)| {
                         there.insert(key, true);
                         event
                     })
                 }
-                watcher::Event::Delete(object) => convert(object).map(|(key, _)| {
+                Ok(watcher::Event::Delete(object)) => convert(object).map(|(key, _)| {
                     there.remove(&key);
                     key.gone()
                 }),
@@ -270,7 +266,7 @@ impl Outage {
         let noted = since.get_or_insert(Noted { first: now, last: now });
         if noted.first == now || now.duration_since(noted.last) >= REMINDER {
             noted.last = now;
-            tracing::warn!(%source, "cannot use the API server at {url}: {trouble}; policies stay as they are, trying again");
+            tracing::warn!(%source, "cannot use the API server at {url}: {trouble}; is it up, and is this its address? Policies stay as they are, trying again");
         }
     }
 
