@@ -16,8 +16,15 @@ const LOOK: Duration = Duration::from_millis(500);
 pub fn program(name: &str) -> PathBuf {
     let own = std::env::current_exe().unwrap_or_default();
     // Test programs are in `target/<profile>/deps`.
-    let built = own.ancestors().nth(2).map(|folder| folder.join(name)).filter(|path| path.is_file());
-    assert!(built.is_some(), "{name} is not built: run `cargo build --workspace --bins` first, or `make test`");
+    let built = own
+        .ancestors()
+        .nth(2)
+        .map(|folder| folder.join(name))
+        .filter(|path| path.is_file());
+    assert!(
+        built.is_some(),
+        "{name} is not built: run `cargo build --workspace --bins` first, or `make test`"
+    );
     built.unwrap_or_default()
 }
 
@@ -49,7 +56,10 @@ pub fn until<T, M: fmt::Display>(what: &str, most: Duration, mut look: impl FnMu
         match look() {
             Ok(found) => return found,
             Err(missing) => {
-                assert!(begun.elapsed() < most, "after {most:?} still waiting for {what}: {missing}");
+                assert!(
+                    begun.elapsed() < most,
+                    "after {most:?} still waiting for {what}: {missing}"
+                );
             }
         }
         thread::sleep(LOOK);

@@ -123,6 +123,24 @@ pub(crate) enum Command {
         #[arg(long)]
         full: bool,
     },
+    /// Install nanoseg on the running full lab, from its manifests
+    #[command(
+        after_help = "Examples:\n  lab install                                    propose only\n  lab install --enforce shop=80s --enforce data=80s\n  lab kubectl get segments -A -w"
+    )]
+    Install {
+        /// What the controller may enforce, and how long it learns first: its own option of this name
+        #[arg(long, value_name = "NAMESPACE[=DURATION]")]
+        enforce: Vec<String>,
+        /// Folder of the manifests
+        #[arg(long, value_name = "DIR", default_value = "manifests")]
+        manifests: PathBuf,
+    },
+    /// Write nanoseg's container image as an OCI archive, with the programs beside this one
+    Image {
+        /// The archive, which `ctr images import` and `skopeo copy oci-archive:` take
+        #[arg(long, value_name = "FILE", default_value = "target/nanoseg-image.tar")]
+        out: PathBuf,
+    },
     /// Learn the shop's traffic, write its policies, and show what they would deny
     ///
     /// Runs the learner and the controller of this project on a small lab: real containers, real eBPF, no Kubernetes. Takes

@@ -2,6 +2,7 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -9,7 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use anyhow::{Context, Result, anyhow, bail};
 use nanoseg_lab::app::{App, ObjectName};
 use nanoseg_lab::control::Interrupts;
-use nanoseg_lab::full::{Cluster, Options};
+use nanoseg_lab::full::{Cluster, Options, with_image};
 use nanoseg_lab::peer::{Call, Ledger};
 use nanoseg_lab::small;
 
@@ -107,6 +108,24 @@ fn calls(cluster: &Cluster) -> Result<Vec<Call>> {
     }
     calls.sort_by_key(|call| call.at);
     Ok(calls)
+}
+
+/// The folder of the programs that were built with this one.
+fn programs() -> Result<PathBuf> {
+    let learner = small::beside("nanoseg-learner")?;
+    Ok(learner.parent().unwrap_or(Path::new("/")).to_owned())
+}
+
+pub(crate) fn install(manifests: &Path, enforce: &[String]) -> Result<()> {
+    find()?.install(&programs()?, manifests, enforce)?;
+    eprintln!("lab: nanoseg runs\n\nnext: lab kubectl get segments -A -w");
+    Ok(())
+}
+
+pub(crate) fn image(out: &Path) -> Result<()> {
+    with_image(&programs()?, |image| image.write(out))?;
+    println!("{}", out.display());
+    Ok(())
 }
 
 pub(crate) fn kubeconfig() -> Result<()> {

@@ -81,6 +81,8 @@ fn run(command: Command) -> Result<()> {
         Command::Down { which, all: false } if which.full => full_command::down(),
         Command::Down { which, all: false } => small_command::down(&which.id),
         Command::Build { full } => building::build(full),
+        Command::Install { enforce, manifests } => full_command::install(&manifests, &enforce),
+        Command::Image { out } => full_command::image(&out),
         Command::Demo { app, intruder, out } => demo::run(&description(app.as_deref())?, &intruder, out),
     }
 }

@@ -101,6 +101,14 @@ pub enum Error {
     /// No full lab runs, or not the one that was asked for.
     #[error("no full lab is running: lab up --full starts one")]
     NotRunning,
+    /// The manifests that are to be installed lack what a lab has to set.
+    #[error("the manifests in {} do not have `{expected}` once, where a lab puts its own value", .folder.display())]
+    Shipped {
+        /// The manifests.
+        folder: PathBuf,
+        /// What was looked for.
+        expected: &'static str,
+    },
     /// What kubectl answered is not what it should be.
     #[error("kubectl answered something that is not {expected}")]
     Answer {

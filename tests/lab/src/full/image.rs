@@ -27,7 +27,7 @@ pub struct Image<'a> {
 
 impl Image<'_> {
     /// Writes the image as an OCI archive, which `ctr images import` takes.
-    pub(super) fn write(&self, path: &Path) -> Result<(), Error> {
+    pub fn write(&self, path: &Path) -> Result<(), Error> {
         let layer = self.layer()?;
         let config = json!({
             "architecture": architecture(),

@@ -239,9 +239,19 @@ nodePortAddresses: [primary]
         let mended = site.write(
             tools.join("ip6tables-restore"),
             // This version of it makes its IPv6 sets as inet6:KUBE-... and refers to them as KUBE-..., which makes the whole
-            // IPv6 half of its rules fail.
+            // IPv6 half of its rules fail. And it refuses neighbour discovery between pods of one bridge, which IPv4 does by
+            // ARP, past any rule: types 133 to 136 of RFC 4861 pass first.
             "#!/bin/sh
-sed -E 's/--match-set KUBE-(SRC|DST)/--match-set inet6:KUBE-\\1/g' | PATH=\"$LAB_PATH\" ip6tables-restore \"$@\"
+sed -E 's/--match-set KUBE-(SRC|DST)/--match-set inet6:KUBE-\\1/g' |
+awk '
+/lab: neighbour discovery/ { next }
+/^-A KUBE-ROUTER-FORWARD/ && !passed {
+    passed = 1
+    for (type = 133; type <= 136; type++)
+        print \"-A KUBE-ROUTER-FORWARD -p ipv6-icmp -m icmp6 --icmpv6-type \" type \" -m comment --comment \\\"lab: neighbour discovery\\\" -j ACCEPT\"
+}
+{ print }' |
+PATH=\"$LAB_PATH\" ip6tables-restore \"$@\"
 ",
         )?;
         executable(&mended)?;
