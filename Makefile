@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo test lint unit cluster clean
+.PHONY: help setup build demo test lint unit image clean
 
 help: ## This list
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
@@ -34,6 +34,11 @@ unit: ## Tests alone, nothing skipped: small lab and full lab too
 	cargo build --workspace --bins --locked
 	target/debug/lab build --full
 	NANOSEG_REQUIRE_ROOT=1 cargo test --workspace --locked
+
+image: ## The container image, target/nanoseg-image.tar
+	@.ci/setup build
+	cargo build --release --locked -p nanoseg -p nanoseg-learner -p nanoseg-lab --bins
+	target/release/lab image
 
 clean: ## Remove labs that are still up, and what was built
 	-target/debug/lab down --all
