@@ -2,6 +2,8 @@
 //!
 //! Laws:
 //! * The first datagram between two ports opens an exchange; whoever sent it is its source, whatever the port numbers are.
+//! * While the first datagram that is seen need not be the first one, because the programs have only just been attached,
+//!   the socket says who began the exchange, or nobody does: then it is undecided and in no flow record.
 //! * Datagrams of the other end are answers, until both were silent for [`Exchange::SILENCE_NS`].
 //! * An exchange is counted once when it begins and once when it is answered, however many datagrams it has.
 
@@ -31,7 +33,7 @@ pub struct Exchange {
     pub last_ns: u64,
     /// When the flow record was last written.
     pub written_ns: u64,
-    /// A [`Role`]: who this end is.
+    /// A [`Role`], who this end is; or [`Exchange::UNDECIDED`].
     pub role: u32,
     /// Which of the two events of an exchange are in the flow record.
     pub written: u32,
@@ -56,6 +58,28 @@ impl Exchange {
     pub const SILENCE_NS: u64 = 180_000_000_000;
     /// How old the last time in a flow record may become while its exchange goes on.
     pub const REFRESH_NS: u64 = 1_000_000_000;
+    /// Instead of a role: the exchange may have begun before it could be seen.
+    pub const UNDECIDED: u32 = 2;
+
+    /// The exchange of which a datagram of `speaker` is the first that was seen. `grace_end` is when the first one that is
+    /// seen is the first one, or 0 as long as that is not known; before, `is_initiator` is asked whether the socket alone
+    /// says that this end began it.
+    #[inline(always)]
+    pub fn first_seen(speaker: Role, now: u64, grace_end: u64, is_initiator: impl FnOnce() -> bool) -> Self {
+        if grace_end != 0 && now >= grace_end {
+            Self::begun(speaker, now)
+        } else if is_initiator() {
+            Self::begun(Role::Source, now)
+        } else {
+            Self {
+                last_ns: now,
+                // Never older than anything and nothing left to write: hearing more of it costs what it does of others.
+                written_ns: u64::MAX,
+                role: Self::UNDECIDED,
+                written: OPENED | ANSWERED,
+            }
+        }
+    }
 
     /// The exchange that a datagram of `speaker` opens.
     #[inline(always)]
@@ -68,13 +92,15 @@ impl Exchange {
         }
     }
 
-    /// Who this end is.
+    /// Who this end is, unless that is undecided.
     #[inline(always)]
-    pub const fn role(&self) -> Role {
+    pub const fn role(&self) -> Option<Role> {
         if self.role == Role::Source as u32 {
-            Role::Source
+            Some(Role::Source)
+        } else if self.role == Role::Destination as u32 {
+            Some(Role::Destination)
         } else {
-            Role::Destination
+            None
         }
     }
 

@@ -20,6 +20,9 @@ pub mod name {
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<exchange::ExchangeKey, exchange::ExchangeEntry>`: live UDP exchanges.
     pub const EXCHANGES: &str = "EXCHANGES";
+    /// `Array<u64>` of one: from when on, in `CLOCK_MONOTONIC` nanoseconds, the first datagram that is seen between two ports
+    /// is the first one. 0 until the learner knows that both programs are attached.
+    pub const GRACE_END: &str = "GRACE_END";
     /// `HashMap<LossKey, u64>`: what was not recorded, for each cgroup.
     pub const LOSSES: &str = "LOSSES";
     /// `PerCpuArray<u64>`, indexed by [`super::Reason`]: what was not recorded, in all.
@@ -150,7 +153,7 @@ pub struct LossKey {
     pub pad: u32,
 }
 
-/// Why a packet is not in a flow record.
+/// Why a packet, or with [`Reason::UnderWay`] an exchange, is not in a flow record.
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
@@ -166,27 +169,31 @@ pub enum Reason {
     ExtensionHeaders = 4,
     /// A transport protocol that is not recorded.
     OtherTransport = 5,
+    /// A UDP exchange that may have begun before the programs were attached: who began it is not known. Counted once for
+    /// each exchange.
+    UnderWay = 6,
     /// Not lost: from an address to itself, or a loopback address. It never leaves the pod.
-    Loopback = 6,
+    Loopback = 7,
     /// Not lost: multicast, broadcast, unspecified or IPv6 link-local. No policy speaks of it.
-    NotRouted = 7,
+    NotRouted = 8,
     /// Not lost: ICMP of either version. No policy speaks of it.
-    Icmp = 8,
+    Icmp = 9,
     /// Not lost: the announcement of a new key did not fit; the key itself is in the map.
-    Unannounced = 9,
+    Unannounced = 10,
     /// Not lost: a copy that a raw socket gets of a packet to another socket.
-    Copy = 10,
+    Copy = 11,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::MapFull,
         Self::ExchangeTableFull,
         Self::Truncated,
         Self::Fragment,
         Self::ExtensionHeaders,
         Self::OtherTransport,
+        Self::UnderWay,
         Self::Loopback,
         Self::NotRouted,
         Self::Icmp,
@@ -202,7 +209,8 @@ impl Reason {
             | Self::Truncated
             | Self::Fragment
             | Self::ExtensionHeaders
-            | Self::OtherTransport => true,
+            | Self::OtherTransport
+            | Self::UnderWay => true,
             Self::Loopback | Self::NotRouted | Self::Icmp | Self::Unannounced | Self::Copy => false,
         }
     }

@@ -8,6 +8,7 @@
 mod hit;
 mod read;
 mod record;
+mod socket;
 
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
@@ -69,17 +70,19 @@ macro_rules! family_and_way {
             match $classify_plain(&packet) {
                 Ok(signal) if hit(context, $way, &packet, signal) => {}
                 Err(Skipped::Data) => {}
-                Ok(_) | Err(Skipped::Counted(_)) => $thorough(context),
+                // One after the other and not one in the other, because the kernel allows 512 bytes of stack for all.
+                Ok(_) | Err(Skipped::Counted(_)) => {
+                    if !$thorough(context) {
+                        $scattered(context);
+                    }
+                }
             }
         }
 
         #[inline(never)]
-        fn $thorough(context: &SkBuffContext) {
+        fn $thorough(context: &SkBuffContext) -> bool {
             let packet = linear(context);
-            let is_recorded = conclude(context, $way, &packet, $classify_plain(&packet));
-            if !is_recorded {
-                $scattered(context);
-            }
+            conclude(context, $way, &packet, $classify_plain(&packet))
         }
     };
 }

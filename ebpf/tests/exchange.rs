@@ -8,6 +8,13 @@ use proptest::prelude::*;
 
 const SECOND: u64 = 1_000_000_000;
 
+fn role(exchange: &Exchange) -> usize {
+    exchange.role().map_or_else(
+        || panic!("nothing of an undecided exchange is counted"),
+        |role| role as usize,
+    )
+}
+
 /// Feeds datagrams to one exchange and says what was counted: attempts and answers by role.
 fn count(datagrams: &[(Role, u64)]) -> [[u64; 2]; 2] {
     let mut exchange: Option<Exchange> = None;
@@ -16,8 +23,8 @@ fn count(datagrams: &[(Role, u64)]) -> [[u64; 2]; 2] {
         let exchange = exchange.get_or_insert_with(|| Exchange::begun(*speaker, *now));
         if let Some(count) = exchange.hear(*speaker, *now) {
             match count {
-                Count::Attempted => counts[exchange.role() as usize][0] += 1,
-                Count::Established => counts[exchange.role() as usize][1] += 1,
+                Count::Attempted => counts[role(exchange)][0] += 1,
+                Count::Established => counts[role(exchange)][1] += 1,
                 Count::Seen => {}
                 Count::Refused => panic!("nobody refuses a datagram with a datagram"),
             }
@@ -67,7 +74,52 @@ fn what_could_not_be_written_is_tried_again() {
     assert_eq!(exchange.hear(Role::Source, 4 + Exchange::REFRESH_NS), Some(Count::Seen));
 }
 
+#[test]
+fn in_the_grace_only_the_socket_decides() {
+    const END: u64 = 10 * SECOND;
+    for speaker in [Role::Source, Role::Destination] {
+        for (now, grace_end) in [(END - 1, END), (END, 0), (u64::MAX, 0)] {
+            assert_eq!(Exchange::first_seen(speaker, now, grace_end, || false).role(), None);
+            let exchange = Exchange::first_seen(speaker, now, grace_end, || true);
+            assert_eq!(exchange, Exchange::begun(Role::Source, now));
+        }
+        let ask = || panic!("whoever spoke first is known");
+        assert_eq!(
+            Exchange::first_seen(speaker, END, END, ask),
+            Exchange::begun(speaker, END)
+        );
+    }
+}
+
+#[test]
+fn an_initiator_may_be_seen_first_by_its_answer() {
+    let mut exchange = Exchange::first_seen(Role::Destination, 5, 0, || true);
+    assert_eq!(exchange.hear(Role::Destination, 5), Some(Count::Established));
+    exchange.wrote(Count::Established, 5);
+    assert_eq!(exchange.hear(Role::Destination, 6), None);
+    assert_eq!(exchange.hear(Role::Source, 7), Some(Count::Attempted));
+    assert_eq!(exchange.role(), Some(Role::Source));
+}
+
 proptest! {
+    #[test]
+    fn the_undecided_stay_so_until_they_are_silent(
+        steps in prop::collection::vec((any::<bool>(), 0_u64..=Exchange::SILENCE_NS), 0..60),
+        opener in any::<bool>(),
+    ) {
+        let role = |is_source| if is_source { Role::Source } else { Role::Destination };
+        let mut now = 1;
+        let mut exchange = Exchange::first_seen(Role::Destination, now, 2, || false);
+        for (is_source, pause) in steps {
+            now += pause;
+            prop_assert_eq!(exchange.hear(role(is_source), now), None);
+            prop_assert_eq!(exchange.role(), None);
+        }
+        now += Exchange::SILENCE_NS + 1;
+        prop_assert_eq!(exchange.hear(role(opener), now), Some(Count::Attempted));
+        prop_assert_eq!(exchange.role(), Some(role(opener)));
+    }
+
     #[test]
     fn equal_to_the_model(steps in prop::collection::vec((any::<bool>(), 0_u64..400), 1..60)) {
         let mut now = 5 * SECOND;

@@ -9,6 +9,7 @@
     reason = "a bench that cannot run says why and ends"
 )]
 
+use aya::maps::Array;
 use aya::programs::{CgroupSkb, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use nanoseg_ebpf::name;
@@ -25,6 +26,10 @@ fn main() {
         .expect("the kernel takes the empty program");
     let empty = load(&mut empty, "empty");
     let mut programs = EbpfLoader::new().load(OBJECT).expect("the kernel takes the programs");
+    // As it is from ten seconds after the start on.
+    Array::<_, u64>::try_from(programs.map_mut(name::GRACE_END).expect("it is there"))
+        .and_then(|mut map| map.set(0, 1, 0))
+        .expect("the kernel takes the time");
     let packets = [
         ("TCP data, IPv4", tcp_v4(0x18)),
         ("TCP data, IPv6", tcp_v6(0x18)),

@@ -110,7 +110,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         flows: settings.map_entries,
         exchanges: settings.exchange_entries,
     };
-    let (capture, announcements) = capture::start(&tree, sizes)?;
+    let (capture, announcements) = capture::start(&tree, sizes, settings.udp_grace)?;
     let tree_events = readable(cgroups.events()?)?;
     let mut announcements = readable(announcements)?;
     tracing::info!(

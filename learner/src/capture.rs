@@ -2,6 +2,8 @@
 //!
 //! Guarantees:
 //! * Programs are attached by links that this process holds: when it ends, however it ends, they are gone. Nothing is pinned.
+//! * What was under way when the programs were attached is not taken to begin then: until a grace after both were attached
+//!   is over, the first datagram between two ports does not say who began the exchange.
 //! * A flow is taken out of the kernel's map only after its counts were read.
 
 use std::collections::BTreeMap;
@@ -9,12 +11,14 @@ use std::fs::File;
 use std::io;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
+use std::time::Duration;
 
-use aya::maps::{HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
 use nanoseg_ebpf::{FlowEntry, FlowKey, FlowRecord, LossKey, Reason, name};
 
+use crate::clock::monotonic_ns;
 use crate::preflight::CgroupTree;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-capture"));
@@ -57,6 +61,12 @@ pub(crate) enum CaptureError {
     },
     #[error("cannot read the kernel's map {name}")]
     Read {
+        name: &'static str,
+        #[source]
+        source: MapError,
+    },
+    #[error("cannot write the kernel's map {name}")]
+    Write {
         name: &'static str,
         #[source]
         source: MapError,
@@ -123,8 +133,13 @@ impl AsRawFd for Announcements {
     }
 }
 
-/// Loads the programs and attaches them to the tree.
-pub(crate) fn start(tree: &CgroupTree, sizes: Sizes) -> Result<(Capture, Announcements), CaptureError> {
+/// Loads the programs and attaches them to the tree. `udp_grace` is how long after that an exchange of datagrams may have
+/// begun before it.
+pub(crate) fn start(
+    tree: &CgroupTree,
+    sizes: Sizes,
+    udp_grace: Duration,
+) -> Result<(Capture, Announcements), CaptureError> {
     let mut programs = EbpfLoader::new()
         .map_max_entries(name::FLOWS, sizes.flows)
         .map_max_entries(name::EXCHANGES, sizes.exchanges)
@@ -137,8 +152,6 @@ pub(crate) fn start(tree: &CgroupTree, sizes: Sizes) -> Result<(Capture, Announc
         path: tree.root.clone(),
         source,
     })?;
-    // An exchange of datagrams that began before this is taken to begin with the next one: who spoke first is then a guess,
-    // until both are silent.
     for (name, kind) in [
         (name::INGRESS, CgroupSkbAttachType::Ingress),
         (name::EGRESS, CgroupSkbAttachType::Egress),
@@ -159,6 +172,7 @@ pub(crate) fn start(tree: &CgroupTree, sizes: Sizes) -> Result<(Capture, Announc
                 source: Box::new(source),
             })?;
     }
+    end_grace_after(&mut programs, udp_grace)?;
     let announcements = Announcements(take(&mut programs, name::ANNOUNCEMENTS)?);
     let capture = Capture {
         flows: take(&mut programs, name::FLOWS)?,
@@ -167,6 +181,16 @@ pub(crate) fn start(tree: &CgroupTree, sizes: Sizes) -> Result<(Capture, Announc
         _programs: programs,
     };
     Ok((capture, announcements))
+}
+
+/// Tells the programs when they can trust that they see the first datagram of every exchange. Until they are told they do
+/// not, so that one of them may be attached before the other.
+fn end_grace_after(programs: &mut Ebpf, udp_grace: Duration) -> Result<(), CaptureError> {
+    let name = name::GRACE_END;
+    let mut map: Array<MapData, u64> = take(programs, name)?;
+    let grace_ns = u64::try_from(udp_grace.as_nanos()).unwrap_or(u64::MAX);
+    map.set(0, monotonic_ns().saturating_add(grace_ns), 0)
+        .map_err(|source| CaptureError::Write { name, source })
 }
 
 fn take<T: TryFrom<aya::maps::Map>>(programs: &mut Ebpf, name: &'static str) -> Result<T, CaptureError> {

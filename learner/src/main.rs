@@ -9,6 +9,10 @@
 //! Guarantees:
 //! * Nothing outlives the process: programs are attached by links that the kernel drops with it, however it ends.
 //! * Everything that the kernel counted arrives in a report, or is counted as lost with its reason.
+//! * Direction is who asked: who sent the SYN or the INIT, and for UDP who sent the first datagram between two ports, which
+//!   with all that follow it until three minutes of silence are one exchange. An exchange is counted as attempted when it
+//!   begins and as established when it is answered. One that may have begun before the learner is recorded only if a
+//!   connected socket says who began it, and counted as lost otherwise.
 //! * No access to the API server: needs `CAP_BPF` and `CAP_NET_ADMIN` and a view of the node's cgroup tree.
 
 mod addresses;

@@ -50,6 +50,13 @@ pub(crate) struct Arguments {
     #[arg(long, env = "NANOSEG_EXCHANGE_ENTRIES", default_value_t = 65_536, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     exchange_entries: u32,
 
+    /// How long after the start a UDP exchange may have begun before it. One whose socket does not say who began it is then counted, not recorded
+    //
+    // Resolvers wait 5 seconds for an answer; twice that, so that an answer at the last moment to a question that was asked
+    // again is not met first. An exchange with longer pauses needs a longer grace, at most the silence that ends it.
+    #[arg(long, env = "NANOSEG_UDP_GRACE", default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
+    udp_grace: Duration,
+
     /// What to log: error, warn, info, debug, or a filter such as `warn,nanoseg_learner::cgroups=debug`
     #[arg(long, env = "NANOSEG_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log: String,
@@ -89,6 +96,7 @@ pub(crate) struct Settings {
     pub(crate) interval: Duration,
     pub(crate) map_entries: u32,
     pub(crate) exchange_entries: u32,
+    pub(crate) udp_grace: Duration,
 }
 
 /// What cannot be done with the arguments.
@@ -119,6 +127,7 @@ impl TryFrom<Arguments> for Settings {
             interval,
             map_entries,
             exchange_entries,
+            udp_grace,
             log: _,
             log_format: _,
         } = arguments;
@@ -148,6 +157,7 @@ impl TryFrom<Arguments> for Settings {
             interval,
             map_entries,
             exchange_entries,
+            udp_grace,
         })
     }
 }

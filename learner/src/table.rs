@@ -296,6 +296,7 @@ const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
         kernel::Reason::Fragment => Some(LossReason::Fragment),
         kernel::Reason::ExtensionHeaders => Some(LossReason::ExtensionHeaders),
         kernel::Reason::OtherTransport => Some(LossReason::OtherTransport),
+        kernel::Reason::UnderWay => Some(LossReason::UnderWay),
         kernel::Reason::Loopback
         | kernel::Reason::NotRouted
         | kernel::Reason::Icmp

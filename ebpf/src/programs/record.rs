@@ -3,13 +3,15 @@
 use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::BPF_NOEXIST;
-use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_sk_fullsock, bpf_skb_cgroup_id};
+use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id};
 use aya_ebpf::macros::map;
-use aya_ebpf::maps::{HashMap, LruHashMap, PerCpuArray, RingBuf};
+use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::programs::SkBuffContext;
 use nanoseg_ebpf::exchange::{Exchange, ExchangeEntry, ExchangeKey};
 use nanoseg_ebpf::packet::{Ends, Event, Signal, Way};
 use nanoseg_ebpf::{Count, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport};
+
+use super::socket::{is_copy, is_initiator};
 
 // The sizes are what the learner sets when it loads, unless it is told otherwise.
 
@@ -18,6 +20,9 @@ pub(super) static FLOWS: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries
 
 #[map]
 pub(super) static EXCHANGES: LruHashMap<ExchangeKey, ExchangeEntry> = LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+static GRACE_END: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
 static LOSSES: HashMap<LossKey, u64> = HashMap::with_max_entries(16_384, 0);
@@ -39,7 +44,7 @@ pub(super) fn record(context: &SkBuffContext, way: Way, signal: Signal, ends: &E
     if let Some((role, count)) = signal.event.meaning(way) {
         add(&flow_key(cgroup, way, ends, signal.transport, role), count, now);
     } else if signal.event == Event::Datagram {
-        exchange(cgroup, way, ends, now);
+        exchange(context, cgroup, way, ends, now);
     }
 }
 
@@ -57,7 +62,7 @@ fn flow_key(cgroup: u64, way: Way, ends: &Ends, transport: Transport, role: Role
 
 /// Tells who spoke first between two ports, and records what that says.
 #[inline(always)]
-fn exchange(cgroup: u64, way: Way, ends: &Ends, now: u64) {
+fn exchange(context: &SkBuffContext, cgroup: u64, way: Way, ends: &Ends, now: u64) {
     let (local_port, peer_port) = ends.ports(way);
     let speaker = way.role_of_opener();
     let key = ExchangeKey {
@@ -71,11 +76,16 @@ fn exchange(cgroup: u64, way: Way, ends: &Ends, now: u64) {
         Some(known) => known,
         None => {
             // Whether this is the first or another processor was: its entry is as good.
+            let grace_end = GRACE_END.get(0).copied().unwrap_or(0);
             let entry = ExchangeEntry {
-                exchange: Exchange::begun(speaker, now),
+                exchange: Exchange::first_seen(speaker, now, grace_end, || is_initiator(context, way, ends)),
                 key,
             };
-            let _ = EXCHANGES.insert(&key, &entry, u64::from(BPF_NOEXIST));
+            let is_ours = EXCHANGES.insert(&key, &entry, u64::from(BPF_NOEXIST)).is_ok();
+            if is_ours && entry.exchange.role().is_none() {
+                lose(cgroup, Reason::UnderWay);
+                return;
+            }
             match EXCHANGES.get_ptr_mut(&key) {
                 Some(known) => known,
                 None => {
@@ -88,7 +98,8 @@ fn exchange(cgroup: u64, way: Way, ends: &Ends, now: u64) {
     // SAFETY: map values stay readable and writable while the program runs.
     let known = unsafe { &mut (*known).exchange };
     if let Some(count) = known.hear(speaker, now)
-        && add(&flow_key(cgroup, way, ends, Transport::Udp, known.role()), count, now)
+        && let Some(role) = known.role()
+        && add(&flow_key(cgroup, way, ends, Transport::Udp, role), count, now)
     {
         known.wrote(count, now);
     }
@@ -149,21 +160,6 @@ pub(super) fn increment(record: *mut FlowRecord, count: Count, now: u64) {
             Count::Refused => atomic_add(&raw mut (*record).refused),
             Count::Seen => {}
         }
-    }
-}
-
-/// Whether the packet goes to a raw socket: such a socket gets every packet of its protocol, and none of them is for it.
-#[inline(always)]
-fn is_copy(context: &SkBuffContext) -> bool {
-    const SOCK_RAW: u32 = 3;
-    // SAFETY: the kernel passes a valid context, and the verifier makes sure that both sockets are tested.
-    unsafe {
-        let socket = (*context.skb.skb).__bindgen_anon_2.sk;
-        if socket.is_null() {
-            return false;
-        }
-        let whole = bpf_sk_fullsock(socket);
-        !whole.is_null() && (*whole).type_ == SOCK_RAW
     }
 }
 

@@ -71,9 +71,10 @@ pub struct Tally {
     pub first_seen: Timestamp,
     /// Last packet that was counted.
     pub last_seen: Timestamp,
-    /// Connections asked for (TCP SYN; first datagrams and those that followed in the same direction for UDP).
+    /// Connections asked for: TCP SYN, SCTP INIT, UDP exchanges begun. A UDP exchange is all datagrams between two ports until
+    /// three minutes of silence, and counts once.
     pub attempted: u64,
-    /// Connections accepted (TCP SYN-ACK; UDP answers).
+    /// Connections accepted: TCP SYN-ACK, SCTP INIT ACK, UDP exchanges answered.
     pub established: u64,
     /// Connections refused (TCP RST in answer to a SYN).
     pub refused: u64,
@@ -187,17 +188,21 @@ pub enum LossReason {
     ExtensionHeaders,
     /// Another transport protocol than the recorded ones.
     OtherTransport,
+    /// A UDP exchange that may have begun before the learner started: nobody knows who spoke first. Counted once for each
+    /// exchange, not for each of its packets.
+    UnderWay,
 }
 
 impl LossReason {
     /// Every reason, for counters.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::MapFull,
         Self::ExchangeTableFull,
         Self::Truncated,
         Self::Fragment,
         Self::ExtensionHeaders,
         Self::OtherTransport,
+        Self::UnderWay,
     ];
 }
 
@@ -208,7 +213,7 @@ pub struct Loss {
     pub subject: Option<Subject>,
     /// Why.
     pub reason: LossReason,
-    /// How many packets, since the learner's start.
+    /// How many packets, or exchanges for [`LossReason::UnderWay`], since the learner's start.
     pub count: u64,
 }
 

@@ -52,6 +52,16 @@ pub(crate) enum Step {
         to: SocketAddr,
         times: u32,
     },
+    /// Answers datagrams after a time, one by one, from then on.
+    EchoLate { at: SocketAddr, after: Duration },
+    /// Sends datagrams from one port and gets answers from then on, without a pause, by a connected socket or another.
+    Converse {
+        from: SocketAddr,
+        to: SocketAddr,
+        connected: bool,
+    },
+    /// Answers the datagrams of one client from then on by a socket that is connected to it, beside one for everybody else.
+    EchoConnected { at: SocketAddr, to: SocketAddr },
     /// Sends one datagram to each of many ports and waits for nothing.
     Spray { to: IpAddr, first_port: u16, ports: u16 },
     /// Gets a copy of every IPv4 packet of a protocol from then on.
@@ -102,16 +112,8 @@ impl Step {
                 let timeout = Duration::from_millis(50);
                 TcpStream::connect_timeout(&to, timeout).unwrap_err();
             }
-            Self::Echo(at) => {
-                let socket = UdpSocket::bind(at).unwrap();
-                std::thread::spawn(move || {
-                    let mut buffer = [0; 64];
-                    loop {
-                        let (length, from) = socket.recv_from(&mut buffer).unwrap();
-                        socket.send_to(&buffer[..length], from).unwrap();
-                    }
-                });
-            }
+            Self::Echo(at) => echo(at, Duration::ZERO),
+            Self::EchoLate { at, after } => echo(at, after),
             Self::Ask { from, to, times } => {
                 let socket = UdpSocket::bind(from).unwrap();
                 socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -120,6 +122,8 @@ impl Step {
                     socket.recv_from(&mut [0; 64]).unwrap();
                 }
             }
+            Self::Converse { from, to, connected } => converse(from, to, connected),
+            Self::EchoConnected { at, to } => echo_connected(at, to),
             Self::Spray { to, first_port, ports } => {
                 let any: IpAddr = if to.is_ipv4() {
                     Ipv4Addr::UNSPECIFIED.into()
@@ -151,6 +155,74 @@ impl Step {
             }
         }
     }
+}
+
+fn echo(at: SocketAddr, after: Duration) {
+    let socket = UdpSocket::bind(at).unwrap();
+    std::thread::spawn(move || {
+        let mut buffer = [0; 64];
+        loop {
+            let (length, from) = socket.recv_from(&mut buffer).unwrap();
+            std::thread::sleep(after);
+            socket.send_to(&buffer[..length], from).unwrap();
+        }
+    });
+}
+
+fn echo_connected(at: SocketAddr, to: SocketAddr) {
+    let everybodys = shared(at);
+    let socket = shared(at);
+    socket.connect(to).unwrap();
+    std::thread::spawn(move || {
+        let _open = everybodys;
+        let mut buffer = [0; 64];
+        loop {
+            // The client may not be there yet, or not any more.
+            let received = socket.recv(&mut buffer);
+            received.and_then(|length| socket.send(&buffer[..length])).ok();
+        }
+    });
+}
+
+fn converse(from: SocketAddr, to: SocketAddr, connected: bool) {
+    let socket = UdpSocket::bind(from).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(2))).unwrap();
+    if connected {
+        socket.connect(to).unwrap();
+    }
+    let ask = move || {
+        let sent = if connected {
+            socket.send(b"?")
+        } else {
+            socket.send_to(b"?", to)
+        };
+        sent.and_then(|_| socket.recv(&mut [0; 64]))
+    };
+    let end = Instant::now() + PATIENCE;
+    while let Err(error) = ask() {
+        assert!(Instant::now() < end, "{to} does not answer: {error}");
+    }
+    // As fast as a test can be sure to meet at any moment, and no faster.
+    std::thread::spawn(move || {
+        loop {
+            ask().ok();
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    });
+}
+
+/// A socket on a port that has others too.
+fn shared(at: SocketAddr) -> UdpSocket {
+    use rustix::net::{AddressFamily, SocketType, bind, socket, sockopt};
+    let family = if at.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let socket = socket(family, SocketType::DGRAM, None).unwrap();
+    sockopt::set_socket_reuseaddr(&socket, true).unwrap();
+    bind(&socket, &at).unwrap();
+    socket.into()
 }
 
 /// A script that is running. Ends when it is dropped.
@@ -315,6 +387,8 @@ impl Node {
             .arg("--out")
             .arg(self.folder.path())
             .args(["--node", "here", "--interval", "100ms"])
+            // No test has datagrams under way at the start, unless it says so by the argument.
+            .env("NANOSEG_UDP_GRACE", "0s")
             .stderr(Stdio::piped())
             .spawn()
             .unwrap();
