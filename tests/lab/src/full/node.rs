@@ -236,25 +236,13 @@ nodePortAddresses: [primary]
     /// The NetworkPolicy engine. Its node has to be Ready: it reads the node's addresses once, when it starts.
     pub(super) fn kube_router(&self, site: &Site, binaries: &Binaries, containerd: &Process) -> Result<Command, Error> {
         let tools = self.folder.join("tools");
-        let mended = site.write(
-            tools.join("ip6tables-restore"),
-            // This version of it makes its IPv6 sets as inet6:KUBE-... and refers to them as KUBE-..., which makes the whole
-            // IPv6 half of its rules fail. And it refuses neighbour discovery between pods of one bridge, which IPv4 does by
-            // ARP, past any rule: types 133 to 136 of RFC 4861 pass first.
-            "#!/bin/sh
-sed -E 's/--match-set KUBE-(SRC|DST)/--match-set inet6:KUBE-\\1/g' |
-awk '
-/lab: neighbour discovery/ { next }
-/^-A KUBE-ROUTER-FORWARD/ && !passed {
-    passed = 1
-    for (type = 133; type <= 136; type++)
-        print \"-A KUBE-ROUTER-FORWARD -p ipv6-icmp -m icmp6 --icmpv6-type \" type \" -m comment --comment \\\"lab: neighbour discovery\\\" -j ACCEPT\"
-}
-{ print }' |
-PATH=\"$LAB_PATH\" ip6tables-restore \"$@\"
-",
-        )?;
-        executable(&mended)?;
+        let mended = [
+            ("ip6tables-restore", include_str!("engine/ip6tables-restore")),
+            ("ipset", include_str!("engine/ipset")),
+        ];
+        for (name, script) in mended {
+            executable(&site.write(tools.join(name), script)?)?;
+        }
         let path = std::env::var("PATH").unwrap_or_else(|_| "/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
         let mut command = self.within(containerd, binaries.kube_router.clone());
         command
@@ -270,7 +258,8 @@ PATH=\"$LAB_PATH\" ip6tables-restore \"$@\"
             .arg(format!("--service-cluster-ip-range={SERVICE_RANGE_V4}"))
             .arg(format!("--service-cluster-ip-range={SERVICE_RANGE_V6}"))
             .env("PATH", format!("{}:{path}", tools.display()))
-            .env("LAB_PATH", path);
+            .env("LAB_PATH", path)
+            .env("LAB_TOOLS", tools);
         Ok(command)
     }
 
