@@ -11,6 +11,7 @@ use nanoseg_graph::connection::{ConnectionGraph, EdgeKey};
 use nanoseg_graph::flow::{FlowTable, Outcome, Reporter};
 use nanoseg_graph::resolve::resolve;
 use nanoseg_policy::audit::{self, Audit, Finding, audit};
+use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 use nanoseg_policy::evaluate::{Answer, Connection, Denial, End, PolicySet, Verdict, evaluate};
 use nanoseg_policy::synthesize::{self, synthesize_all};
 use serde_json::json;
@@ -69,6 +70,7 @@ pub enum Found {
 struct Input {
     cluster: Cluster,
     policies: Vec<NetworkPolicy>,
+    cluster_policies: Vec<ClusterNetworkPolicy>,
 }
 
 impl Input {
@@ -86,12 +88,18 @@ impl Input {
             cluster.observe(object, now);
         }
         let mut all = manifests.policies;
+        let mut cluster_policies = manifests.cluster_policies;
         if let Some(path) = policies {
             let more = Manifests::read(path)?;
             warn(&more.faults);
             all.extend(more.policies);
+            cluster_policies.extend(more.cluster_policies);
         }
-        Ok(Self { cluster, policies: all })
+        Ok(Self {
+            cluster,
+            policies: all,
+            cluster_policies,
+        })
     }
 
     fn graph(&self, flows: &Path) -> Result<ConnectionGraph, CommandError> {
@@ -113,7 +121,7 @@ impl Input {
     }
 
     fn policies(&self) -> PolicySet {
-        let (policies, rejected) = PolicySet::parse(&self.policies);
+        let (policies, rejected) = PolicySet::parse_all(&self.policies, &self.cluster_policies);
         for rejected in rejected {
             tracing::warn!("left out, the API server would not take it: {rejected}");
         }
@@ -365,10 +373,7 @@ const fn verdict_word(verdict: &Verdict) -> &'static str {
 }
 
 fn isolating(why: &[Denial]) -> serde_json::Value {
-    why.iter()
-        .flat_map(|denial| &denial.isolated_by)
-        .map(ToString::to_string)
-        .collect()
+    why.iter().flat_map(Denial::policies).map(ToString::to_string).collect()
 }
 
 fn words(

@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::cluster::Object;
 use nanoseg_graph::flow::Report;
+use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 use nanoseg_policy::objects::{self, Manifest, Parsed, UnknownField, Unreadable};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -140,6 +141,8 @@ pub struct Manifests {
     pub objects: Vec<Object>,
     /// Policies, as they were written.
     pub policies: Vec<NetworkPolicy>,
+    /// Policies of the cluster, as they were written.
+    pub cluster_policies: Vec<ClusterNetworkPolicy>,
     /// What was left out.
     pub faults: Vec<Fault>,
     /// How many objects are of a kind that does not matter.
@@ -170,6 +173,7 @@ impl Manifests {
                 match manifest {
                     Manifest::Object(object) => self.objects.push(object),
                     Manifest::NetworkPolicy(policy) => self.policies.push(*policy),
+                    Manifest::ClusterNetworkPolicy(policy) => self.cluster_policies.push(*policy),
                     Manifest::Other { .. } => self.other += 1,
                 }
             }

@@ -6,9 +6,9 @@
 use nanoseg_graph::cluster::Cluster;
 use nanoseg_graph::connection::{ConnectionGraph, EdgeKey};
 
-use crate::ends::Ends;
 pub use crate::ends::NoEnds;
-use crate::evaluate::{Connection, Denial, Evaluator, PolicySet, Undecidable, Verdict};
+use crate::ends::{Ends, Pair};
+use crate::evaluate::{Connection, Decision, Denial, Evaluator, PolicySet, Ruling, Undecidable, Verdict};
 
 /// An edge that would be denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -48,50 +48,59 @@ pub struct Audit {
 /// Asks about every edge, whatever became of it when it was observed.
 pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -> Audit {
     let evaluator = Evaluator::new(policies, cluster);
-    let ends = Ends::new(cluster);
+    let ends = Ends::new(cluster, &evaluator);
     let mut audit = Audit::default();
     for (edge, _) in graph.edges() {
-        let connections = match ends.connections(edge) {
-            Ok(connections) => connections,
-            Err(why) => {
-                audit.undecided.push((edge.clone(), Why::NoEnds(why)));
-                continue;
-            }
-        };
-        let mut first: Option<(Connection, Vec<Denial>)> = None;
-        let mut denied = 0;
-        let mut unknown = None;
-        let mut possible = 0;
-        for connection in &connections {
-            match evaluator.evaluate(connection).combined() {
-                Verdict::Denied(why) => {
-                    denied += 1;
-                    first.get_or_insert_with(|| (connection.clone(), why));
+        let mut first: Option<(Pair, Decision)> = None;
+        let mut unknown: Option<(Pair, Decision)> = None;
+        let (mut denied, mut possible) = (0, 0);
+        let asked = ends.pairs(edge, |pair| {
+            let decision = evaluator.decide(&pair.source, &pair.destination, edge.port, edge.transport);
+            match decision.combined() {
+                Ruling::Denied => {
+                    denied += pair.count;
+                    first.get_or_insert((pair, decision));
                 }
                 // Ends of different families never were the ends of this edge.
-                Verdict::Unknown(Undecidable::NoCommonFamily) => continue,
-                Verdict::Unknown(why) => unknown = unknown.or(Some(why)),
-                Verdict::Allowed(_) | Verdict::NotIsolated => {}
+                Ruling::Unknown if decision.is_impossible() => return,
+                Ruling::Unknown => {
+                    unknown.get_or_insert((pair, decision));
+                }
+                Ruling::Allowed => {}
             }
-            possible += 1;
-        }
-        match (first, unknown) {
-            (Some((connection, why)), _) => {
+            possible += pair.count;
+        });
+        let words = |(pair, decision): (Pair, Decision)| {
+            evaluator.explain(&pair.source, &pair.destination, decision).combined()
+        };
+        match (asked, first, unknown) {
+            (Err(why), _, _) => audit.undecided.push((edge.clone(), Why::NoEnds(why))),
+            (Ok(()), Some(found), _) => {
+                let why = match words(found) {
+                    Verdict::Denied(why) => why,
+                    Verdict::Allowed(_) | Verdict::NotIsolated | Verdict::Unknown(_) => Vec::new(),
+                };
                 audit.denied.push(Finding {
                     edge: edge.clone(),
-                    connection,
+                    connection: found.0.connection(edge, &evaluator),
                     why,
                     denied,
                     pairs: possible,
                 });
             }
-            (None, Some(why)) => audit.undecided.push((edge.clone(), Why::Unknown(why))),
-            (None, None) if possible == 0 => {
+            (Ok(()), None, Some(open)) => {
+                let why = match words(open) {
+                    Verdict::Unknown(why) => why,
+                    Verdict::Allowed(_) | Verdict::NotIsolated | Verdict::Denied(_) => Undecidable::NoCommonFamily,
+                };
+                audit.undecided.push((edge.clone(), Why::Unknown(why)));
+            }
+            (Ok(()), None, None) if possible == 0 => {
                 audit
                     .undecided
                     .push((edge.clone(), Why::Unknown(Undecidable::NoCommonFamily)));
             }
-            (None, None) => audit.permitted += 1,
+            (Ok(()), None, None) => audit.permitted += 1,
         }
     }
     audit

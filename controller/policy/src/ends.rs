@@ -1,12 +1,13 @@
 //! The concrete ends behind an endpoint of the graph: pods, addresses of nodes, Services and others.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
 
-use nanoseg_graph::cluster::{Cluster, Pod, PodPhase};
+use nanoseg_graph::cluster::Cluster;
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
+use rustc_hash::FxBuildHasher;
 
-use crate::evaluate::{Connection, End};
+use crate::evaluate::{Connection, End, Evaluator, Kind, Place, Undecidable};
 
 /// Why an endpoint has no ends that could be asked about.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, thiserror::Error)]
@@ -23,63 +24,103 @@ pub enum NoEnds {
     /// The Service has no slice with this port.
     #[error("{0} has no EndpointSlice with this port")]
     NoEndpoints(ServiceName),
+    /// Its address has no answer.
+    #[error("{0}")]
+    Undecidable(Undecidable),
 }
 
-/// A cluster's pods by workload.
-pub(crate) struct Ends<'a> {
-    cluster: &'a Cluster,
-    pods: BTreeMap<Workload, Vec<&'a Pod>>,
+/// Places of which the evaluator says the same; at least one.
+#[derive(Clone, Debug)]
+struct Group(Vec<Place>);
+
+/// Two places that an edge joins, and for how many pairs they stand.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Pair {
+    pub(crate) source: Place,
+    pub(crate) destination: Place,
+    pub(crate) count: usize,
 }
 
-impl<'a> Ends<'a> {
-    pub(crate) fn new(cluster: &'a Cluster) -> Self {
-        let mut pods: BTreeMap<Workload, Vec<&'a Pod>> = BTreeMap::new();
-        for pod in cluster.pods() {
-            if pod.phase != PodPhase::Finished && !pod.addresses.is_empty() {
-                pods.entry(cluster.workload_of(pod)).or_default().push(pod);
-            }
-        }
-        Self { cluster, pods }
-    }
-
-    /// Every connection that an edge stands for now.
-    pub(crate) fn connections(&self, edge: &EdgeKey) -> Result<Vec<Connection>, NoEnds> {
-        let sources = self.behind(&edge.source, edge)?;
-        let destinations = self.behind(&edge.destination, edge)?;
-        let pair = |source: &End, destination: &End| Connection {
-            source: source.clone(),
-            destination: destination.clone(),
+impl Pair {
+    /// In words.
+    pub(crate) fn connection(&self, edge: &EdgeKey, evaluator: &Evaluator<'_>) -> Connection {
+        Connection {
+            source: evaluator.end(&self.source),
+            destination: evaluator.end(&self.destination),
             port: edge.port,
             transport: edge.transport,
-        };
-        Ok(sources
-            .iter()
-            .flat_map(|source| destinations.iter().map(|destination| pair(source, destination)))
-            .collect())
+        }
+    }
+}
+
+/// A cluster's pods by workload, in groups.
+pub(crate) struct Ends<'e, 'a> {
+    cluster: &'a Cluster,
+    evaluator: &'e Evaluator<'a>,
+    workloads: HashMap<Workload, Vec<Group>, FxBuildHasher>,
+}
+
+impl<'e, 'a> Ends<'e, 'a> {
+    pub(crate) fn new(cluster: &'a Cluster, evaluator: &'e Evaluator<'a>) -> Self {
+        let mut workloads: HashMap<Workload, Vec<Group>, FxBuildHasher> = HashMap::default();
+        for (pod, place) in evaluator.pods() {
+            let groups = workloads.entry(cluster.workload_of(pod)).or_default();
+            add(groups, place);
+        }
+        Self {
+            cluster,
+            evaluator,
+            workloads,
+        }
     }
 
-    fn behind(&self, endpoint: &Endpoint, edge: &EdgeKey) -> Result<Vec<End>, NoEnds> {
-        let (ends, otherwise): (Vec<End>, _) = match endpoint {
-            Endpoint::Workload(workload) => {
-                let pods = self.pods.get(workload).into_iter().flatten();
-                let end = |pod: &&Pod| End::Pod {
-                    namespace: pod.namespace.clone(),
-                    name: pod.name.clone(),
-                };
-                (pods.map(end).collect(), NoEnds::NoPods(workload.clone()))
+    /// Hands over every pair of ends that an edge stands for now, many at once where the evaluator cannot tell them apart.
+    pub(crate) fn pairs(&self, edge: &EdgeKey, mut take: impl FnMut(Pair)) -> Result<(), NoEnds> {
+        let (own, other);
+        let sources = if let Some(groups) = self.pods(&edge.source)? {
+            groups
+        } else {
+            own = self.addresses(&edge.source, edge)?;
+            &own
+        };
+        let destinations = if let Some(groups) = self.pods(&edge.destination)? {
+            groups
+        } else {
+            other = self.addresses(&edge.destination, edge)?;
+            &other
+        };
+        for source in sources {
+            for destination in destinations {
+                joined(source, destination, &mut take);
             }
+        }
+        Ok(())
+    }
+
+    fn pods(&self, endpoint: &Endpoint) -> Result<Option<&Vec<Group>>, NoEnds> {
+        let Endpoint::Workload(workload) = endpoint else {
+            return Ok(None);
+        };
+        let found = self.workloads.get(workload);
+        found.map(Some).ok_or_else(|| NoEnds::NoPods(workload.clone()))
+    }
+
+    /// The ends of an endpoint that is no workload.
+    fn addresses(&self, endpoint: &Endpoint, edge: &EdgeKey) -> Result<Vec<Group>, NoEnds> {
+        let (addresses, otherwise): (Vec<_>, _) = match endpoint {
+            Endpoint::Workload(workload) => return Err(NoEnds::NoPods(workload.clone())),
             Endpoint::Node(name) => {
                 let addresses = self.cluster.node(name).map(|node| &node.addresses);
-                let hosted = || {
-                    let pods = self.cluster.pods();
-                    pods.filter(|pod| pod.host_network && pod.node.as_ref() == Some(name))
-                        .flat_map(|pod| &pod.addresses)
+                let addresses = match addresses {
+                    Some(addresses) if !addresses.is_empty() => addresses.iter().copied().collect(),
+                    _ => {
+                        let pods = self.cluster.pods();
+                        pods.filter(|pod| pod.host_network && pod.node.as_ref() == Some(name))
+                            .flat_map(|pod| pod.addresses.iter().copied())
+                            .collect()
+                    }
                 };
-                let ends = match addresses {
-                    Some(addresses) if !addresses.is_empty() => addresses.iter().copied().map(End::Address).collect(),
-                    _ => hosted().copied().map(End::Address).collect(),
-                };
-                (ends, NoEnds::NoNodeAddress(name.clone()))
+                (addresses, NoEnds::NoNodeAddress(name.clone()))
             }
             Endpoint::Service(name) => {
                 let slices = self.cluster.slices_of(name).filter(|slice| {
@@ -89,11 +130,59 @@ impl<'a> Ends<'a> {
                         .any(|(_, number, transport)| (*number, *transport) == (edge.port, edge.transport))
                 });
                 let addresses = slices.flat_map(|slice| slice.addresses.iter().copied());
-                (addresses.map(End::Address).collect(), NoEnds::NoEndpoints(name.clone()))
+                (addresses.collect(), NoEnds::NoEndpoints(name.clone()))
             }
-            Endpoint::External(address) => return Ok(vec![End::Address(*address)]),
+            Endpoint::External(address) => {
+                let place = self
+                    .evaluator
+                    .find(&End::Address(*address))
+                    .map_err(NoEnds::Undecidable)?;
+                return Ok(vec![Group(vec![place])]);
+            }
             Endpoint::Unknown { reason, address: _ } => return Err(NoEnds::Unknown(*reason)),
         };
-        if ends.is_empty() { Err(otherwise) } else { Ok(ends) }
+        let mut groups = Vec::new();
+        for address in addresses {
+            // An address that is a Service's has no end of its own.
+            if let Ok(place) = self.evaluator.find(&End::Address(address)) {
+                add(&mut groups, place);
+            }
+        }
+        if groups.is_empty() { Err(otherwise) } else { Ok(groups) }
+    }
+}
+
+fn add(groups: &mut Vec<Group>, place: Place) {
+    let kind: Kind = place.kind();
+    match groups.iter_mut().find(|group| group.0[0].kind() == kind) {
+        Some(group) => group.0.push(place),
+        None => groups.push(Group(vec![place])),
+    }
+}
+
+fn joined(source: &Group, destination: &Group, take: &mut impl FnMut(Pair)) {
+    let pair = |source: Place, destination: Place, count| Pair {
+        source,
+        destination,
+        count,
+    };
+    let (first, other) = (source.0[0], destination.0[0]);
+    if first.is_on_a_node() || other.is_on_a_node() {
+        for source in &source.0 {
+            for destination in &destination.0 {
+                take(pair(*source, *destination, 1));
+            }
+        }
+        return;
+    }
+    let count = source.0.len() * destination.0.len();
+    // Only the pods of one workload are in one group at both ends, and then both groups are the same.
+    if first != other {
+        take(pair(first, other, count));
+        return;
+    }
+    take(pair(first, first, source.0.len()));
+    if let Some(second) = source.0.get(1) {
+        take(pair(first, *second, count - source.0.len()));
     }
 }

@@ -102,6 +102,7 @@ pub(crate) fn node(name: &str, addresses: &[&str]) -> Object {
     Object::Node(Node {
         name: name.to_owned(),
         addresses: addresses.iter().map(|address| ip(address)).collect(),
+        labels: Labels::new(),
         pod_cidrs: BTreeSet::new(),
     })
 }
@@ -212,7 +213,7 @@ pub(crate) fn manifests(yaml: &str) -> Vec<Manifest> {
 pub(crate) fn policies(yaml: &str) -> Vec<NetworkPolicy> {
     let policy = |manifest| match manifest {
         Manifest::NetworkPolicy(policy) => Some(*policy),
-        Manifest::Object(_) | Manifest::Other { .. } => None,
+        Manifest::Object(_) | Manifest::ClusterNetworkPolicy(_) | Manifest::Other { .. } => None,
     };
     manifests(yaml).into_iter().filter_map(policy).collect()
 }
@@ -221,7 +222,7 @@ pub(crate) fn policies(yaml: &str) -> Vec<NetworkPolicy> {
 pub(crate) fn cluster_of(yaml: &str) -> Cluster {
     let object = |manifest| match manifest {
         Manifest::Object(object) => Some(object),
-        Manifest::NetworkPolicy(_) | Manifest::Other { .. } => None,
+        Manifest::NetworkPolicy(_) | Manifest::ClusterNetworkPolicy(_) | Manifest::Other { .. } => None,
     };
     cluster(manifests(yaml).into_iter().filter_map(object))
 }

@@ -10,6 +10,7 @@
 //! ```
 //!
 //! * [`objects`]: Kubernetes objects and manifests to what identity and policies need of them.
+//! * [`cluster_policy`]: the API's `ClusterNetworkPolicy`.
 //! * [`selector`]: label selectors, parsed once.
 //! * [`evaluate`]: policies, cluster and connection to a verdict for each direction, with the policy that decided.
 //! * [`identity`]: the stable labels that select exactly a workload's pods, or the proof that none do.
@@ -25,6 +26,7 @@
 #![deny(missing_docs)]
 
 pub mod audit;
+pub mod cluster_policy;
 pub mod direction;
 mod ends;
 pub mod evaluate;

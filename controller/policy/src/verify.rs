@@ -12,7 +12,7 @@ use nanoseg_graph::endpoint::Workload;
 
 use crate::direction::Direction;
 use crate::ends::Ends;
-use crate::evaluate::{Connection, Evaluator, PolicySet, Rejected, Undecidable, Verdict};
+use crate::evaluate::{Connection, Evaluator, PolicySet, Rejected, Ruling, Undecidable, Verdict};
 use crate::synthesize::{Proposal, Settings};
 
 /// Something that is wrong with proposals.
@@ -65,7 +65,7 @@ pub fn verify(
         .map(|proposal| (&proposal.workload, &proposal.directions))
         .collect();
     let evaluator = Evaluator::new(&policies, cluster);
-    let ends = Ends::new(cluster);
+    let ends = Ends::new(cluster, &evaluator);
 
     let mut violations: Vec<_> = broken.into_iter().map(Violation::Malformed).collect();
     for (edge, evidence) in graph.edges() {
@@ -77,20 +77,30 @@ pub fn verify(
         if !settings.in_baseline(edge, evidence) || sides.iter().all(|(_, workload)| proposed(*workload).is_none()) {
             continue;
         }
+        let mut cut: [Option<(Connection, Verdict)>; 2] = [None, None];
+        let asked = ends.pairs(edge, |pair| {
+            let decision = evaluator.decide(&pair.source, &pair.destination, edge.port, edge.transport);
+            for ((direction, workload), cut) in sides.iter().zip(&mut cut) {
+                if cut.is_some() || decision.direction(*direction) == Ruling::Allowed {
+                    continue;
+                }
+                let ours = proposed(*workload).is_some_and(|directions| directions.contains(direction));
+                let answer = evaluator.explain(&pair.source, &pair.destination, decision);
+                let verdict = answer.direction(*direction);
+                if is_cut(verdict, ours) {
+                    *cut = Some((pair.connection(edge, &evaluator), verdict.clone()));
+                }
+            }
+        });
         // Ends that are not there any more, or were never known, cannot be cut.
-        let Ok(connections) = ends.connections(edge) else {
+        if asked.is_err() {
             continue;
-        };
-        for (direction, workload) in sides {
-            let ours = proposed(workload).is_some_and(|directions| directions.contains(&direction));
-            let cut = connections.iter().find_map(|connection| {
-                let verdict = evaluator.evaluate(connection).direction(direction).clone();
-                is_cut(&verdict, ours).then(|| (Box::new(connection.clone()), verdict))
-            });
+        }
+        for ((direction, _), cut) in sides.into_iter().zip(cut) {
             if let Some((connection, verdict)) = cut {
                 violations.push(Violation::Cut {
                     edge: edge.clone(),
-                    connection,
+                    connection: Box::new(connection),
                     direction,
                     verdict,
                 });
@@ -112,6 +122,8 @@ fn is_cut(verdict: &Verdict, ours: bool) -> bool {
             | Undecidable::Finished(_)
             | Undecidable::NoAddress(_) => false,
             Undecidable::FamiliesDiffer | Undecidable::HostNetworkPeer(_) | Undecidable::ServiceAddress(_) => ours,
+            // Policies of the cluster speak wherever no proposal isolates as well.
+            Undecidable::DomainNames(_) | Undecidable::SamePriority(_) => true,
         },
     }
 }

@@ -10,8 +10,8 @@ use nanoseg_graph::flow::{Origin, Tally};
 use nanoseg_graph::resolve::resolve;
 use nanoseg_policy::audit::{self, Audit, audit};
 use nanoseg_policy::direction::Direction;
-use nanoseg_policy::evaluate::PolicySet;
-use nanoseg_policy::ownership::{PolicyName, owned_workload};
+use nanoseg_policy::evaluate::{PolicyRef, PolicySet};
+use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
 use nanoseg_policy::synthesize::{Proposal, Synthesizer};
 use nanoseg_policy::verify::{Violation as Cut, verify};
 
@@ -152,9 +152,12 @@ impl Core {
         for (workload, subject) in &mut self.subjects {
             subject.cut = cuts.iter().find_map(|cut| match cut {
                 Cut::Malformed(rejected) => {
-                    let policy = rejected.policy.namespace == workload.namespace
-                        && rejected.policy.name == nanoseg_policy::ownership::policy_name(workload);
-                    policy.then(|| crate::trouble::chain(cut))
+                    let own = PolicyName {
+                        namespace: workload.namespace.clone(),
+                        name: policy_name(workload),
+                    };
+                    let is_own = rejected.policy == PolicyRef::Namespaced(own.into());
+                    is_own.then(|| crate::trouble::chain(cut))
                 }
                 // An edge may be in one end's baseline and novel for the other: each end answers for its own.
                 Cut::Cut { edge, direction, .. } => {

@@ -1,297 +1,170 @@
 //! Policies, a cluster and a connection to a verdict for each direction.
 //!
-//! Law: equal to the specification of `networking.k8s.io/v1`, with the API server's defaulting done here. Policies that select
-//! a pod add up: it is isolated in a direction as soon as one of them says so, and then exactly what some rule of some of them
-//! allows is allowed. What the specification leaves to implementations is `Unknown`, with the reason.
+//! Law: equal to the specification of `networking.k8s.io/v1`, with the API server's defaulting done here, and of
+//! `policy.networking.k8s.io/v1alpha2`. `NetworkPolicies` that select a pod add up: it is isolated in a direction as soon as
+//! one of them says so, and then exactly what some rule of some of them allows is allowed. Before them stands the tier Admin of
+//! the `ClusterNetworkPolicies`, and where none of them isolates the tier Baseline; in a tier the first rule that fits decides.
+//! What the specifications leave to implementations is `Unknown`, with the reason.
 //!
 //! Nothing here is shared with synthesis but words: each can check the other.
+//!
+//! ```text
+//!  Connection ─ find ─► Place, Place ─ decide ─► Decision ─ explain ─► Answer
+//! ```
+//! An [`Evaluator`] is made once for many questions. [`Evaluator::decide`] touches no text and remembers which rules mean which
+//! peers; words are made only when somebody reads them.
 
-mod party;
+mod cluster;
+mod compiled;
+mod decide;
+mod labels;
+mod place;
 mod policy;
+mod space;
 #[cfg(test)]
 mod tests;
 mod verdict;
 
-use std::borrow::Cow;
-use std::collections::BTreeMap;
-use std::net::IpAddr;
-use std::sync::Arc;
+use std::cell::RefCell;
 
-use nanoseg_graph::cluster::{Cluster, Labels, Pod};
+use nanoseg_graph::cluster::{Cluster, Pod};
 use nanoseg_graph::flow::Transport;
 
 use crate::direction::Direction;
-use party::Party;
-use policy::{Peer, Policy, PortMatch, PortNumbers, Rule};
-pub use policy::{PolicySet, Problem, Rejected};
-pub use verdict::{AllowedBy, Answer, Connection, Denial, End, RuleName, Undecidable, Verdict};
+use compiled::Compiled;
+pub use decide::{Decision, Ruling};
+use decide::{Memory, Outcome, decide};
+pub(crate) use place::Kind;
+pub use place::Place;
+use place::{Places, Who};
+pub use policy::{PolicyRef, PolicySet, Problem, Rejected};
+pub use verdict::{AllowedBy, Answer, Cause, Connection, Denial, End, RuleName, Undecidable, Verdict};
 
 /// Answers one question. For many about the same policies and cluster, make one [`Evaluator`].
 pub fn evaluate(policies: &PolicySet, cluster: &Cluster, connection: &Connection) -> Answer {
-    Question {
-        cluster,
-        namespaces: None,
-        isolating: &|pod, direction| isolating(policies, pod, direction).collect(),
-    }
-    .answer(connection)
+    Evaluator::new(policies, cluster).evaluate(connection)
 }
 
-/// Policies and a cluster, prepared to be asked often: which policies isolate a pod is looked up and not searched.
+/// Policies and a cluster, prepared to be asked often.
 #[derive(Debug)]
 pub struct Evaluator<'a> {
-    cluster: &'a Cluster,
-    namespaces: BTreeMap<String, Labels>,
-    /// By UID: the policies that isolate ingress, and those that isolate egress.
-    isolating: BTreeMap<&'a str, [Arc<[&'a Policy]>; 2]>,
+    compiled: Compiled<'a>,
+    places: Places<'a>,
+    memory: RefCell<Memory>,
 }
 
 impl<'a> Evaluator<'a> {
-    /// Looks at every live pod once. Pods with equal labels share the work.
+    /// Looks at every live pod and every policy once.
     pub fn new(policies: &'a PolicySet, cluster: &'a Cluster) -> Self {
-        let mut classes: BTreeMap<(&str, &Labels), [Arc<[&'a Policy]>; 2]> = BTreeMap::new();
-        let mut namespaces = BTreeMap::new();
-        let mut by_pod = BTreeMap::new();
-        for pod in cluster.pods() {
-            if !namespaces.contains_key(&pod.namespace) {
-                namespaces.insert(pod.namespace.clone(), cluster.namespace_labels(&pod.namespace));
-            }
-            let class = classes
-                .entry((&pod.namespace, &pod.labels))
-                .or_insert_with(|| Direction::ALL.map(|direction| isolating(policies, pod, direction).collect()));
-            by_pod.insert(pod.uid.as_str(), class.clone());
-        }
+        let places = Places::new(cluster);
         Self {
-            cluster,
-            namespaces,
-            isolating: by_pod,
+            compiled: Compiled::new(policies, cluster, &places.pods),
+            places,
+            memory: RefCell::default(),
         }
     }
 
-    /// Answers one question.
+    /// Answers one question, in words.
     pub fn evaluate(&self, connection: &Connection) -> Answer {
-        let empty: Arc<[&Policy]> = Arc::new([]);
-        let lookup = |pod: &Pod, direction| match (self.isolating.get(pod.uid.as_str()), direction) {
-            (Some([ingress, _]), Direction::Ingress) => Arc::clone(ingress),
-            (Some([_, egress]), Direction::Egress) => Arc::clone(egress),
-            (None, _) => Arc::clone(&empty),
-        };
-        Question {
-            cluster: self.cluster,
-            namespaces: Some(&self.namespaces),
-            isolating: &lookup,
-        }
-        .answer(connection)
-    }
-}
-
-/// The policies that isolate a pod in a direction, in a fixed order.
-fn isolating<'a>(policies: &'a PolicySet, pod: &Pod, direction: Direction) -> impl Iterator<Item = &'a Policy> {
-    policies
-        .of(&pod.namespace)
-        .filter(move |policy| rules(policy, direction).is_some() && policy.subject.matches(&pod.labels))
-}
-
-fn rules(policy: &Policy, direction: Direction) -> Option<&[Rule]> {
-    match direction {
-        Direction::Ingress => policy.ingress.as_deref(),
-        Direction::Egress => policy.egress.as_deref(),
-    }
-}
-
-/// Where answers come from.
-struct Question<'a, 'b> {
-    cluster: &'a Cluster,
-    namespaces: Option<&'b BTreeMap<String, Labels>>,
-    isolating: &'b dyn Fn(&Pod, Direction) -> Arc<[&'b Policy]>,
-}
-
-/// Whether a peer of a rule means the other end.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-enum Match {
-    No,
-    /// It depends on the implementation.
-    Perhaps,
-    Yes,
-}
-
-/// The side of a connection that policies select, and the other side.
-struct Sides<'a, 'b> {
-    direction: Direction,
-    subject: &'b Party<'a>,
-    peer: &'b Party<'a>,
-    port: u16,
-    transport: Transport,
-}
-
-impl Question<'_, '_> {
-    fn answer(&self, connection: &Connection) -> Answer {
-        let found = Party::find(&connection.source, self.cluster)
-            .and_then(|source| Ok((source, Party::find(&connection.destination, self.cluster)?)));
-        let (source, destination) = match found {
-            Ok(found) => found,
-            Err(why) => {
-                return Answer {
-                    egress: Verdict::Unknown(why.clone()),
-                    ingress: Verdict::Unknown(why),
-                };
-            }
-        };
         let Connection {
-            source: _,
-            destination: _,
+            source,
+            destination,
             port,
             transport,
-        } = *connection;
-        let direction = |direction| {
-            let (subject, peer) = match direction {
-                Direction::Ingress => (&destination, &source),
-                Direction::Egress => (&source, &destination),
-            };
-            self.verdict(&Sides {
-                direction,
-                subject,
-                peer,
-                port,
-                transport,
-            })
-        };
+        } = connection;
+        let found = self
+            .find(source)
+            .and_then(|source| Ok((source, self.find(destination)?)));
+        match found {
+            Ok((source, destination)) => {
+                let decision = self.decide(&source, &destination, *port, *transport);
+                self.explain(&source, &destination, decision)
+            }
+            Err(why) => Answer {
+                egress: Verdict::Unknown(why.clone()),
+                ingress: Verdict::Unknown(why),
+            },
+        }
+    }
+
+    /// Finds an end, to ask about it often.
+    pub fn find(&self, end: &End) -> Result<Place, Undecidable> {
+        self.places.find(end, &self.compiled)
+    }
+
+    /// Answers one question about places that this evaluator has found.
+    pub fn decide(&self, source: &Place, destination: &Place, port: u16, transport: Transport) -> Decision {
+        let memory = &mut self.memory.borrow_mut();
+        decide(&self.compiled, memory, source, destination, port, transport)
+    }
+
+    /// The words of a decision about these two places.
+    pub fn explain(&self, source: &Place, destination: &Place, decision: Decision) -> Answer {
+        let Decision { egress, ingress } = decision;
         Answer {
-            egress: direction(Direction::Egress),
-            ingress: direction(Direction::Ingress),
+            egress: self.words(egress, Direction::Egress, source, destination),
+            ingress: self.words(ingress, Direction::Ingress, destination, source),
         }
     }
 
-    fn verdict(&self, sides: &Sides<'_, '_>) -> Verdict {
-        let own = sides.subject.addresses();
-        let others = sides.peer.addresses();
-        let mut families = own
-            .into_iter()
-            .zip(others)
-            .filter(|(own, other)| own.is_some() && other.is_some());
-        let Some((_, Some(address))) = families.next() else {
-            return Verdict::Unknown(Undecidable::NoCommonFamily);
-        };
-        let second = families.next().and_then(|(_, other)| other);
-
-        let Some(subject) = sides.subject.pod() else {
-            return Verdict::NotIsolated;
-        };
-        let policies = (self.isolating)(subject, sides.direction);
-        if policies.is_empty() {
-            return Verdict::NotIsolated;
-        }
-        if sides.peer.pod().is_some_and(|peer| peer.uid == subject.uid) {
-            return Verdict::Allowed(vec![AllowedBy::SamePod]);
-        }
-        if subject.host_network {
-            return Verdict::Unknown(Undecidable::HostNetworkSubject(sides.subject.end()));
-        }
-        if subject.node.is_some() && sides.peer.on_network_of() == subject.node.as_deref() {
-            return Verdict::Allowed(vec![AllowedBy::OwnNode]);
-        }
-
-        let first = self.by_rules(&policies, sides, subject, address);
-        let Some(second) = second else { return first };
-        let other = self.by_rules(&policies, sides, subject, second);
-        if std::mem::discriminant(&first) == std::mem::discriminant(&other) {
-            first
-        } else {
-            Verdict::Unknown(Undecidable::FamiliesDiffer)
-        }
+    /// The pods that a connection can begin or end at, by namespace and name.
+    pub(crate) fn pods(&self) -> impl Iterator<Item = (&'a Pod, Place)> {
+        self.places.living(&self.compiled)
     }
 
-    /// What the rules say of a peer with this address.
-    fn by_rules(&self, policies: &[&Policy], sides: &Sides<'_, '_>, subject: &Pod, address: IpAddr) -> Verdict {
-        // The pod whose declared ports a name means; an address outside the cluster declares none.
-        let listener = match sides.direction {
-            Direction::Ingress => Some(subject),
-            Direction::Egress => sides.peer.pod(),
-        };
-        let mut perhaps = false;
-        for policy in policies {
-            for (index, rule) in rules(policy, sides.direction).into_iter().flatten().enumerate() {
-                let at_port = rule.ports.as_ref().is_none_or(|ports| {
-                    ports
-                        .iter()
-                        .any(|port| port.means(listener, sides.port, sides.transport))
-                });
-                if !at_port {
-                    continue;
-                }
-                match self.means(rule, &policy.name.namespace, sides.peer, address) {
-                    Match::Yes => {
-                        let policy = Arc::clone(&policy.name);
-                        let rule = RuleName {
-                            policy,
-                            direction: sides.direction,
-                            index,
-                        };
-                        return Verdict::Allowed(vec![AllowedBy::Rule(rule)]);
-                    }
-                    Match::Perhaps => perhaps = true,
-                    Match::No => {}
-                }
-            }
-        }
-        if perhaps {
-            return Verdict::Unknown(Undecidable::HostNetworkPeer(sides.peer.end()));
-        }
-        Verdict::Denied(vec![Denial {
-            direction: sides.direction,
-            namespace: subject.namespace.as_str().into(),
-            pod: subject.name.as_str().into(),
-            isolated_by: policies.iter().map(|policy| Arc::clone(&policy.name)).collect(),
-        }])
+    /// The end that names a place in an answer.
+    pub fn end(&self, place: &Place) -> End {
+        self.places.end(place)
     }
 
-    fn means(&self, rule: &Rule, own_namespace: &str, peer: &Party<'_>, address: IpAddr) -> Match {
-        let Some(peers) = &rule.peers else { return Match::Yes };
-        let mut best = Match::No;
-        for named in peers {
-            let matched = match (named, peer.pod()) {
-                (Peer::Block { cidr, except }, _) => Peer::holds(cidr, except, address),
-                (Peer::Pods { .. }, None) => false,
-                (Peer::Pods { namespaces, pods }, Some(pod)) => {
-                    let in_namespace = match namespaces {
-                        None => pod.namespace == own_namespace,
-                        Some(namespaces) => namespaces.matches(&self.namespace_labels(&pod.namespace)),
-                    };
-                    let selected = in_namespace && pods.matches(&pod.labels);
-                    if selected && pod.host_network {
-                        best = Match::Perhaps;
-                        continue;
-                    }
-                    selected
+    fn words(&self, outcome: Outcome, direction: Direction, subject: &Place, peer: &Place) -> Verdict {
+        let denied = |cause| {
+            let (namespace, pod) = match subject.who {
+                Who::Pod(number) => {
+                    let pod = self.places.pods[number as usize];
+                    (pod.namespace.as_str(), pod.name.as_str())
                 }
+                // Policies are about pods alone.
+                Who::Address(_) => ("", ""),
             };
-            if matched {
-                return Match::Yes;
+            Verdict::Denied(vec![Denial {
+                direction,
+                namespace: namespace.into(),
+                pod: pod.into(),
+                cause,
+            }])
+        };
+        let rule = |number| self.rule(number, direction);
+        match outcome {
+            Outcome::NotIsolated => Verdict::NotIsolated,
+            Outcome::SamePod => Verdict::Allowed(vec![AllowedBy::SamePod]),
+            Outcome::OwnNode => Verdict::Allowed(vec![AllowedBy::OwnNode]),
+            Outcome::Allowed(number) => Verdict::Allowed(vec![AllowedBy::Rule(rule(number))]),
+            Outcome::Denied(number) => denied(Cause::Rule(rule(number))),
+            Outcome::NoRule => {
+                let isolating = &self.compiled.governing(subject.class, direction).isolating;
+                let policies = isolating
+                    .iter()
+                    .map(|policy| self.compiled.policies[*policy as usize].clone());
+                denied(Cause::NoRule(policies.collect()))
+            }
+            Outcome::NoCommonFamily => Verdict::Unknown(Undecidable::NoCommonFamily),
+            Outcome::FamiliesDiffer => Verdict::Unknown(Undecidable::FamiliesDiffer),
+            Outcome::HostNetworkSubject => Verdict::Unknown(Undecidable::HostNetworkSubject(self.places.end(subject))),
+            Outcome::HostNetworkPeer => Verdict::Unknown(Undecidable::HostNetworkPeer(self.places.end(peer))),
+            Outcome::Domains(number) => Verdict::Unknown(Undecidable::DomainNames(rule(number))),
+            Outcome::SamePriority(one, other) => {
+                Verdict::Unknown(Undecidable::SamePriority(Box::new([rule(one), rule(other)])))
             }
         }
-        best
     }
 
-    fn namespace_labels(&self, name: &str) -> Cow<'_, Labels> {
-        match self.namespaces.and_then(|known| known.get(name)) {
-            Some(labels) => Cow::Borrowed(labels),
-            None => Cow::Owned(self.cluster.namespace_labels(name)),
+    fn rule(&self, number: u32, direction: Direction) -> RuleName {
+        let rule = &self.compiled.rules[number as usize];
+        RuleName {
+            policy: self.compiled.policies[rule.policy as usize].clone(),
+            direction,
+            index: rule.index as usize,
         }
-    }
-}
-
-impl PortMatch {
-    fn means(&self, listener: Option<&Pod>, port: u16, transport: Transport) -> bool {
-        self.transport == transport
-            && match &self.port {
-                PortNumbers::Any => true,
-                PortNumbers::Range(range) => range.contains(&port),
-                PortNumbers::Named(name) => listener.is_some_and(|pod| {
-                    pod.ports.iter().any(|declared| {
-                        declared.name.as_ref() == Some(name)
-                            && declared.transport == transport
-                            && declared.number == port
-                    })
-                }),
-            }
     }
 }

@@ -1,7 +1,7 @@
-//! NetworkPolicies, checked once and defaulted as the API server does.
+//! Policies, checked once and defaulted as the API server does: what both kinds share, and `NetworkPolicy`.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
 
@@ -12,6 +12,8 @@ use k8s_openapi::api::networking::v1::{
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nanoseg_graph::flow::Transport;
 
+use super::cluster::ClusterPolicy;
+use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::ownership::PolicyName;
 use crate::selector::{Selector, SelectorError};
 
@@ -48,6 +50,53 @@ pub enum Problem {
     /// A range that ends before it begins.
     #[error("is {0}, expected a number from port to 65535")]
     EndPort(i32),
+    /// A tier that does not exist.
+    #[error("is {0:?}, expected Admin or Baseline")]
+    Tier(String),
+    /// A priority that does not exist.
+    #[error("is {0}, expected a number from 0 to 1000")]
+    Priority(i32),
+    /// An action that does not exist.
+    #[error("is {0:?}, expected Accept, Deny or Pass")]
+    Action(String),
+    /// A list that is too short or too long.
+    #[error("has {found} items, expected 1 to {most}")]
+    Items {
+        /// How many it has.
+        found: usize,
+        /// How many it may have.
+        most: usize,
+    },
+    /// An object of which exactly one field must be set.
+    #[error("has {0} fields, expected exactly one")]
+    OneField(usize),
+    /// A range that does not go upwards.
+    #[error("is not behind start, {0}")]
+    RangeEnd(i32),
+    /// A peer that only egress rules can have.
+    #[error("is for egress only")]
+    EgressOnly,
+    /// Names in DNS can be accepted only.
+    #[error("goes with the action Accept only")]
+    AcceptOnly,
+}
+
+/// Names a policy of either kind.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum PolicyRef {
+    /// A `NetworkPolicy`.
+    Namespaced(Arc<PolicyName>),
+    /// A `ClusterNetworkPolicy`.
+    Cluster(Arc<str>),
+}
+
+impl fmt::Display for PolicyRef {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Namespaced(name) => name.fmt(f),
+            Self::Cluster(name) => write!(f, "ClusterNetworkPolicy {name}"),
+        }
+    }
 }
 
 /// A policy that the API server would not have taken.
@@ -55,7 +104,7 @@ pub enum Problem {
 #[error("{policy}: {field} {problem}")]
 pub struct Rejected {
     /// The policy.
-    pub policy: PolicyName,
+    pub policy: PolicyRef,
     /// Path of the field.
     pub field: String,
     /// What is wrong with it.
@@ -66,14 +115,39 @@ pub struct Rejected {
 #[derive(Clone, Debug, Default)]
 pub struct PolicySet {
     namespaces: BTreeMap<String, BTreeMap<String, Policy>>,
+    /// In the order in which they are asked: those of one priority by name.
+    cluster: BTreeMap<(Tier, u16, Arc<str>), ClusterPolicy>,
 }
 
 impl PolicySet {
-    /// Checks policies. One that is rejected does not keep the others out; of two with one name the later counts, as when they
-    /// are applied one after the other.
+    /// Checks `NetworkPolicies`. One that is rejected does not keep the others out; of two with one name the later counts, as
+    /// when they are applied one after the other.
     pub fn parse<'a>(policies: impl IntoIterator<Item = &'a NetworkPolicy>) -> (Self, Vec<Rejected>) {
+        Self::parse_all(policies, [])
+    }
+
+    /// Checks policies of both kinds.
+    pub fn parse_all<'a>(
+        policies: impl IntoIterator<Item = &'a NetworkPolicy>,
+        cluster: impl IntoIterator<Item = &'a ClusterNetworkPolicy>,
+    ) -> (Self, Vec<Rejected>) {
         let mut set = Self::default();
         let mut rejected = Vec::new();
+        let mut latest = BTreeMap::new();
+        for policy in cluster {
+            let name: Arc<str> = policy.metadata.name.clone().unwrap_or_default().into();
+            match ClusterPolicy::parse(policy, &name) {
+                Ok((tier, priority, policy)) => {
+                    latest.insert(Arc::clone(&name), ((tier, priority, name), policy));
+                }
+                Err((field, problem)) => rejected.push(Rejected {
+                    policy: PolicyRef::Cluster(name),
+                    field,
+                    problem,
+                }),
+            }
+        }
+        set.cluster.extend(latest.into_values());
         for policy in policies {
             let name = PolicyName::of(policy);
             match Policy::parse(policy, &name) {
@@ -84,7 +158,7 @@ impl PolicySet {
                         .insert(name.name, policy);
                 }
                 Err((field, problem)) => rejected.push(Rejected {
-                    policy: name,
+                    policy: PolicyRef::Namespaced(Arc::new(name)),
                     field,
                     problem,
                 }),
@@ -95,22 +169,50 @@ impl PolicySet {
 
     /// How many policies there are.
     pub fn len(&self) -> usize {
-        self.namespaces.values().map(BTreeMap::len).sum()
+        self.namespaces.values().map(BTreeMap::len).sum::<usize>() + self.cluster.len()
     }
 
     /// Whether there is no policy.
     pub fn is_empty(&self) -> bool {
-        self.namespaces.values().all(BTreeMap::is_empty)
+        self.len() == 0
     }
 
-    pub(super) fn of(&self, namespace: &str) -> impl Iterator<Item = &Policy> {
-        self.namespaces.get(namespace).into_iter().flat_map(BTreeMap::values)
+    /// Every `NetworkPolicy` with its namespace, by namespace and name.
+    pub(super) fn namespaced(&self) -> impl Iterator<Item = (&str, &Policy)> {
+        self.namespaces
+            .iter()
+            .flat_map(|(namespace, policies)| policies.values().map(move |policy| (namespace.as_str(), policy)))
     }
+
+    /// Every `ClusterNetworkPolicy` with its tier and priority, in the order in which they are asked.
+    pub(super) fn cluster(&self) -> impl Iterator<Item = (Tier, u16, &ClusterPolicy)> {
+        self.cluster
+            .iter()
+            .map(|((tier, priority, _), policy)| (*tier, *priority, policy))
+    }
+}
+
+/// Where a policy of the cluster stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tier {
+    /// Before every `NetworkPolicy`.
+    Admin,
+    /// Where no `NetworkPolicy` isolates.
+    Baseline,
+}
+
+/// What a rule does with what it fits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Action {
+    Accept,
+    Deny,
+    /// Leaves it to the next tier.
+    Pass,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct Policy {
-    pub(super) name: Arc<PolicyName>,
+    pub(super) name: PolicyRef,
     pub(super) subject: Selector,
     /// `None`: the policy does not isolate in this direction.
     pub(super) ingress: Option<Vec<Rule>>,
@@ -119,6 +221,7 @@ pub(super) struct Policy {
 
 #[derive(Clone, Debug)]
 pub(super) struct Rule {
+    pub(super) action: Action,
     /// `None`: everyone.
     pub(super) peers: Option<Vec<Peer>>,
     /// `None`: every port of every transport.
@@ -127,20 +230,37 @@ pub(super) struct Rule {
 
 #[derive(Clone, Debug)]
 pub(super) enum Peer {
-    /// `None`: the policy's own namespace.
     Pods {
+        /// `None`: the policy's own namespace.
         namespaces: Option<Selector>,
         pods: Selector,
+        on_host: OnHost,
     },
     Block {
         cidr: IpNet,
         except: Vec<IpNet>,
     },
+    /// The addresses of the nodes with these labels.
+    Nodes(Selector),
+    /// Whatever has one of some names in DNS: not known here.
+    Domains,
+    /// A field that this version does not know: whoever it means, the rule must fail closed.
+    Unsupported,
+}
+
+/// What a selector says of pods on their node's network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OnHost {
+    /// It is left to each implementation whether it means them.
+    Perhaps,
+    /// It never means them.
+    Never,
 }
 
 #[derive(Clone, Debug)]
 pub(super) struct PortMatch {
-    pub(super) transport: Transport,
+    /// `None`: whichever the named port is declared with.
+    pub(super) transport: Option<Transport>,
     pub(super) port: PortNumbers,
 }
 
@@ -152,13 +272,8 @@ pub(super) enum PortNumbers {
     Named(String),
 }
 
-impl Peer {
-    pub(super) fn holds(cidr: &IpNet, except: &[IpNet], address: IpAddr) -> bool {
-        cidr.contains(&address) && !except.iter().any(|range| range.contains(&address))
-    }
-}
-
-type Fault = (String, Problem);
+/// Path of a field, and what is wrong with it.
+pub(super) type Fault = (String, Problem);
 
 impl Policy {
     fn parse(policy: &NetworkPolicy, name: &PolicyName) -> Result<Self, Fault> {
@@ -210,7 +325,7 @@ impl Policy {
             isolates_egress = !egress.is_empty();
         }
         Ok(Self {
-            name: Arc::new(name.clone()),
+            name: PolicyRef::Namespaced(Arc::new(name.clone())),
             subject,
             ingress: isolates_ingress.then_some(ingress),
             egress: isolates_egress.then_some(egress),
@@ -240,6 +355,7 @@ impl Rule {
                 .collect()
         });
         Ok(Self {
+            action: Action::Accept,
             peers: peers.transpose()?,
             ports: ports.transpose()?,
         })
@@ -257,15 +373,11 @@ impl Peer {
             (None, None, None) => Err((path.to_owned(), Problem::EmptyPeer)),
             (Some(_), Some(_), _) | (Some(_), _, Some(_)) => Err((path.to_owned(), Problem::MixedPeer)),
             (Some(IPBlock { cidr, except }), None, None) => {
-                let range = |text: &str, field: String, problem: fn(String) -> Problem| {
-                    text.parse::<IpNet>()
-                        .map_err(|_error| (field, problem(text.to_owned())))
-                };
-                let cidr = range(cidr, format!("{path}.ipBlock.cidr"), Problem::Cidr)?;
+                let cidr = range(cidr, || format!("{path}.ipBlock.cidr"))?;
                 let mut exceptions = Vec::new();
                 for (index, text) in except.iter().flatten().enumerate() {
                     let field = format!("{path}.ipBlock.except[{index}]");
-                    let exception = range(text, field.clone(), Problem::Cidr)?;
+                    let exception = range(text, || field.clone())?;
                     if !cidr.contains(&exception) || cidr.prefix_len() == exception.prefix_len() {
                         return Err((field, Problem::Except(text.clone())));
                     }
@@ -285,6 +397,7 @@ impl Peer {
                     None => Selector::everything(),
                     some => selector(some.as_ref(), || format!("{path}.podSelector"))?,
                 },
+                on_host: OnHost::Perhaps,
             }),
         }
     }
@@ -325,13 +438,19 @@ impl PortMatch {
             }
         };
         Ok(Self {
-            transport,
+            transport: Some(transport),
             port: numbers,
         })
     }
 }
 
-fn selector(
+/// An address range, whichever of its addresses it is written with.
+pub(super) fn range(text: &str, path: impl FnOnce() -> String) -> Result<IpNet, Fault> {
+    text.parse::<IpNet>()
+        .map_err(|_error| (path(), Problem::Cidr(text.to_owned())))
+}
+
+pub(super) fn selector(
     selector: Option<&k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector>,
     path: impl FnOnce() -> String,
 ) -> Result<Selector, Fault> {

@@ -1,4 +1,5 @@
 mod cases;
+mod tiers;
 
 use proptest::prelude::*;
 

@@ -7,8 +7,8 @@ use std::sync::Arc;
 use nanoseg_graph::endpoint::ServiceName;
 use nanoseg_graph::flow::Transport;
 
+use super::policy::PolicyRef;
 use crate::direction::Direction;
-use crate::ownership::PolicyName;
 
 /// One end of a connection.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -53,7 +53,7 @@ pub struct Connection {
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct RuleName {
     /// The policy.
-    pub policy: Arc<PolicyName>,
+    pub policy: PolicyRef,
     /// Which of its lists.
     pub direction: Direction,
     /// Position in that list, from 0.
@@ -69,7 +69,8 @@ impl fmt::Display for RuleName {
 /// What allows.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AllowedBy {
-    /// A rule: the first that does, by namespace and name of the policy and position in it.
+    /// A rule: of `NetworkPolicies` the first that does, by name of the policy and position in it; of the cluster's policies
+    /// the one that decides.
     Rule(RuleName),
     /// A pod cannot be kept from itself.
     SamePod,
@@ -87,17 +88,37 @@ impl fmt::Display for AllowedBy {
     }
 }
 
+/// What denies.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cause {
+    /// `NetworkPolicies` isolate the pod, none of which allows the connection; in a fixed order, at least one.
+    NoRule(Vec<PolicyRef>),
+    /// A rule of a policy of the cluster.
+    Rule(RuleName),
+}
+
 /// Why it is denied.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Denial {
-    /// The direction in which the subject is isolated.
+    /// The direction in which the subject is kept from it.
     pub direction: Direction,
-    /// Namespace of the isolated pod.
+    /// Namespace of the subject.
     pub namespace: Arc<str>,
-    /// Name of the isolated pod.
+    /// Name of the subject.
     pub pod: Arc<str>,
-    /// The policies that isolate it, none of which allows the connection; in a fixed order, at least one.
-    pub isolated_by: Vec<Arc<PolicyName>>,
+    /// What denies.
+    pub cause: Cause,
+}
+
+impl Denial {
+    /// The policies that deny.
+    pub fn policies(&self) -> impl Iterator<Item = &PolicyRef> {
+        match &self.cause {
+            Cause::NoRule(policies) => policies.as_slice(),
+            Cause::Rule(rule) => std::slice::from_ref(&rule.policy),
+        }
+        .iter()
+    }
 }
 
 impl fmt::Display for Denial {
@@ -106,13 +127,19 @@ impl fmt::Display for Denial {
             direction,
             namespace,
             pod,
-            isolated_by,
+            cause,
         } = self;
-        write!(f, "{direction} of Pod {namespace}/{pod} is isolated by ")?;
-        for (index, policy) in isolated_by.iter().enumerate() {
-            write!(f, "{}{policy}", if index == 0 { "" } else { ", " })?;
+        write!(f, "{direction} of Pod {namespace}/{pod} is ")?;
+        match cause {
+            Cause::NoRule(policies) => {
+                f.write_str("isolated by ")?;
+                for (index, policy) in policies.iter().enumerate() {
+                    write!(f, "{}{policy}", if index == 0 { "" } else { ", " })?;
+                }
+                f.write_str(", and no rule allows it")
+            }
+            Cause::Rule(rule) => write!(f, "denied by {rule}"),
         }
-        f.write_str(", and no rule allows it")
     }
 }
 
@@ -135,6 +162,10 @@ pub enum Undecidable {
     HostNetworkPeer(End),
     /// Whether a policy sees a Service's address or the pod's behind it is left to each implementation; ask about the pods.
     ServiceAddress(ServiceName),
+    /// A rule means names in DNS, and which addresses have those is not known here; it decides.
+    DomainNames(RuleName),
+    /// Two policies of one tier have the same priority and do not agree: which of them decides is left to each implementation.
+    SamePriority(Box<[RuleName; 2]>),
 }
 
 impl fmt::Display for Undecidable {
@@ -162,6 +193,11 @@ impl fmt::Display for Undecidable {
                     f,
                     "whether policies apply to the address of {service} depends on the network plugin; ask about its pods"
                 )
+            }
+            Self::DomainNames(rule) => write!(f, "{rule} means names in DNS, and who has these is not known here"),
+            Self::SamePriority(rules) => {
+                let [one, other] = &**rules;
+                write!(f, "{one} and {other} have the same priority and do not agree")
             }
         }
     }

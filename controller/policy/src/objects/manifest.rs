@@ -9,6 +9,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::{ObjectName, Unreadable};
+use crate::cluster_policy::{self, ClusterNetworkPolicy};
 
 /// One object of a manifest.
 #[derive(Clone, Debug, PartialEq)]
@@ -17,6 +18,8 @@ pub enum Manifest {
     Object(Object),
     /// A policy, as it was written: nothing is defaulted here.
     NetworkPolicy(Box<NetworkPolicy>),
+    /// A policy of the whole cluster, as it was written.
+    ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
     /// An object of a kind that does not matter here.
     Other {
         /// Its `apiVersion`.
@@ -132,6 +135,13 @@ fn object(
                 return Err(document.name.missing("metadata.name"));
             }
             return Ok(Manifest::NetworkPolicy(Box::new(policy)));
+        }
+        (cluster_policy::API_VERSION, cluster_policy::KIND) => {
+            let policy: ClusterNetworkPolicy = document.decode()?;
+            if policy.metadata.name.as_deref().is_none_or(str::is_empty) {
+                return Err(document.name.missing("metadata.name"));
+            }
+            return Ok(Manifest::ClusterNetworkPolicy(Box::new(policy)));
         }
         _ => {
             let name = document.name.name;

@@ -409,6 +409,7 @@ pub fn node(node: &core::v1::Node) -> Result<Object, Unreadable> {
     Ok(Object::Node(Node {
         name: name_of(&object)?,
         addresses,
+        labels: node.metadata.labels.clone().unwrap_or_default(),
         pod_cidrs,
     }))
 }

@@ -152,6 +152,8 @@ pub struct Node {
     pub name: String,
     /// `status.addresses` that are addresses.
     pub addresses: BTreeSet<IpAddr>,
+    /// Labels.
+    pub labels: Labels,
     /// `spec.podCIDRs`.
     pub pod_cidrs: BTreeSet<IpNet>,
 }

@@ -295,6 +295,7 @@ fn p15_p16_a_nodes_address_is_the_node() {
     let node = Node {
         name: "n2".to_owned(),
         addresses: [ip("192.0.2.2")].into(),
+        labels: BTreeMap::new(),
         pod_cidrs: BTreeSet::new(),
     };
     let host = Pod {
@@ -340,6 +341,7 @@ fn a_node_port_leads_to_the_pods() {
     let node = Node {
         name: "n2".to_owned(),
         addresses: [ip("192.0.2.2")].into(),
+        labels: BTreeMap::new(),
         pod_cidrs: BTreeSet::new(),
     };
     let node_port = ServicePort {

@@ -1,0 +1,513 @@
+//! Policies and pods as numbers: what applies to which pods, and which rules mean which peers.
+//!
+//! Pods that no policy can tell apart (namespace, labels, declared ports, host network) are one [`Class`]; addresses that no
+//! range can tell apart are one [`Spot`]. So a rule's peers need to be looked at once for each pair of a class and a class or
+//! spot, however many pods and ports are asked about.
+
+use std::collections::HashMap;
+
+use ipnet::IpNet;
+use nanoseg_graph::cluster::{Cluster, Labels, NAMESPACE_NAME, Pod};
+use nanoseg_graph::flow::Transport;
+use rustc_hash::FxBuildHasher;
+
+use super::labels::{LabelArena, LabelSet, MeansNothing, Span, Tests, texts};
+use super::policy::{self, Action, OnHost, PolicyRef, PolicySet, PortNumbers, Tier};
+use super::space::{Space, Spot, Stretch};
+use crate::direction::Direction;
+use crate::selector::Selector;
+
+/// No class, no namespace, no node: an address outside, or a name that nothing has.
+pub(super) const NONE: u32 = u32::MAX;
+
+type Numbers<K> = HashMap<K, u32, FxBuildHasher>;
+
+/// Pods that no policy can tell apart.
+#[derive(Debug)]
+pub(super) struct Class {
+    pub(super) namespace: u32,
+    pub(super) labels: LabelSet,
+    pub(super) host_network: bool,
+    declared: Span,
+}
+
+/// A port that a pod declares under a name.
+#[derive(Clone, Copy, Debug)]
+struct Declared {
+    name: u32,
+    number: u16,
+    transport: Transport,
+}
+
+/// A rule of either kind of policy.
+#[derive(Debug)]
+pub(super) struct Rule {
+    pub(super) policy: u32,
+    /// Position in its policy's list.
+    pub(super) index: u32,
+    pub(super) action: Action,
+    /// Of a policy of the cluster.
+    pub(super) priority: u16,
+    /// `None`: everyone.
+    peers: Option<Span>,
+    /// `None`: every port of every transport.
+    ports: Option<Span>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Peer {
+    Pods {
+        namespaces: Namespaces,
+        pods: Tests,
+        on_host: OnHost,
+    },
+    Block {
+        within: Stretch,
+        except: Span,
+    },
+    Domains,
+    Everyone,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Namespaces {
+    One(u32),
+    Selected(Tests),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Port {
+    transport: Option<Transport>,
+    numbers: Numbered,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Numbered {
+    Any,
+    Range(u16, u16),
+    Named(u32),
+}
+
+/// Whether a rule means a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Match {
+    No,
+    /// It depends on what is not known here.
+    Perhaps,
+    Yes,
+}
+
+/// What applies to a class in one direction.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub(super) struct Governing {
+    /// Rules of the tier Admin, in the order in which they are asked.
+    pub(super) admin: Vec<u32>,
+    /// `NetworkPolicies` that isolate.
+    pub(super) isolating: Vec<u32>,
+    /// The rules of those.
+    pub(super) network: Vec<u32>,
+    /// Rules of the tier Baseline.
+    pub(super) baseline: Vec<u32>,
+}
+
+impl Governing {
+    pub(super) const fn is_empty(&self) -> bool {
+        self.admin.is_empty() && self.isolating.is_empty() && self.baseline.is_empty()
+    }
+}
+
+/// Everything, compiled.
+#[derive(Debug)]
+pub(super) struct Compiled<'a> {
+    pub(super) space: Space,
+    pub(super) classes: Vec<Class>,
+    /// Class of each pod, in the order of [`Cluster::pods`].
+    pub(super) class_of: Vec<u32>,
+    pub(super) policies: Vec<&'a PolicyRef>,
+    pub(super) rules: Vec<Rule>,
+    /// By class: ingress, egress.
+    pub(super) governing: Vec<[u32; 2]>,
+    pub(super) governings: Vec<Governing>,
+    labels: LabelArena<'a>,
+    namespaces: Numbers<&'a str>,
+    namespace_labels: Vec<LabelSet>,
+    peers: Vec<Peer>,
+    ports: Vec<Port>,
+    stretches: Vec<Stretch>,
+    declared: Vec<Declared>,
+    port_names: Numbers<&'a str>,
+}
+
+/// What tells pods apart.
+type Traits<'a> = (u32, &'a Labels, Vec<(u32, u16, Transport)>, bool);
+
+impl<'a> Compiled<'a> {
+    /// `pods` are those of the cluster.
+    pub(super) fn new(policies: &'a PolicySet, cluster: &'a Cluster, pods: &[&'a Pod]) -> Self {
+        let mut compiled = Self {
+            space: Space::new(ranges(policies, cluster)),
+            classes: Vec::new(),
+            class_of: Vec::with_capacity(pods.len()),
+            policies: Vec::new(),
+            rules: Vec::new(),
+            governing: Vec::new(),
+            governings: Vec::new(),
+            labels: LabelArena::default(),
+            namespaces: Numbers::default(),
+            namespace_labels: Vec::new(),
+            peers: Vec::new(),
+            ports: Vec::new(),
+            stretches: Vec::new(),
+            declared: Vec::new(),
+            port_names: Numbers::default(),
+        };
+        for namespace in cluster.namespaces() {
+            compiled.namespace(&namespace.name, Some(&namespace.labels));
+        }
+        // A folder of manifests may have pods without their namespaces.
+        for pod in pods {
+            if !compiled.namespaces.contains_key(pod.namespace.as_str()) {
+                compiled.namespace(&pod.namespace, None);
+            }
+        }
+        compiled.classify(pods);
+        compiled.govern(policies, cluster);
+        compiled
+    }
+
+    /// Takes a namespace in, with the label of its name that the API server sets on each.
+    fn namespace(&mut self, name: &'a str, labels: Option<&'a Labels>) {
+        let named = labels.is_some_and(|labels| labels.contains_key(NAMESPACE_NAME));
+        let label = (!named).then_some((NAMESPACE_NAME, name));
+        let labels = self.labels.labels(labels.into_iter().flat_map(texts).chain(label));
+        let number = length(&self.namespace_labels);
+        self.namespaces.insert(name, number);
+        self.namespace_labels.push(labels);
+    }
+
+    fn classify(&mut self, pods: &[&'a Pod]) {
+        let mut known: HashMap<Traits<'a>, u32, FxBuildHasher> = HashMap::default();
+        for pod in pods {
+            let mut declared = Vec::new();
+            for port in &pod.ports {
+                if let Some(name) = &port.name {
+                    let next = u32::try_from(self.port_names.len()).unwrap_or(NONE);
+                    let name = *self.port_names.entry(name.as_str()).or_insert(next);
+                    declared.push((name, port.number, port.transport));
+                }
+            }
+            let namespace = self.namespaces.get(pod.namespace.as_str()).copied().unwrap_or(NONE);
+            let traits = (namespace, &pod.labels, declared, pod.host_network);
+            if let Some(class) = known.get(&traits) {
+                self.class_of.push(*class);
+                continue;
+            }
+            let number = length(&self.classes);
+            let ports = traits.2.iter().map(|(name, number, transport)| Declared {
+                name: *name,
+                number: *number,
+                transport: *transport,
+            });
+            let class = Class {
+                namespace,
+                labels: self.labels.labels(texts(&pod.labels)),
+                host_network: pod.host_network,
+                declared: Span::push(&mut self.declared, ports),
+            };
+            self.classes.push(class);
+            self.class_of.push(number);
+            known.insert(traits, number);
+        }
+    }
+
+    /// Compiles policies, and finds out which apply to which class.
+    fn govern(&mut self, policies: &'a PolicySet, cluster: &Cluster) {
+        let mut of_class: Vec<[Governing; 2]> = vec![Default::default(); self.classes.len()];
+        let index = ClassIndex::new(self);
+        for (tier, priority, policy) in policies.cluster() {
+            let number = length(&self.policies);
+            self.policies.push(&policy.name);
+            let namespaces = self.labels.selector(&policy.namespaces);
+            let pods = self.labels.selector(&policy.pods);
+            let lists =
+                [&policy.ingress, &policy.egress].map(|rules| self.rules(rules, number, priority, NONE, cluster));
+            for class in index.candidates(&self.labels, pods, None) {
+                let Class {
+                    namespace,
+                    labels,
+                    host_network,
+                    declared: _,
+                } = &self.classes[*class as usize];
+                // Pods on their node's network are nobody's subject here.
+                if *host_network || !self.selects(Namespaces::Selected(namespaces), pods, *namespace, *labels) {
+                    continue;
+                }
+                for (governing, rules) in of_class[*class as usize].iter_mut().zip(&lists) {
+                    match tier {
+                        Tier::Admin => governing.admin.extend(rules.clone()),
+                        Tier::Baseline => governing.baseline.extend(rules.clone()),
+                    }
+                }
+            }
+        }
+        for (namespace, policy) in policies.namespaced() {
+            let number = length(&self.policies);
+            self.policies.push(&policy.name);
+            let own = self.namespaces.get(namespace).copied().unwrap_or(NONE);
+            let subject = self.labels.selector(&policy.subject);
+            let lists = [&policy.ingress, &policy.egress].map(|rules| {
+                let rules = rules.as_ref()?;
+                Some(self.rules(rules, number, 0, own, cluster))
+            });
+            if own == NONE {
+                continue;
+            }
+            for class in index.candidates(&self.labels, subject, Some(own)) {
+                let Class { labels, .. } = &self.classes[*class as usize];
+                if !self.labels.matches(subject, *labels) {
+                    continue;
+                }
+                for (governing, rules) in of_class[*class as usize].iter_mut().zip(&lists) {
+                    if let Some(rules) = rules {
+                        governing.isolating.push(number);
+                        governing.network.extend(rules.clone());
+                    }
+                }
+            }
+        }
+        let mut known: HashMap<Governing, u32, FxBuildHasher> = HashMap::default();
+        for of in of_class {
+            let numbers = of.map(|governing| {
+                *known.entry(governing).or_insert_with_key(|governing| {
+                    self.governings.push(governing.clone());
+                    u32::try_from(self.governings.len() - 1).unwrap_or(NONE)
+                })
+            });
+            self.governing.push(numbers);
+        }
+    }
+
+    /// Compiles the rules of a policy. Returns their numbers.
+    fn rules(
+        &mut self,
+        rules: &'a [policy::Rule],
+        policy: u32,
+        priority: u16,
+        own: u32,
+        cluster: &Cluster,
+    ) -> std::ops::Range<u32> {
+        let first = length(&self.rules);
+        for (index, rule) in (0..).zip(rules) {
+            let peers = rule.peers.as_ref().map(|peers| {
+                let mut compiled = Vec::with_capacity(peers.len());
+                for peer in peers {
+                    self.peer(peer, rule.action, own, cluster, &mut compiled);
+                }
+                Span::push(&mut self.peers, compiled)
+            });
+            let ports = rule.ports.as_ref().map(|ports| {
+                let compiled = ports.iter().map(|port| Port {
+                    transport: port.transport,
+                    numbers: match &port.port {
+                        PortNumbers::Any => Numbered::Any,
+                        PortNumbers::Range(range) => Numbered::Range(*range.start(), *range.end()),
+                        PortNumbers::Named(name) => {
+                            Numbered::Named(self.port_names.get(name.as_str()).copied().unwrap_or(NONE))
+                        }
+                    },
+                });
+                Span::push(&mut self.ports, compiled)
+            });
+            self.rules.push(Rule {
+                policy,
+                index,
+                action: rule.action,
+                priority,
+                peers,
+                ports,
+            });
+        }
+        first..length(&self.rules)
+    }
+
+    fn peer(&mut self, peer: &policy::Peer, action: Action, own: u32, cluster: &Cluster, compiled: &mut Vec<Peer>) {
+        match peer {
+            policy::Peer::Pods {
+                namespaces,
+                pods,
+                on_host,
+            } => compiled.push(Peer::Pods {
+                namespaces: match namespaces {
+                    None => Namespaces::One(own),
+                    Some(namespaces) => Namespaces::Selected(self.labels.selector(namespaces)),
+                },
+                pods: self.labels.selector(pods),
+                on_host: *on_host,
+            }),
+            policy::Peer::Block { cidr, except } => {
+                let except = except.iter().map(|range| self.space.stretch(range));
+                compiled.push(Peer::Block {
+                    within: self.space.stretch(cidr),
+                    except: Span::push(&mut self.stretches, except),
+                });
+            }
+            policy::Peer::Nodes(selector) => compiled.extend(node_ranges(cluster, selector).map(|range| Peer::Block {
+                within: self.space.stretch(&range),
+                except: Span::default(),
+            })),
+            policy::Peer::Domains => compiled.push(Peer::Domains),
+            // A peer that nobody understands: an Accept must mean nobody, anything else everybody.
+            policy::Peer::Unsupported => match action {
+                Action::Accept => {}
+                Action::Deny | Action::Pass => compiled.push(Peer::Everyone),
+            },
+        }
+    }
+
+    fn selects(&self, namespaces: Namespaces, pods: Tests, namespace: u32, labels: LabelSet) -> bool {
+        let in_namespace = match namespaces {
+            Namespaces::One(own) => own == namespace,
+            Namespaces::Selected(tests) => self
+                .namespace_labels
+                .get(namespace as usize)
+                .is_some_and(|labels| self.labels.matches(tests, *labels)),
+        };
+        in_namespace && self.labels.matches(pods, labels)
+    }
+
+    /// Whether a rule means a peer of a class (`NONE` for an address that is no pod's) at a spot.
+    pub(super) fn means(&self, rule: &Rule, class: u32, spot: Spot) -> Match {
+        let Some(peers) = rule.peers else { return Match::Yes };
+        let class = self.classes.get(class as usize);
+        let mut best = Match::No;
+        for peer in peers.of(&self.peers) {
+            let matched = match (peer, class) {
+                (Peer::Everyone, _) => Match::Yes,
+                (Peer::Pods { .. }, None) | (Peer::Domains, Some(_)) => Match::No,
+                (Peer::Domains, None) => Match::Perhaps,
+                (Peer::Block { within, except }, _) => {
+                    let held = within.holds(spot) && !except.of(&self.stretches).iter().any(|range| range.holds(spot));
+                    if held { Match::Yes } else { Match::No }
+                }
+                (
+                    Peer::Pods {
+                        namespaces,
+                        pods,
+                        on_host,
+                    },
+                    Some(class),
+                ) => match (class.host_network, on_host) {
+                    (true, OnHost::Never) => Match::No,
+                    _ if !self.selects(*namespaces, *pods, class.namespace, class.labels) => Match::No,
+                    (true, OnHost::Perhaps) => Match::Perhaps,
+                    (false, _) => Match::Yes,
+                },
+            };
+            if matched == Match::Yes {
+                return Match::Yes;
+            }
+            best = best.max(matched);
+        }
+        best
+    }
+
+    /// Whether a rule means a port of a listener (`NONE` for one that is no pod).
+    pub(super) fn at_port(&self, rule: &Rule, listener: u32, port: u16, transport: Transport) -> bool {
+        let Some(ports) = rule.ports else { return true };
+        ports.of(&self.ports).iter().any(|means| {
+            means.transport.is_none_or(|only| only == transport)
+                && match means.numbers {
+                    Numbered::Any => true,
+                    Numbered::Range(first, last) => first <= port && port <= last,
+                    Numbered::Named(name) => self.classes.get(listener as usize).is_some_and(|class| {
+                        class.declared.of(&self.declared).iter().any(|declared| {
+                            declared.name == name && declared.number == port && declared.transport == transport
+                        })
+                    }),
+                }
+        })
+    }
+
+    pub(super) fn governing(&self, class: u32, direction: Direction) -> &Governing {
+        let [ingress, egress] = self.governing[class as usize];
+        &self.governings[match direction {
+            Direction::Ingress => ingress,
+            Direction::Egress => egress,
+        } as usize]
+    }
+}
+
+/// Finds the classes that a selector could mean without asking each.
+struct ClassIndex {
+    having: HashMap<(u32, u32), Vec<u32>, FxBuildHasher>,
+    having_anywhere: HashMap<u32, Vec<u32>, FxBuildHasher>,
+    in_namespace: HashMap<u32, Vec<u32>, FxBuildHasher>,
+    all: Vec<u32>,
+}
+
+impl ClassIndex {
+    fn new(compiled: &Compiled<'_>) -> Self {
+        let mut index = Self {
+            having: HashMap::default(),
+            having_anywhere: HashMap::default(),
+            in_namespace: HashMap::default(),
+            all: (0..length(&compiled.classes)).collect(),
+        };
+        for (number, class) in (0..).zip(&compiled.classes) {
+            index.in_namespace.entry(class.namespace).or_default().push(number);
+            for pair in compiled.labels.pairs(class.labels) {
+                index.having.entry((class.namespace, *pair)).or_default().push(number);
+                index.having_anywhere.entry(*pair).or_default().push(number);
+            }
+        }
+        index
+    }
+
+    /// Classes, of one namespace or of all, among which are all that the selector means.
+    fn candidates(&self, labels: &LabelArena<'_>, pods: Tests, namespace: Option<u32>) -> &[u32] {
+        let found = match (labels.required_pair(pods), namespace) {
+            (Err(MeansNothing), _) => None,
+            (Ok(Some(pair)), Some(namespace)) => self.having.get(&(namespace, pair)),
+            (Ok(Some(pair)), None) => self.having_anywhere.get(&pair),
+            (Ok(None), Some(namespace)) => self.in_namespace.get(&namespace),
+            (Ok(None), None) => Some(&self.all),
+        };
+        found.map_or(&[], Vec::as_slice)
+    }
+}
+
+/// Every range that some peer is, so that the address space can be cut by them.
+fn ranges<'a>(policies: &'a PolicySet, cluster: &'a Cluster) -> impl Iterator<Item = IpNet> + 'a {
+    let network = policies
+        .namespaced()
+        .flat_map(|(_, policy)| [&policy.ingress, &policy.egress])
+        .flatten();
+    let of_cluster = policies
+        .cluster()
+        .flat_map(|(_, _, policy)| [&policy.ingress, &policy.egress]);
+    let peers = network
+        .chain(of_cluster)
+        .flatten()
+        .flat_map(|rule| &rule.peers)
+        .flatten();
+    peers.flat_map(|peer| -> Vec<IpNet> {
+        match peer {
+            policy::Peer::Block { cidr, except } => except.iter().chain([cidr]).copied().collect(),
+            policy::Peer::Nodes(selector) => node_ranges(cluster, selector).collect(),
+            policy::Peer::Pods { .. } | policy::Peer::Domains | policy::Peer::Unsupported => Vec::new(),
+        }
+    })
+}
+
+/// The addresses of the nodes that a selector means.
+fn node_ranges<'a>(cluster: &'a Cluster, selector: &'a Selector) -> impl Iterator<Item = IpNet> + 'a {
+    cluster
+        .nodes()
+        .filter(|node| selector.matches(&node.labels))
+        .flat_map(|node| node.addresses.iter().copied().map(IpNet::from))
+}
+
+/// How many entries there are: the number of the next one.
+fn length<T>(entries: &[T]) -> u32 {
+    u32::try_from(entries.len()).unwrap_or(NONE)
+}

@@ -1,0 +1,360 @@
+//! Two places, a port and a transport to a decision, without a word.
+
+use std::collections::HashMap;
+
+use nanoseg_graph::flow::Transport;
+use rustc_hash::FxBuildHasher;
+
+use super::compiled::{Compiled, Governing, Match, NONE, Rule};
+use super::place::{Place, Who};
+use super::policy::Action;
+use super::space::Spot;
+use crate::direction::Direction;
+
+/// Pairs that are remembered at most: at some 40 bytes each with the rules that mean them this is about 50 MiB, and holds the
+/// pairs of a thousand kinds of pods that all talk to each other.
+const REMEMBERED: usize = 1 << 20;
+
+/// What is known of a connection without a reason.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Ruling {
+    /// It works.
+    Allowed,
+    /// It is refused.
+    Denied,
+    /// Not decidable.
+    Unknown,
+}
+
+/// What decides a direction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Outcome {
+    NotIsolated,
+    SamePod,
+    OwnNode,
+    /// A rule that allows.
+    Allowed(u32),
+    /// A rule that denies.
+    Denied(u32),
+    /// Isolated, and no rule allows.
+    NoRule,
+    NoCommonFamily,
+    FamiliesDiffer,
+    HostNetworkSubject,
+    HostNetworkPeer,
+    /// A rule that means names in DNS.
+    Domains(u32),
+    /// Rules of two policies of one priority that do not agree.
+    SamePriority(u32, u32),
+}
+
+impl Outcome {
+    pub(super) const fn ruling(self) -> Ruling {
+        match self {
+            Self::NotIsolated | Self::SamePod | Self::OwnNode | Self::Allowed(_) => Ruling::Allowed,
+            Self::Denied(_) | Self::NoRule => Ruling::Denied,
+            Self::NoCommonFamily
+            | Self::FamiliesDiffer
+            | Self::HostNetworkSubject
+            | Self::HostNetworkPeer
+            | Self::Domains(_)
+            | Self::SamePriority(..) => Ruling::Unknown,
+        }
+    }
+}
+
+/// A decision for each direction. Its words come from [`super::Evaluator::explain`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Decision {
+    pub(super) egress: Outcome,
+    pub(super) ingress: Outcome,
+}
+
+impl Decision {
+    /// Of one direction.
+    pub const fn direction(self, direction: Direction) -> Ruling {
+        match direction {
+            Direction::Ingress => self.ingress.ruling(),
+            Direction::Egress => self.egress.ruling(),
+        }
+    }
+
+    /// Of both together: one denial denies, whatever the other end says; after that, what one end leaves open stays open.
+    pub const fn combined(self) -> Ruling {
+        match (self.egress.ruling(), self.ingress.ruling()) {
+            (Ruling::Denied, _) | (_, Ruling::Denied) => Ruling::Denied,
+            (Ruling::Unknown, _) | (_, Ruling::Unknown) => Ruling::Unknown,
+            (Ruling::Allowed, Ruling::Allowed) => Ruling::Allowed,
+        }
+    }
+
+    /// Whether the ends have no address family in common: there is no such connection.
+    pub const fn is_impossible(self) -> bool {
+        matches!(self.egress, Outcome::NoCommonFamily)
+    }
+}
+
+/// A rule whose peers mean a place.
+#[derive(Clone, Copy, Debug)]
+struct Meant {
+    rule: u32,
+    /// It depends on what is not known here.
+    perhaps: bool,
+}
+
+/// Which rules mean a pair: places in [`Memory::meant`].
+#[derive(Clone, Copy, Debug)]
+struct Pair {
+    admin: u32,
+    network: u32,
+    baseline: u32,
+    end: u32,
+}
+
+/// Subject's class and direction, peer's class and spot.
+type PairKey = (u64, u64);
+
+/// What was looked at already.
+#[derive(Debug, Default)]
+pub(super) struct Memory {
+    pairs: HashMap<PairKey, Pair, FxBuildHasher>,
+    meant: Vec<Meant>,
+}
+
+/// The side of a connection that policies select, and the other side.
+struct Sides<'a> {
+    direction: Direction,
+    subject: &'a Place,
+    peer: &'a Place,
+    port: u16,
+    transport: Transport,
+}
+
+/// The questions that a tier asks of the rules that mean a pair.
+struct Asked<'a, 'b> {
+    compiled: &'b Compiled<'a>,
+    meant: &'b [Meant],
+    listener: u32,
+    port: u16,
+    transport: Transport,
+}
+
+pub(super) fn decide(
+    compiled: &Compiled<'_>,
+    memory: &mut Memory,
+    source: &Place,
+    destination: &Place,
+    port: u16,
+    transport: Transport,
+) -> Decision {
+    let mut direction = |direction| {
+        let (subject, peer) = match direction {
+            Direction::Ingress => (destination, source),
+            Direction::Egress => (source, destination),
+        };
+        let sides = Sides {
+            direction,
+            subject,
+            peer,
+            port,
+            transport,
+        };
+        side(compiled, memory, &sides)
+    };
+    Decision {
+        egress: direction(Direction::Egress),
+        ingress: direction(Direction::Ingress),
+    }
+}
+
+fn side(compiled: &Compiled<'_>, memory: &mut Memory, sides: &Sides<'_>) -> Outcome {
+    let [v4, v6] = [0, 1].map(|family: usize| sides.subject.spots[family].and(sides.peer.spots[family]));
+    let (first, second) = match (v4, v6) {
+        (None, None) => return Outcome::NoCommonFamily,
+        (Some(first), second) => (first, second),
+        (None, Some(first)) => (first, None),
+    };
+    let Who::Pod(subject) = sides.subject.who else {
+        return Outcome::NotIsolated;
+    };
+    let governing = compiled.governing(sides.subject.class, sides.direction);
+    if governing.is_empty() {
+        return Outcome::NotIsolated;
+    }
+    if sides.peer.who == Who::Pod(subject) {
+        return Outcome::SamePod;
+    }
+    if compiled.classes[sides.subject.class as usize].host_network {
+        return Outcome::HostNetworkSubject;
+    }
+    let first = by_tiers(compiled, memory, governing, sides, first);
+    let Some(second) = second else { return first };
+    let second = by_tiers(compiled, memory, governing, sides, second);
+    if first.ruling() == second.ruling() {
+        first
+    } else {
+        Outcome::FamiliesDiffer
+    }
+}
+
+/// What the tiers say of a peer at this spot, one after the other.
+fn by_tiers(
+    compiled: &Compiled<'_>,
+    memory: &mut Memory,
+    governing: &Governing,
+    sides: &Sides<'_>,
+    spot: Spot,
+) -> Outcome {
+    let pair = memory.pair(compiled, governing, sides, spot);
+    let part = |from: u32, to: u32| &memory.meant[from as usize..to as usize];
+    // The pod whose declared ports a name means; an address outside the cluster declares none.
+    let listener = match sides.direction {
+        Direction::Ingress => sides.subject.class,
+        Direction::Egress => sides.peer.class,
+    };
+    let asked = |meant| Asked {
+        compiled,
+        meant,
+        listener,
+        port: sides.port,
+        transport: sides.transport,
+    };
+    let baseline = || asked(part(pair.baseline, pair.end)).first_that_fits(&|| Outcome::NotIsolated);
+    let network = || {
+        if governing.isolating.is_empty() {
+            return baseline();
+        }
+        if sides.subject.runs_on != NONE && sides.peer.on_network_of == sides.subject.runs_on {
+            return Outcome::OwnNode;
+        }
+        asked(part(pair.network, pair.baseline)).any_that_allows()
+    };
+    asked(part(pair.admin, pair.network)).first_that_fits(&network)
+}
+
+impl Memory {
+    fn pair(&mut self, compiled: &Compiled<'_>, governing: &Governing, sides: &Sides<'_>, spot: Spot) -> Pair {
+        let direction = match sides.direction {
+            Direction::Ingress => 0,
+            Direction::Egress => 1_u64 << 32,
+        };
+        let key = (
+            u64::from(sides.subject.class) | direction,
+            u64::from(sides.peer.class) << 32 | u64::from(spot),
+        );
+        if let Some(pair) = self.pairs.get(&key) {
+            return *pair;
+        }
+        if self.pairs.len() >= REMEMBERED || self.meant.len() >= REMEMBERED {
+            self.pairs.clear();
+            self.meant.clear();
+        }
+        let mut part = |rules: &[u32]| {
+            let start = u32::try_from(self.meant.len()).unwrap_or(NONE);
+            for number in rules {
+                let matched = compiled.means(&compiled.rules[*number as usize], sides.peer.class, spot);
+                if matched != Match::No {
+                    self.meant.push(Meant {
+                        rule: *number,
+                        perhaps: matched == Match::Perhaps,
+                    });
+                }
+            }
+            start
+        };
+        let pair = Pair {
+            admin: part(&governing.admin),
+            network: part(&governing.network),
+            baseline: part(&governing.baseline),
+            end: part(&[]),
+        };
+        self.pairs.insert(key, pair);
+        pair
+    }
+}
+
+impl Asked<'_, '_> {
+    fn rule(&self, meant: Meant) -> &Rule {
+        &self.compiled.rules[meant.rule as usize]
+    }
+
+    fn fits(&self, meant: Meant) -> bool {
+        self.compiled
+            .at_port(self.rule(meant), self.listener, self.port, self.transport)
+    }
+
+    /// The rules of `NetworkPolicies` add up.
+    fn any_that_allows(&self) -> Outcome {
+        let mut perhaps = false;
+        for meant in self.meant.iter().filter(|meant| self.fits(**meant)) {
+            if !meant.perhaps {
+                return Outcome::Allowed(meant.rule);
+            }
+            perhaps = true;
+        }
+        if perhaps {
+            Outcome::HostNetworkPeer
+        } else {
+            Outcome::NoRule
+        }
+    }
+
+    /// In a tier of the cluster's policies the first rule that fits decides; what none decides is left to what comes `next`.
+    fn first_that_fits(&self, next: &dyn Fn() -> Outcome) -> Outcome {
+        let mut rest = self.meant;
+        // A rule that perhaps accepts: it makes no difference if what follows allows as well.
+        let mut perhaps = None;
+        while let Some(leader) = rest.first() {
+            let priority = self.rule(*leader).priority;
+            let others = rest.iter().position(|meant| self.rule(*meant).priority != priority);
+            let (equals, behind) = rest.split_at(others.unwrap_or(rest.len()));
+            rest = behind;
+            // Which of two policies of one priority is asked first is anybody's choice.
+            let mut decided: Option<Meant> = None;
+            let mut contrary: Option<Meant> = None;
+            let mut speaker = None;
+            for meant in equals.iter().copied() {
+                let rule = self.rule(meant);
+                if speaker == Some(rule.policy) || !self.fits(meant) {
+                    continue;
+                }
+                if meant.perhaps {
+                    perhaps = perhaps.or(Some(meant.rule));
+                    continue;
+                }
+                speaker = Some(rule.policy);
+                match decided {
+                    None => decided = Some(meant),
+                    Some(first) if self.rule(first).action != rule.action => contrary = contrary.or(Some(meant)),
+                    Some(_) => {}
+                }
+            }
+            if let Some(first) = decided {
+                let outcome = self.acts(first, next);
+                let agreed = match contrary.map(|other| (other, self.acts(other, next))) {
+                    Some((other, second)) if second.ruling() != outcome.ruling() => {
+                        Outcome::SamePriority(first.rule, other.rule)
+                    }
+                    _ => outcome,
+                };
+                return certain(perhaps, agreed);
+            }
+        }
+        certain(perhaps, next())
+    }
+
+    fn acts(&self, meant: Meant, next: &dyn Fn() -> Outcome) -> Outcome {
+        match self.rule(meant).action {
+            Action::Accept => Outcome::Allowed(meant.rule),
+            Action::Deny => Outcome::Denied(meant.rule),
+            Action::Pass => next(),
+        }
+    }
+}
+
+fn certain(perhaps: Option<u32>, otherwise: Outcome) -> Outcome {
+    match perhaps {
+        Some(rule) if otherwise.ruling() != Ruling::Allowed => Outcome::Domains(rule),
+        _ => otherwise,
+    }
+}

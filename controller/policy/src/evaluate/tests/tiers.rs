@@ -1,0 +1,363 @@
+//! Policies of the cluster: tiers, priorities, actions, and how they meet `NetworkPolicies`.
+
+use serde_json::Value;
+
+use super::*;
+use crate::cluster_policy::ClusterNetworkPolicy;
+
+/// Specs of policies of the cluster, specs of `NetworkPolicies` in `shop`, `source destination port [transport]`, the verdicts of
+/// egress and ingress, and what the case is about.
+type Case = (
+    &'static [&'static str],
+    &'static [&'static str],
+    &'static str,
+    &'static str,
+    &'static str,
+);
+
+const ALL: &str = "subject: {namespaces: {}}";
+const EVERYONE: &str = "[{namespaces: {}}]";
+
+fn cluster_policies(specs: &[&str]) -> Vec<ClusterNetworkPolicy> {
+    specs
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| {
+            let spec = spec.replace("ALL", ALL).replace("EVERYONE", EVERYONE);
+            let text = format!(
+                "{{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {{name: c{index}}}, spec: {{{spec}}}}}"
+            );
+            let value: Value = serde_yaml::from_str(&text).unwrap();
+            serde_json::from_value(value).unwrap()
+        })
+        .collect()
+}
+
+fn ask_both(of_cluster: &[&str], specs: &[&str], question: &str) -> Answer {
+    let yaml: Vec<_> = specs
+        .iter()
+        .enumerate()
+        .map(|(index, spec)| {
+            format!("{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{namespace: shop, name: p{index}}}, spec: {spec}}}")
+        })
+        .collect();
+    let (set, rejected) = PolicySet::parse_all(&policies(&yaml.join("\n---\n")), &cluster_policies(of_cluster));
+    assert_eq!(rejected, []);
+    evaluate(&set, &cluster_of(CLUSTER), &connection(question))
+}
+
+const CASES: &[Case] = &[
+    (
+        &["tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE}]"],
+        &["{podSelector: {}, ingress: [{}]}"],
+        "shop/web shop/db 80",
+        "ND",
+        "Admin comes before NetworkPolicy",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, ingress: [{action: Accept, from: EVERYONE}]"],
+        &["{podSelector: {}}"],
+        "shop/web shop/db 80",
+        "NA",
+        "also when it accepts",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, ingress: [{action: Pass, from: EVERYONE}, {action: Accept, from: EVERYONE}]"],
+        &["{podSelector: {}}"],
+        "shop/web shop/db 80",
+        "ND",
+        "Pass skips the rest of the tier",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 7, ALL, ingress: [{action: Pass, from: EVERYONE}]",
+            "tier: Baseline, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE}]",
+        ],
+        &[],
+        "shop/web shop/db 80",
+        "ND",
+        "and leads to Baseline where nothing isolates",
+    ),
+    (
+        &["tier: Baseline, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE}]"],
+        &["{podSelector: {}, ingress: [{}]}"],
+        "shop/web shop/db 80",
+        "NA",
+        "a NetworkPolicy that isolates decides before Baseline",
+    ),
+    (
+        &["tier: Baseline, priority: 1, ALL, ingress: [{action: Accept, from: EVERYONE}]"],
+        &["{podSelector: {}}"],
+        "shop/web shop/db 80",
+        "ND",
+        "also when it denies",
+    ),
+    (
+        &["tier: Baseline, priority: 1, ALL, egress: [{action: Deny, to: EVERYONE}]"],
+        &["{podSelector: {}, ingress: [{}]}"],
+        "shop/web shop/db 80",
+        "DA",
+        "one that isolates the other direction does not",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 2, ALL, ingress: [{action: Accept, from: EVERYONE}]",
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE}]",
+        ],
+        &[],
+        "shop/web shop/db 80",
+        "ND",
+        "the lower number comes first",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: [{pods: {namespaceSelector: {matchLabels: {team: red}}, podSelector: {}}}]}, {action: Accept, from: EVERYONE}]",
+        ],
+        &["{podSelector: {}}"],
+        "other/api shop/db 80",
+        "ND",
+        "the first rule that fits decides",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: [{pods: {namespaceSelector: {matchLabels: {team: red}}, podSelector: {}}}]}, {action: Accept, from: EVERYONE}]",
+        ],
+        &["{podSelector: {}}"],
+        "shop/web shop/db 80",
+        "NA",
+        "one that does not fit is skipped",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE, protocols: [{tcp: {destinationPort: {number: 80}}}]}]",
+        ],
+        &[],
+        "shop/web shop/db 81",
+        "NN",
+        "another port",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE, protocols: [{tcp: {destinationPort: {range: {start: 80, end: 90}}}}]}]",
+        ],
+        &[],
+        "shop/web shop/db 90",
+        "ND",
+        "a range holds its last port",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE, protocols: [{udp: {}}]}]"],
+        &[],
+        "shop/web shop/db 7 UDP",
+        "ND",
+        "all ports of a protocol",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: EVERYONE, protocols: [{destinationNamedPort: http}]}]",
+        ],
+        &[],
+        "shop/web shop/db 5432",
+        "DN",
+        "a named port is the destination pod's",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: EVERYONE, protocols: [{destinationNamedPort: udp}]}]",
+        ],
+        &[],
+        "shop/db shop/web 9000 TCP",
+        "NN",
+        "with the protocol that it is declared with",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: [{networks: [198.18.0.0/16]}]}]"],
+        &[],
+        "198.18.1.2 shop/db 80",
+        "DN",
+        "networks mean pods too",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: [{networks: [198.18.0.0/16]}]}]"],
+        &[],
+        "shop/web shop/db 80",
+        "UN",
+        "of one family only: it depends on which is used",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: EVERYONE}]"],
+        &[],
+        "shop/web 198.51.100.1 80",
+        "NN",
+        "namespaces mean no address outside",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: [{nodes: {}}]}]"],
+        &[],
+        "shop/web 192.0.2.2 80",
+        "DN",
+        "nodes are their addresses",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: [{nodes: {matchLabels: {role: infra}}}]}]"],
+        &[],
+        "shop/web 192.0.2.2 80",
+        "NN",
+        "of those that are selected",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE}]"],
+        &[],
+        "shop/web shop/host 80",
+        "NN",
+        "a pod on its node's network is no subject",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE}]"],
+        &[],
+        "shop/host shop/db 80",
+        "NN",
+        "and no peer of namespaces",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE}], egress: [{action: Deny, to: EVERYONE}]",
+        ],
+        &[],
+        "shop/db shop/db 80",
+        "AA",
+        "a pod and its own address never leave the pod",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, ALL, egress: [{action: Accept, to: [{domainNames: [db.example.com]}]}, {action: Deny, to: [{networks: [0.0.0.0/0]}]}]",
+        ],
+        &[],
+        "198.18.1.2 198.51.100.1 80",
+        "UN",
+        "who has a name in DNS is not known here",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, egress: [{action: Accept, to: [{domainNames: [db.example.com]}]}]"],
+        &[],
+        "198.18.1.2 198.51.100.1 80",
+        "NN",
+        "and need not be where the rest allows as well",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE}]",
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Accept, from: EVERYONE}]",
+        ],
+        &[],
+        "shop/web shop/db 80",
+        "NU",
+        "two of one priority that do not agree",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Pass, from: EVERYONE}]",
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Accept, from: EVERYONE}]",
+        ],
+        &["{podSelector: {}, ingress: [{}]}"],
+        "shop/web shop/db 80",
+        "NA",
+        "and two that come to the same",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, ingress: [{action: Accept, from: [{}]}]"],
+        &["{podSelector: {}}"],
+        "shop/web shop/db 80",
+        "ND",
+        "a peer that nobody understands: Accept means nobody",
+    ),
+    (
+        &["tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: [{}]}]"],
+        &["{podSelector: {}, ingress: [{}]}"],
+        "shop/web shop/db 80",
+        "ND",
+        "and Deny everybody",
+    ),
+    (
+        &[
+            "tier: Admin, priority: 1, subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: db}}}}, egress: [{action: Deny, to: EVERYONE}]",
+        ],
+        &[],
+        "shop/web shop/db 80",
+        "NN",
+        "only the subject is meant",
+    ),
+];
+
+#[test]
+fn tiers_case_by_case() {
+    for (of_cluster, specs, question, expected, message) in CASES {
+        let answer = ask_both(of_cluster, specs, question);
+        assert_eq!(
+            letters(&answer),
+            *expected,
+            "{message}: {question} with {of_cluster:?} and {specs:?}: {answer:?}"
+        );
+    }
+}
+
+#[test]
+fn answers_name_the_rule_of_the_cluster() {
+    let deny = "tier: Admin, priority: 1, ALL, ingress: [{action: Pass, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {a: b}}}}]}, {action: Deny, from: EVERYONE}]";
+    let answer = ask_both(&[deny], &[], "shop/web shop/db 2");
+    assert_eq!(
+        answer.combined().to_string(),
+        "denied: ingress of Pod shop/db is denied by ClusterNetworkPolicy c0 spec.ingress[1]"
+    );
+}
+
+#[test]
+fn what_the_definition_would_refuse_is_rejected_with_its_field() {
+    for (spec, expected) in [
+        (
+            "tier: Network, priority: 1, ALL",
+            "spec.tier is \"Network\", expected Admin or Baseline",
+        ),
+        (
+            "tier: Admin, priority: 1001, ALL",
+            "spec.priority is 1001, expected a number from 0 to 1000",
+        ),
+        (
+            "tier: Admin, priority: 1, subject: {}",
+            "spec.subject has 0 fields, expected exactly one",
+        ),
+        (
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Allow, from: EVERYONE}]",
+            "spec.ingress[0].action is \"Allow\", expected Accept, Deny or Pass",
+        ),
+        (
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Deny}]",
+            "spec.ingress[0].from has 0 items, expected 1 to 25",
+        ),
+        (
+            "tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: [{networks: [0.0.0.0/0]}]}]",
+            "spec.ingress[0].from[0] is for egress only",
+        ),
+        (
+            "tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: [{networks: [x]}]}]",
+            "spec.egress[0].to[0].networks[0] is \"x\", expected an address range such as 192.0.2.0/24",
+        ),
+        (
+            "tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: [{domainNames: [a.example.com]}]}]",
+            "spec.egress[0].to[0].domainNames goes with the action Accept only",
+        ),
+        (
+            "tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: EVERYONE, protocols: [{tcp: {}, udp: {}}]}]",
+            "spec.egress[0].protocols[0] has 2 fields, expected exactly one",
+        ),
+        (
+            "tier: Admin, priority: 1, ALL, egress: [{action: Deny, to: EVERYONE, protocols: [{tcp: {destinationPort: {range: {start: 5, end: 5}}}}]}]",
+            "spec.egress[0].protocols[0].tcp.destinationPort.range.end is not behind start, 5",
+        ),
+    ] {
+        let good = "tier: Admin, priority: 1, ALL";
+        let (set, rejected) = PolicySet::parse_all([], &cluster_policies(&[spec, good]));
+        assert_eq!(set.len(), 1, "p18 the good one stays");
+        assert_eq!(rejected[0].to_string(), format!("ClusterNetworkPolicy c0: {expected}"));
+    }
+}
