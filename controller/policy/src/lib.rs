@@ -17,6 +17,7 @@
 //! * [`synthesize`]: the baseline graph to one policy for each workload, with Notes on every widening.
 //! * [`verify`]: the evaluator's check of proposals together with everybody else's policies.
 //! * [`plan`]: desired against live policies, as steps that never isolate before they allow.
+//! * [`diff`]: what two sets of policies allow differently.
 //! * [`audit`]: which observed edges a set of policies would deny, and why.
 //! * [`ownership`]: which policies are ours.
 //!
@@ -27,6 +28,7 @@
 
 pub mod audit;
 pub mod cluster_policy;
+pub mod diff;
 pub mod direction;
 mod ends;
 pub mod evaluate;

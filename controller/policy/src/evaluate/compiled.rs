@@ -12,7 +12,7 @@ use nanoseg_graph::flow::Transport;
 use rustc_hash::FxBuildHasher;
 
 use super::labels::{LabelArena, LabelSet, MeansNothing, Span, Tests, texts};
-use super::policy::{self, Action, OnHost, PolicyRef, PolicySet, PortNumbers, Tier};
+use super::policy::{self, Action, OnHost, PolicySet, PortNumbers, Source, Tier};
 use super::space::{Space, Spot, Stretch};
 use crate::direction::Direction;
 use crate::selector::Selector;
@@ -123,7 +123,7 @@ pub(super) struct Compiled<'a> {
     pub(super) classes: Vec<Class>,
     /// Class of each pod, in the order of [`Cluster::pods`].
     pub(super) class_of: Vec<u32>,
-    pub(super) policies: Vec<&'a PolicyRef>,
+    pub(super) sources: Vec<Source<'a>>,
     pub(super) rules: Vec<Rule>,
     /// By class: ingress, egress.
     pub(super) governing: Vec<[u32; 2]>,
@@ -148,7 +148,7 @@ impl<'a> Compiled<'a> {
             space: Space::new(ranges(policies, cluster)),
             classes: Vec::new(),
             class_of: Vec::with_capacity(pods.len()),
-            policies: Vec::new(),
+            sources: Vec::new(),
             rules: Vec::new(),
             governing: Vec::new(),
             governings: Vec::new(),
@@ -225,8 +225,8 @@ impl<'a> Compiled<'a> {
         let mut of_class: Vec<[Governing; 2]> = vec![Default::default(); self.classes.len()];
         let index = ClassIndex::new(self);
         for (tier, priority, policy) in policies.cluster() {
-            let number = length(&self.policies);
-            self.policies.push(&policy.name);
+            let number = length(&self.sources);
+            self.sources.push(Source::Cluster(tier, priority, policy));
             let namespaces = self.labels.selector(&policy.namespaces);
             let pods = self.labels.selector(&policy.pods);
             let lists =
@@ -251,8 +251,8 @@ impl<'a> Compiled<'a> {
             }
         }
         for (namespace, policy) in policies.namespaced() {
-            let number = length(&self.policies);
-            self.policies.push(&policy.name);
+            let number = length(&self.sources);
+            self.sources.push(Source::Network(policy));
             let own = self.namespaces.get(namespace).copied().unwrap_or(NONE);
             let subject = self.labels.selector(&policy.subject);
             let lists = [&policy.ingress, &policy.egress].map(|rules| {
@@ -425,6 +425,27 @@ impl<'a> Compiled<'a> {
                         })
                     }),
                 }
+        })
+    }
+
+    /// The ports of a transport at which a rule may begin or cease to mean a listener.
+    pub(super) fn port_starts(&self, rule: &Rule, listener: u32, transport: Transport) -> impl Iterator<Item = u16> {
+        let ports = rule.ports.map_or(&[][..], |ports| ports.of(&self.ports));
+        let of = move |port: &Port| port.transport.is_none_or(|only| only == transport);
+        ports.iter().filter(move |port| of(port)).flat_map(move |port| {
+            let (range, name) = match port.numbers {
+                Numbered::Any => (None, None),
+                Numbered::Range(first, last) => (Some((first, last)), None),
+                Numbered::Named(name) => (None, Some(name)),
+            };
+            let class = self.classes.get(listener as usize);
+            let declared = class.map_or(&[][..], |class| class.declared.of(&self.declared));
+            let named = declared
+                .iter()
+                .filter(move |declared| Some(declared.name) == name)
+                .map(|declared| (declared.number, declared.number));
+            let ranges = range.into_iter().chain(named);
+            ranges.flat_map(|(first, last)| [Some(first), last.checked_add(1)].into_iter().flatten())
         })
     }
 

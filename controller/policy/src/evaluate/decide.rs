@@ -1,6 +1,6 @@
 //! Two places, a port and a transport to a decision, without a word.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use nanoseg_graph::flow::Transport;
 use rustc_hash::FxBuildHasher;
@@ -164,6 +164,39 @@ pub(super) fn decide(
     Decision {
         egress: direction(Direction::Egress),
         ingress: direction(Direction::Ingress),
+    }
+}
+
+/// The ports at which the decision about two places may change.
+pub(super) fn port_starts(
+    compiled: &Compiled<'_>,
+    memory: &mut Memory,
+    source: &Place,
+    destination: &Place,
+    transport: Transport,
+    starts: &mut BTreeSet<u16>,
+) {
+    for direction in Direction::ALL {
+        let (subject, peer) = match direction {
+            Direction::Ingress => (destination, source),
+            Direction::Egress => (source, destination),
+        };
+        let Who::Pod(_) = subject.who else { continue };
+        let sides = Sides {
+            direction,
+            subject,
+            peer,
+            port: 0,
+            transport,
+        };
+        let governing = compiled.governing(subject.class, direction);
+        for spot in (0..2).filter_map(|family: usize| subject.spots[family].and(peer.spots[family])) {
+            let pair = memory.pair(compiled, governing, &sides, spot);
+            for meant in &memory.meant[pair.admin as usize..pair.end as usize] {
+                let rule = &compiled.rules[meant.rule as usize];
+                starts.extend(compiled.port_starts(rule, destination.class, transport));
+            }
+        }
     }
 }
 

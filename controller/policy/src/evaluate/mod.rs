@@ -15,6 +15,7 @@
 //! peers; words are made only when somebody reads them.
 
 mod cluster;
+mod compare;
 mod compiled;
 mod decide;
 mod labels;
@@ -145,7 +146,7 @@ impl<'a> Evaluator<'a> {
                 let isolating = &self.compiled.governing(subject.class, direction).isolating;
                 let policies = isolating
                     .iter()
-                    .map(|policy| self.compiled.policies[*policy as usize].clone());
+                    .map(|policy| self.compiled.sources[*policy as usize].name().clone());
                 denied(Cause::NoRule(policies.collect()))
             }
             Outcome::NoCommonFamily => Verdict::Unknown(Undecidable::NoCommonFamily),
@@ -162,7 +163,7 @@ impl<'a> Evaluator<'a> {
     fn rule(&self, number: u32, direction: Direction) -> RuleName {
         let rule = &self.compiled.rules[number as usize];
         RuleName {
-            policy: self.compiled.policies[rule.policy as usize].clone(),
+            policy: self.compiled.sources[rule.policy as usize].name().clone(),
             direction,
             index: rule.index as usize,
         }

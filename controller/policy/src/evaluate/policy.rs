@@ -14,6 +14,7 @@ use nanoseg_graph::flow::Transport;
 
 use super::cluster::ClusterPolicy;
 use crate::cluster_policy::ClusterNetworkPolicy;
+use crate::direction::Direction;
 use crate::ownership::PolicyName;
 use crate::selector::{Selector, SelectorError};
 
@@ -219,7 +220,7 @@ pub(super) struct Policy {
     pub(super) egress: Option<Vec<Rule>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct Rule {
     pub(super) action: Action,
     /// `None`: everyone.
@@ -228,7 +229,7 @@ pub(super) struct Rule {
     pub(super) ports: Option<Vec<PortMatch>>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum Peer {
     Pods {
         /// `None`: the policy's own namespace.
@@ -257,19 +258,54 @@ pub(super) enum OnHost {
     Never,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) struct PortMatch {
     /// `None`: whichever the named port is declared with.
     pub(super) transport: Option<Transport>,
     pub(super) port: PortNumbers,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq)]
 pub(super) enum PortNumbers {
     Any,
     Range(RangeInclusive<u16>),
     /// A port that the destination pod declares by this name.
     Named(String),
+}
+
+/// Where compiled rules come from.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Source<'a> {
+    Network(&'a Policy),
+    Cluster(Tier, u16, &'a ClusterPolicy),
+}
+
+/// Tier, priority and rules of a policy of the cluster.
+pub(super) type ClusterRules<'a> = (Tier, u16, &'a [Rule]);
+
+impl<'a> Source<'a> {
+    pub(super) const fn name(self) -> &'a PolicyRef {
+        match self {
+            Self::Network(policy) => &policy.name,
+            Self::Cluster(_, _, policy) => &policy.name,
+        }
+    }
+
+    pub(super) fn network(self, direction: Direction) -> Option<&'a [Rule]> {
+        match (self, direction) {
+            (Self::Network(policy), Direction::Ingress) => policy.ingress.as_deref(),
+            (Self::Network(policy), Direction::Egress) => policy.egress.as_deref(),
+            (Self::Cluster(..), _) => None,
+        }
+    }
+
+    pub(super) fn of_cluster(self, direction: Direction) -> Option<ClusterRules<'a>> {
+        match (self, direction) {
+            (Self::Cluster(tier, priority, policy), Direction::Ingress) => Some((tier, priority, &policy.ingress)),
+            (Self::Cluster(tier, priority, policy), Direction::Egress) => Some((tier, priority, &policy.egress)),
+            (Self::Network(_), _) => None,
+        }
+    }
 }
 
 /// Path of a field, and what is wrong with it.

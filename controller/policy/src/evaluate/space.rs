@@ -63,6 +63,12 @@ impl Space {
         u32::try_from(before + index).unwrap_or(u32::MAX)
     }
 
+    /// The first address of each spot.
+    pub(super) fn starts(&self) -> impl Iterator<Item = IpAddr> {
+        let v4 = self.v4.iter().map(|bits| IpAddr::V4((*bits).into()));
+        v4.chain(self.v6.iter().map(|bits| IpAddr::V6((*bits).into())))
+    }
+
     /// The spots of one of the ranges that the space was cut by.
     pub(super) fn stretch(&self, range: &IpNet) -> Stretch {
         Stretch {
