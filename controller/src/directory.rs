@@ -14,6 +14,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::cluster::{Object, ObjectKey};
+use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 use nanoseg_policy::ownership::{PolicyName, owned_workload};
 
 use crate::apply::{APPLIED, SEGMENTS, file};
@@ -280,6 +281,7 @@ struct ManifestFiles {
 struct Held {
     objects: BTreeMap<ObjectKey, Object>,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
+    cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
 }
 
 impl ManifestFiles {
@@ -303,7 +305,10 @@ impl ManifestFiles {
                 complaints.about(fault);
             }
             let is_whole = manifests.faults.iter().all(|fault| !fault.leaves_out());
-            let is_empty = manifests.objects.is_empty() && manifests.policies.is_empty() && manifests.other == 0;
+            let is_empty = manifests.objects.is_empty()
+                && manifests.policies.is_empty()
+                && manifests.cluster_policies.is_empty()
+                && manifests.other == 0;
             let objects = manifests.objects.into_iter().map(|object| (object.key(), object));
             // A dump of a cluster holds our own policies as well: here they live in the output folder alone.
             let policies = manifests
@@ -311,13 +316,17 @@ impl ManifestFiles {
                 .into_iter()
                 .filter(|policy| owned_workload(policy).is_none());
             let policies = policies.map(|policy| (PolicyName::of(&policy), policy));
+            let of_cluster = manifests.cluster_policies.into_iter();
+            let of_cluster = of_cluster.map(|policy| (policy.metadata.name.clone().unwrap_or_default(), policy));
             let held = self.held.entry(path).or_default();
             if is_whole && !is_empty {
                 held.objects.clear();
                 held.policies.clear();
+                held.cluster_policies.clear();
             }
             held.objects.extend(objects);
             held.policies.extend(policies);
+            held.cluster_policies.extend(of_cluster);
         }
         self.tell(events);
         Ok(self.unsettled.is_empty())
@@ -325,30 +334,41 @@ impl ManifestFiles {
 
     fn tell(&mut self, events: &mut Vec<Event>) {
         let mut now = Held::default();
-        for Held { objects, policies } in self.held.values() {
-            now.objects
-                .extend(objects.iter().map(|(key, object)| (key.clone(), object.clone())));
-            now.policies
-                .extend(policies.iter().map(|(name, policy)| (name.clone(), policy.clone())));
+        for Held {
+            objects,
+            policies,
+            cluster_policies,
+        } in self.held.values()
+        {
+            let pairs = objects.iter().map(|(key, object)| (key.clone(), object.clone()));
+            now.objects.extend(pairs);
+            let pairs = policies.iter().map(|(name, policy)| (name.clone(), policy.clone()));
+            now.policies.extend(pairs);
+            let pairs = cluster_policies
+                .iter()
+                .map(|(name, policy)| (name.clone(), policy.clone()));
+            now.cluster_policies.extend(pairs);
         }
-        let gone = self.told.objects.keys().filter(|key| !now.objects.contains_key(*key));
-        events.extend(gone.cloned().map(Event::ObjectGone));
-        let gone = self
-            .told
-            .policies
-            .keys()
-            .filter(|name| !now.policies.contains_key(*name));
-        events.extend(gone.cloned().map(Event::PolicyGone));
-        let changed = now
-            .objects
-            .iter()
-            .filter(|(key, object)| self.told.objects.get(*key) != Some(object));
-        events.extend(changed.map(|(_, object)| Event::Object(object.clone())));
-        let changed = now
-            .policies
-            .iter()
-            .filter(|(name, policy)| self.told.policies.get(*name) != Some(policy));
-        events.extend(changed.map(|(_, policy)| Event::Policy(Box::new(policy.clone()))));
+        events.extend(gone(&self.told.objects, &now.objects).map(Event::ObjectGone));
+        events.extend(gone(&self.told.policies, &now.policies).map(Event::PolicyGone));
+        events.extend(gone(&self.told.cluster_policies, &now.cluster_policies).map(Event::ClusterPolicyGone));
+        events.extend(changed(&self.told.objects, &now.objects).map(Event::Object));
+        let policies = changed(&self.told.policies, &now.policies);
+        events.extend(policies.map(|policy| Event::Policy(Box::new(policy))));
+        let policies = changed(&self.told.cluster_policies, &now.cluster_policies);
+        events.extend(policies.map(|policy| Event::ClusterPolicy(Box::new(policy))));
         self.told = now;
     }
+}
+
+/// Keys that are not there any more.
+fn gone<K: Ord + Clone, V>(before: &BTreeMap<K, V>, now: &BTreeMap<K, V>) -> impl Iterator<Item = K> {
+    before.keys().filter(|key| !now.contains_key(*key)).cloned()
+}
+
+/// Values that are new or other than before.
+fn changed<K: Ord, V: PartialEq + Clone>(before: &BTreeMap<K, V>, now: &BTreeMap<K, V>) -> impl Iterator<Item = V> {
+    now.iter()
+        .filter(|(key, value)| before.get(*key) != Some(value))
+        .map(|(_, value)| value.clone())
 }

@@ -33,6 +33,7 @@ use nanoseg_graph::cluster::{Cluster, Object};
 use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::FlowTable;
+use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
 use nanoseg_policy::plan::Plan;
 use nanoseg_policy::synthesize;
@@ -93,6 +94,7 @@ pub struct Core {
     flows: FlowTable,
     graph: ConnectionGraph,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
+    cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
     subjects: BTreeMap<Workload, Subject>,
     segments: BTreeMap<SegmentName, Workload>,
     unreadable: BTreeMap<SegmentName, String>,
@@ -126,6 +128,7 @@ impl Core {
             flows: FlowTable::default(),
             graph: ConnectionGraph::default(),
             policies: BTreeMap::new(),
+            cluster_policies: BTreeMap::new(),
             subjects: BTreeMap::new(),
             segments: BTreeMap::new(),
             unreadable: BTreeMap::new(),
@@ -166,6 +169,19 @@ impl Core {
                     self.policy_changed(&gone);
                 }
                 self.held.remove(&ObjectId::Policy(name));
+            }
+            Event::ClusterPolicy(policy) => {
+                let name = policy.metadata.name.clone().unwrap_or_default();
+                let known = self.cluster_policies.get(&name);
+                if known.is_none_or(|known| known.spec != policy.spec) {
+                    self.rethink();
+                }
+                self.cluster_policies.insert(name, *policy);
+            }
+            Event::ClusterPolicyGone(name) => {
+                if self.cluster_policies.remove(&name).is_some() {
+                    self.rethink();
+                }
             }
             Event::Segment(segment) => self.take_segment(*segment, now),
             Event::SegmentUnreadable { name, reason } => self.leave_out(name, reason),
@@ -426,17 +442,17 @@ fn stand(
         }
         return Standing::NotWanted;
     }
-    let Some(Ok(proposal)) = &subject.proposal else {
+    let Some(Ok(accepted)) = &subject.checked else {
         return Standing::NotWanted;
     };
-    if stance != Stance::Enforce || subject.life.frozen_at.is_none() || subject.cut.is_some() {
+    if stance != Stance::Enforce || subject.life.frozen_at.is_none() {
         return Standing::NotWanted;
     }
     if !subject.is_durable() {
         return Standing::Underway;
     }
-    let desired = &proposal.policy;
-    let plan = Plan::new(slice::from_ref(desired), live.map_or(&[], slice::from_ref));
+    let desired = accepted.policy();
+    let plan = Plan::new(slice::from_ref(accepted), live.map_or(&[], slice::from_ref));
     // The Segment tells that this very proposal was live already.
     let was_applied = subject.applied_hash() == Some(hash_of_text(&status::yaml(desired)).as_str());
     let why = if plan.is_empty() && plan.conflicts().is_empty() {

@@ -16,11 +16,13 @@ use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Se
 use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DynamicObject};
+use kube::core::GroupVersionKind;
 use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, CustomResourceExt as _, Resource, ResourceExt as _};
 use nanoseg_graph::cluster::{Object, ObjectKey};
-use nanoseg_policy::objects::{self, Unreadable};
+use nanoseg_policy::cluster_policy;
+use nanoseg_policy::objects::{self, Manifest, Unreadable};
 use nanoseg_policy::ownership::PolicyName;
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
@@ -31,7 +33,7 @@ use crate::segment::{Segment, SegmentName};
 use crate::trouble::{Trouble, chain};
 
 /// Everything that is watched.
-pub const SOURCES: [Source; 14] = [
+pub const SOURCES: [Source; 15] = [
     Source::Watch("pods"),
     Source::Watch("replicasets"),
     Source::Watch("replicationcontrollers"),
@@ -45,8 +47,12 @@ pub const SOURCES: [Source; 14] = [
     Source::Watch("nodes"),
     Source::Watch("namespaces"),
     Source::Watch("networkpolicies"),
+    CLUSTER_POLICIES,
     Source::Watch("segments"),
 ];
+
+/// Policies of the cluster: a kind that few clusters have. Where it is not known there are none.
+const CLUSTER_POLICIES: Source = Source::Watch("clusternetworkpolicies");
 
 /// Watches everything, and tells it to `events`, until the set is dropped.
 pub fn watch_all(client: &Client, url: &str, events: &mpsc::Sender<Event>) -> JoinSet<()> {
@@ -78,6 +84,11 @@ pub fn watch_all(client: &Client, url: &str, events: &mpsc::Sender<Event>) -> Jo
     }
     let policies = Api::<NetworkPolicy>::all(client.clone());
     tasks.spawn(start(Source::Watch("networkpolicies")).follow(policies, |object| Ok(policy(object))));
+    // Untyped, because the kind is not one of the API server's own.
+    let (group, version) = cluster_policy::API_VERSION.split_once('/').unwrap_or_default();
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, cluster_policy::KIND));
+    let policies = Api::<DynamicObject>::all_with(client.clone(), &resource);
+    tasks.spawn(start(CLUSTER_POLICIES).follow(policies, of_cluster));
     // Untyped, because one Segment that cannot be read would keep every other from being listed.
     let resource: ApiResource = Segment::api_resource();
     let segments = Api::<DynamicObject>::all_with(client.clone(), &resource);
@@ -90,6 +101,7 @@ pub fn watch_all(client: &Client, url: &str, events: &mpsc::Sender<Event>) -> Jo
 enum Key {
     Object(ObjectKey),
     Policy(PolicyName),
+    ClusterPolicy(String),
     Segment(SegmentName),
 }
 
@@ -98,6 +110,7 @@ impl Key {
         match self {
             Self::Object(key) => Event::ObjectGone(key),
             Self::Policy(name) => Event::PolicyGone(name),
+            Self::ClusterPolicy(name) => Event::ClusterPolicyGone(name),
             Self::Segment(name) => Event::SegmentGone(name),
         }
     }
@@ -115,6 +128,19 @@ fn object<K>(convert: fn(&K) -> Result<Object, Unreadable>) -> impl Fn(K) -> Tol
 fn policy(mut policy: NetworkPolicy) -> (Key, Event) {
     policy.metadata.managed_fields = None;
     (Key::Policy(PolicyName::of(&policy)), Event::Policy(Box::new(policy)))
+}
+
+fn of_cluster(mut object: DynamicObject) -> Told {
+    object.metadata.managed_fields = None;
+    let mut parsed = serde_json::to_value(object).map(objects::parse).unwrap_or_default();
+    match (parsed.manifests.pop(), parsed.unreadable.pop()) {
+        (Some(Manifest::ClusterNetworkPolicy(policy)), _) => {
+            let name = policy.metadata.name.clone().unwrap_or_default();
+            Ok((Key::ClusterPolicy(name), Event::ClusterPolicy(policy)))
+        }
+        (_, Some(unreadable)) => Err(Box::new(unreadable)),
+        (_, None) => Err(Box::new(Unreadable::NotAnObject { field: "kind" })),
+    }
 }
 
 fn segment(mut object: DynamicObject) -> (Key, Event) {
@@ -152,6 +178,16 @@ impl Watch {
         let mut complained: BTreeMap<String, String> = BTreeMap::new();
         while let Some(event) = stream.next().await {
             let told = match event {
+                Err(error) if source == CLUSTER_POLICIES && is_unknown_kind(&error) => {
+                    // A kind that was taken away has taken its objects along.
+                    let gone = std::mem::take(&mut there).into_keys().map(Key::gone);
+                    for event in gone.chain([Event::Synced(source)]) {
+                        if events.send(event).await.is_err() {
+                            return;
+                        }
+                    }
+                    continue;
+                }
                 Err(error) => {
                     outage.note(source, error);
                     continue;
@@ -202,6 +238,17 @@ impl Watch {
                 }
             }
         }
+    }
+}
+
+/// Whether the API server has no such kind.
+fn is_unknown_kind(error: &watcher::Error) -> bool {
+    match error {
+        watcher::Error::InitialListFailed(error)
+        | watcher::Error::WatchStartFailed(error)
+        | watcher::Error::WatchFailed(error) => matches!(error, kube::Error::Api(status) if status.code == 404),
+        watcher::Error::WatchError(status) => status.code == 404,
+        watcher::Error::NoResourceVersion => false,
     }
 }
 

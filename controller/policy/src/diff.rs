@@ -146,7 +146,7 @@ pub fn diff(old: &PolicySet, new: &PolicySet, cluster: &Cluster) -> Diff {
         new: Evaluator::new(new, cluster),
     };
     let groups = sides.groups(cluster);
-    let sizes = sizes(&groups);
+    let ends = sizes(&groups);
     let changed: Vec<[bool; 2]> = groups.iter().map(|group| sides.changed(group)).collect();
     let mut found = Found::new();
     for (source, [_, egress]) in groups.iter().zip(&changed) {
@@ -157,7 +157,7 @@ pub fn diff(old: &PolicySet, new: &PolicySet, cluster: &Cluster) -> Diff {
             }
         }
     }
-    collect(found, &sizes)
+    collect(found, &ends)
 }
 
 /// A place in both evaluators.

@@ -1,6 +1,7 @@
 //! Desired against live policies, as an immutable list of steps.
 //!
 //! Laws:
+//! * only policies that the evaluator has accepted are desired: a plan with any other cannot be written down;
 //! * applying a plan and planning again gives the empty plan;
 //! * objects that are not ours are never in it; one that has a name that we need is a conflict, and is left alone;
 //! * what allows comes before what stops allowing: creations and updates, then deletions.
@@ -15,6 +16,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 
 use crate::ownership::{self, EVIDENCE, MANAGED_BY, PolicyName, WORKLOAD_KIND, WORKLOAD_NAME};
+use crate::verify::Accepted;
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq)]
@@ -41,11 +43,13 @@ pub struct Plan {
 impl Plan {
     /// Compares what is wanted with what there is. `live` is every policy of the namespaces concerned, ours or not: a policy of
     /// ours in it that is not desired is deleted.
-    pub fn new(desired: &[NetworkPolicy], live: &[NetworkPolicy]) -> Self {
+    pub fn new(desired: &[Accepted], live: &[NetworkPolicy]) -> Self {
         let live: BTreeMap<PolicyName, &NetworkPolicy> =
             live.iter().map(|policy| (PolicyName::of(policy), policy)).collect();
-        let desired: BTreeMap<PolicyName, &NetworkPolicy> =
-            desired.iter().map(|policy| (PolicyName::of(policy), policy)).collect();
+        let desired: BTreeMap<PolicyName, &NetworkPolicy> = desired
+            .iter()
+            .map(|accepted| (PolicyName::of(accepted.policy()), accepted.policy()))
+            .collect();
         let mut plan = Self::default();
         for (name, policy) in &desired {
             match live.get(name) {

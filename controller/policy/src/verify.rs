@@ -1,7 +1,11 @@
 //! The evaluator's check of proposals, together with everybody else's policies.
 //!
-//! Law: when nothing is returned, every baseline edge that touches a proposal's workload is allowed for every pair of live ends
-//! that it stands for. No code is shared with synthesis.
+//! Laws:
+//! * of an [`Accepted`] policy every baseline edge is allowed at its workload, for every pair of live ends that the edge stands
+//!   for, with all other accepted and foreign policies taken in;
+//! * nothing else makes an [`Accepted`] policy, and nothing else is ever applied.
+//!
+//! No code is shared with synthesis.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,9 +14,11 @@ use nanoseg_graph::cluster::Cluster;
 use nanoseg_graph::connection::{ConnectionGraph, EdgeKey};
 use nanoseg_graph::endpoint::Workload;
 
+use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::direction::Direction;
 use crate::ends::Ends;
-use crate::evaluate::{Connection, Evaluator, PolicySet, Rejected, Ruling, Undecidable, Verdict};
+use crate::evaluate::{Connection, Evaluator, PolicyRef, PolicySet, Rejected, Ruling, Undecidable, Verdict};
+use crate::ownership::PolicyName;
 use crate::synthesize::{Proposal, Settings};
 
 /// Something that is wrong with proposals.
@@ -35,79 +41,194 @@ pub enum Violation {
     },
 }
 
-impl Violation {
-    /// The workloads that it concerns.
-    pub fn workloads(&self) -> BTreeSet<Workload> {
-        match self {
-            Self::Malformed(_) => BTreeSet::new(),
-            Self::Cut { edge, .. } => [&edge.source, &edge.destination]
-                .into_iter()
-                .filter_map(|end| end.workload())
-                .cloned()
-                .collect(),
-        }
+/// A policy that the evaluator has accepted. Only [`accept`] makes one.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Accepted(NetworkPolicy);
+
+impl Accepted {
+    /// The policy, as it is to be applied.
+    pub const fn policy(&self) -> &NetworkPolicy {
+        &self.0
+    }
+
+    /// Whatever a test says.
+    #[cfg(test)]
+    pub(crate) const fn unchecked(policy: NetworkPolicy) -> Self {
+        Self(policy)
     }
 }
 
-/// Checks proposals. `others` are the policies that will be there beside them: people's own, not older ones of ours.
+/// Policies that are there beside the proposals: people's own, not older ones of ours. What the API server would not take of
+/// them cannot be there.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Others<'a> {
+    /// Of namespaces.
+    pub network: &'a [NetworkPolicy],
+    /// Of the cluster.
+    pub cluster: &'a [ClusterNetworkPolicy],
+}
+
+/// A proposal, and the edges that it is answerable for.
+#[derive(Clone, Copy, Debug)]
+pub struct Candidate<'a> {
+    /// The proposal.
+    pub proposal: &'a Proposal,
+    /// The baseline of its workload.
+    pub baseline: &'a ConnectionGraph,
+}
+
+/// Checks each proposal against its own baseline, as if all of them were applied. An edge may be in the baseline of one end and
+/// not of the other: each end answers for what its own policy and other people's do there.
+pub fn accept<'a>(
+    candidates: impl IntoIterator<Item = Candidate<'a>>,
+    others: Others<'_>,
+    cluster: &Cluster,
+    settings: &Settings,
+) -> BTreeMap<Workload, Result<Accepted, Vec<Violation>>> {
+    let candidates: Vec<Candidate<'a>> = candidates.into_iter().collect();
+    let check = Check::new(candidates.iter().map(|candidate| candidate.proposal), others);
+    let evaluator = Evaluator::new(&check.policies, cluster);
+    let ends = Ends::new(cluster, &evaluator);
+    let verdict = |Candidate { proposal, baseline }: Candidate<'a>| {
+        let mut violations: Vec<Violation> = check.malformed(proposal).collect();
+        for (edge, _) in baseline
+            .edges()
+            .filter(|(edge, evidence)| settings.in_baseline(edge, evidence))
+        {
+            let sides = [
+                (Direction::Egress, edge.source.workload()),
+                (Direction::Ingress, edge.destination.workload()),
+            ];
+            let own = sides
+                .into_iter()
+                .filter(|(_, workload)| *workload == Some(&proposal.workload))
+                .map(|(direction, _)| (direction, proposal.directions.contains(&direction)));
+            violations.extend(cuts(edge, own, &evaluator, &ends));
+        }
+        if violations.is_empty() {
+            Ok(Accepted(proposal.policy.clone()))
+        } else {
+            Err(violations)
+        }
+    };
+    candidates
+        .iter()
+        .map(|candidate| (candidate.proposal.workload.clone(), verdict(*candidate)))
+        .collect()
+}
+
+/// Checks proposals against one graph, at both ends of each edge that touches one of their workloads.
 pub fn verify(
     proposals: &[Proposal],
-    others: &[NetworkPolicy],
+    others: Others<'_>,
     cluster: &Cluster,
     graph: &ConnectionGraph,
     settings: &Settings,
 ) -> Vec<Violation> {
-    // What the API server would not take of the others cannot be there.
-    let (_, broken) = PolicySet::parse(proposals.iter().map(|proposal| &proposal.policy));
-    let (policies, _) = PolicySet::parse(others.iter().chain(proposals.iter().map(|proposal| &proposal.policy)));
+    let check = Check::new(proposals, others);
     let isolated: BTreeMap<&Workload, &BTreeSet<Direction>> = proposals
         .iter()
         .map(|proposal| (&proposal.workload, &proposal.directions))
         .collect();
-    let evaluator = Evaluator::new(&policies, cluster);
+    let evaluator = Evaluator::new(&check.policies, cluster);
     let ends = Ends::new(cluster, &evaluator);
-
-    let mut violations: Vec<_> = broken.into_iter().map(Violation::Malformed).collect();
-    for (edge, evidence) in graph.edges() {
+    let mut violations: Vec<_> = proposals
+        .iter()
+        .flat_map(|proposal| check.malformed(proposal))
+        .collect();
+    for (edge, _) in graph
+        .edges()
+        .filter(|(edge, evidence)| settings.in_baseline(edge, evidence))
+    {
         let sides = [
             (Direction::Egress, edge.source.workload()),
             (Direction::Ingress, edge.destination.workload()),
         ];
-        let proposed = |workload: Option<&Workload>| workload.and_then(|workload| isolated.get(workload));
-        if !settings.in_baseline(edge, evidence) || sides.iter().all(|(_, workload)| proposed(*workload).is_none()) {
-            continue;
-        }
-        let mut cut: [Option<(Connection, Verdict)>; 2] = [None, None];
-        let asked = ends.pairs(edge, |pair| {
-            let decision = evaluator.decide(&pair.source, &pair.destination, edge.port, edge.transport);
-            for ((direction, workload), cut) in sides.iter().zip(&mut cut) {
-                if cut.is_some() || decision.direction(*direction) == Ruling::Allowed {
-                    continue;
-                }
-                let ours = proposed(*workload).is_some_and(|directions| directions.contains(direction));
-                let answer = evaluator.explain(&pair.source, &pair.destination, decision);
-                let verdict = answer.direction(*direction);
-                if is_cut(verdict, ours) {
-                    *cut = Some((pair.connection(edge, &evaluator), verdict.clone()));
-                }
-            }
-        });
-        // Ends that are not there any more, or were never known, cannot be cut.
-        if asked.is_err() {
-            continue;
-        }
-        for ((direction, _), cut) in sides.into_iter().zip(cut) {
-            if let Some((connection, verdict)) = cut {
-                violations.push(Violation::Cut {
-                    edge: edge.clone(),
-                    connection: Box::new(connection),
-                    direction,
-                    verdict,
-                });
-            }
+        let proposed = sides.map(|(direction, workload)| (direction, workload.and_then(|it| isolated.get(it))));
+        if proposed.iter().any(|(_, directions)| directions.is_some()) {
+            let sides = proposed.into_iter().map(|(direction, directions)| {
+                let ours = directions.is_some_and(|directions| directions.contains(&direction));
+                (direction, ours)
+            });
+            violations.extend(cuts(edge, sides, &evaluator, &ends));
         }
     }
     violations
+}
+
+/// Proposals and others' policies together.
+struct Check {
+    policies: PolicySet,
+    broken: Vec<Rejected>,
+}
+
+impl Check {
+    fn new<'a>(proposals: impl IntoIterator<Item = &'a Proposal>, others: Others<'_>) -> Self {
+        let proposed: Vec<&NetworkPolicy> = proposals.into_iter().map(|proposal| &proposal.policy).collect();
+        let (_, broken) = PolicySet::parse(proposed.iter().copied());
+        let (policies, _) = PolicySet::parse_all(others.network.iter().chain(proposed), others.cluster);
+        Self { policies, broken }
+    }
+
+    fn malformed(&self, proposal: &Proposal) -> impl Iterator<Item = Violation> {
+        let name = PolicyRef::Namespaced(PolicyName::of(&proposal.policy).into());
+        let own = move |rejected: &&Rejected| rejected.policy == name;
+        self.broken.iter().filter(own).cloned().map(Violation::Malformed)
+    }
+}
+
+/// Where an edge is cut, in the directions asked about; `true` beside one that a proposal isolates.
+fn cuts(
+    edge: &EdgeKey,
+    sides: impl Iterator<Item = (Direction, bool)>,
+    evaluator: &Evaluator<'_>,
+    ends: &Ends<'_, '_>,
+) -> Vec<Violation> {
+    let mut found: Vec<Side> = sides
+        .map(|(direction, ours)| Side {
+            direction,
+            ours,
+            cut: None,
+        })
+        .collect();
+    if found.is_empty() {
+        return Vec::new();
+    }
+    let asked = ends.pairs(edge, |pair| {
+        let decision = evaluator.decide(&pair.source, &pair.destination, edge.port, edge.transport);
+        for Side { direction, ours, cut } in &mut found {
+            if cut.is_some() || decision.direction(*direction) == Ruling::Allowed {
+                continue;
+            }
+            let answer = evaluator.explain(&pair.source, &pair.destination, decision);
+            let verdict = answer.direction(*direction);
+            if is_cut(verdict, *ours) {
+                *cut = Some((pair.connection(edge, evaluator), verdict.clone()));
+            }
+        }
+    });
+    // Ends that are not there any more, or were never known, cannot be cut.
+    if asked.is_err() {
+        return Vec::new();
+    }
+    let violation = |side: Side| {
+        side.cut.map(|(connection, verdict)| Violation::Cut {
+            edge: edge.clone(),
+            connection: Box::new(connection),
+            direction: side.direction,
+            verdict,
+        })
+    };
+    found.into_iter().filter_map(violation).collect()
+}
+
+/// One end of an edge.
+struct Side {
+    direction: Direction,
+    /// Whether a proposal isolates it.
+    ours: bool,
+    /// The first pair that is cut there, and how.
+    cut: Option<(Connection, Verdict)>,
 }
 
 fn is_cut(verdict: &Verdict, ours: bool) -> bool {

@@ -2,6 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 use nanoseg_policy::synthesize::{Proposal, Refusal};
+use nanoseg_policy::verify::Accepted;
 
 use crate::lifecycle::Life;
 use crate::segment::{Baseline, Phase, Segment, hash_of};
@@ -21,8 +22,8 @@ pub(super) struct Subject {
     pub(super) gone_since: Option<Timestamp>,
     /// Its policy, or why it gets none; `None` when it is switched off, gone or has no edges.
     pub(super) proposal: Option<Result<Proposal, Refusal>>,
-    /// Why the evaluator refuses the proposal.
-    pub(super) cut: Option<String>,
+    /// What the evaluator says of the proposal: accepted, or why it is refused.
+    pub(super) checked: Option<Result<Accepted, String>>,
     /// When its Segment was last written.
     pub(super) written_at: Option<Timestamp>,
     /// The phase that was told last.
@@ -42,7 +43,7 @@ impl Subject {
             unanswered: 0,
             gone_since,
             proposal: None,
-            cut: None,
+            checked: None,
             written_at: None,
             told,
         }

@@ -44,7 +44,7 @@ pub(super) fn status_of(
         unanswered,
         gone_since,
         proposal,
-        cut,
+        checked,
         written_at: _,
         told: _,
     } = subject;
@@ -65,7 +65,7 @@ pub(super) fn status_of(
         Some(Err(refusal)) => vec![refusal.to_string()],
         None => Vec::new(),
     };
-    notes.extend(cut.clone());
+    notes.extend(checked.iter().filter_map(|checked| checked.as_ref().err()).cloned());
     if *unanswered > 0 {
         notes.push(format!(
             "{unanswered} connections were seen that nobody answered; no rule comes from them"
@@ -102,7 +102,7 @@ fn phase_of(
         life,
         gone_since,
         proposal,
-        cut,
+        checked,
         ..
     } = subject;
     let namespace = &workload.namespace;
@@ -125,11 +125,11 @@ fn phase_of(
         };
         return (Phase::Learning, reason);
     }
-    let hindrance = match (proposal, cut, standing) {
+    let hindrance = match (proposal, checked, standing) {
         (Some(Err(refusal)), _, _) => Some(refusal.to_string()),
-        (_, Some(cut), _) => Some(format!("the proposal is not applied: it would cut {cut}")),
-        (_, None, Standing::Hindered(reason)) => Some(reason.clone()),
-        (_, None, Standing::NotWanted | Standing::Underway | Standing::Live | Standing::Mending) => None,
+        (_, Some(Err(cut)), _) => Some(format!("the proposal is not applied: it would cut {cut}")),
+        (_, _, Standing::Hindered(reason)) => Some(reason.clone()),
+        (_, _, Standing::NotWanted | Standing::Underway | Standing::Live | Standing::Mending) => None,
     };
     if let Some(hindrance) = hindrance {
         return (Phase::Degraded, hindrance);

@@ -9,11 +9,11 @@ use nanoseg_graph::endpoint::{Endpoint, Workload};
 use nanoseg_graph::flow::{Origin, Tally};
 use nanoseg_graph::resolve::resolve;
 use nanoseg_policy::audit::{self, Audit, audit};
-use nanoseg_policy::direction::Direction;
-use nanoseg_policy::evaluate::{PolicyRef, PolicySet};
-use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
+use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
+use nanoseg_policy::evaluate::PolicySet;
+use nanoseg_policy::ownership::{PolicyName, owned_workload};
 use nanoseg_policy::synthesize::{Proposal, Synthesizer};
-use nanoseg_policy::verify::{Violation as Cut, verify};
+use nanoseg_policy::verify::{Candidate, Others, Violation as Cut, accept};
 
 use super::memory::Subject;
 use super::{Core, News, Proposals, Violation, Writes};
@@ -137,37 +137,36 @@ impl Core {
         })
     }
 
-    /// Has the evaluator check every proposal, together with people's own policies, against the baselines.
+    /// Has the evaluator check every proposal, together with people's own policies, against its baseline.
     fn verify(&mut self) {
-        let mut union = ConnectionGraph::default();
-        let mut proposals = Vec::new();
-        for subject in self.subjects.values() {
-            if let Some(Ok(proposal)) = &subject.proposal {
-                union.merge(&graph_of(&subject.baseline));
-                proposals.push(proposal.clone());
-            }
-        }
-        let others: Vec<NetworkPolicy> = self.foreign().cloned().collect();
-        let cuts = verify(&proposals, &others, &self.cluster, &union, &self.accepted);
+        let proposed: Vec<(&Proposal, ConnectionGraph)> = self
+            .subjects
+            .values()
+            .filter_map(|subject| match &subject.proposal {
+                Some(Ok(proposal)) => Some((proposal, graph_of(&subject.baseline))),
+                Some(Err(_)) | None => None,
+            })
+            .collect();
+        let candidates = proposed
+            .iter()
+            .map(|(proposal, baseline)| Candidate { proposal, baseline });
+        let network: Vec<NetworkPolicy> = self.foreign().cloned().collect();
+        let cluster: Vec<ClusterNetworkPolicy> = self.cluster_policies.values().cloned().collect();
+        let others = Others {
+            network: &network,
+            cluster: &cluster,
+        };
+        let mut verdicts = accept(candidates, others, &self.cluster, &self.accepted);
         for (workload, subject) in &mut self.subjects {
-            subject.cut = cuts.iter().find_map(|cut| match cut {
-                Cut::Malformed(rejected) => {
-                    let own = PolicyName {
-                        namespace: workload.namespace.clone(),
-                        name: policy_name(workload),
-                    };
-                    let is_own = rejected.policy == PolicyRef::Namespaced(own.into());
-                    is_own.then(|| crate::trouble::chain(cut))
-                }
-                // An edge may be in one end's baseline and novel for the other: each end answers for its own.
-                Cut::Cut { edge, direction, .. } => {
-                    let end = match direction {
-                        Direction::Egress => &edge.source,
-                        Direction::Ingress => &edge.destination,
-                    };
-                    let own = end.workload() == Some(workload) && subject.baseline.contains_key(edge);
-                    own.then(|| cut.to_string())
-                }
+            subject.checked = verdicts.remove(workload).map(|verdict| {
+                // One edge that would be cut is reason enough, and one sentence.
+                let sentence = |violations: Vec<Cut>| {
+                    violations
+                        .first()
+                        .map(|cut| crate::trouble::chain(cut))
+                        .unwrap_or_default()
+                };
+                verdict.map_err(sentence)
             });
         }
     }
@@ -177,7 +176,8 @@ impl Core {
         if novel.is_empty() {
             return Vec::new();
         }
-        let (policies, _rejected) = PolicySet::parse(self.foreign().chain(self.proposed()));
+        let (policies, _rejected) =
+            PolicySet::parse_all(self.foreign().chain(self.proposed()), self.cluster_policies.values());
         let mut graph = ConnectionGraph::default();
         for (_, key) in &novel {
             graph.insert(key.clone(), &Evidence::default());

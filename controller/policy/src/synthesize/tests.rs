@@ -9,7 +9,7 @@ use crate::fixture::{
     cluster, container_port, controller, edge, evidence, graph, ip, labels, node, owned, pod, service, service_name,
     slice, workload,
 };
-use crate::verify::verify;
+use crate::verify::{Others, verify};
 
 const BOTH: &[Reporter] = &[Reporter::Source, Reporter::Destination];
 
@@ -93,7 +93,13 @@ fn propose(graph: &ConnectionGraph, name: &str) -> Result<Proposal, Refusal> {
     let settings = Settings::default();
     let proposal = synthesize(&workload("StatefulSet", "shop", name), graph, &cluster, &settings)?;
     assert_eq!(
-        verify(std::slice::from_ref(&proposal), &[], &cluster, graph, &settings),
+        verify(
+            std::slice::from_ref(&proposal),
+            Others::default(),
+            &cluster,
+            graph,
+            &settings
+        ),
         []
     );
     Ok(proposal)
@@ -550,8 +556,12 @@ fn p39_verify_takes_other_peoples_policies_in() {
         .collect();
     let deny = "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: deny}, spec: {podSelector: {}, policyTypes: [Ingress, Egress]}}";
     let deny = crate::fixture::policies(deny);
+    let others = Others {
+        network: &deny,
+        cluster: &[],
+    };
     assert_eq!(
-        verify(&proposals, &deny, &cluster, &seen, &settings),
+        verify(&proposals, others, &cluster, &seen, &settings),
         [],
         "our policies allow what theirs isolate"
     );
@@ -560,7 +570,7 @@ fn p39_verify_takes_other_peoples_policies_in() {
         .filter(|proposal| proposal.workload.name == "web")
         .cloned()
         .collect();
-    let violations = verify(&web, &deny, &cluster, &seen, &settings);
+    let violations = verify(&web, others, &cluster, &seen, &settings);
     assert_eq!(violations.len(), 1, "api has no policy of ours that allows it");
     assert!(
         violations[0]
@@ -574,7 +584,7 @@ fn p39_verify_takes_other_peoples_policies_in() {
         (spec.ingress, spec.egress) = (None, None);
     }
     assert_eq!(
-        verify(&mutant, &[], &cluster, &seen, &settings).len(),
+        verify(&mutant, Others::default(), &cluster, &seen, &settings).len(),
         2,
         "a proposal that lost its rules"
     );

@@ -478,7 +478,7 @@ proptest! {
     #[test]
     fn complete(world in world(false)) {
         let proposals = accepted(&world);
-        let violations = verify(&proposals, &[], &world.cluster(), &world.graph(), &Settings::default());
+        let violations = verify(&proposals, Others::default(), &world.cluster(), &world.graph(), &Settings::default());
         prop_assert!(violations.is_empty(), "{violations:?}");
     }
 
