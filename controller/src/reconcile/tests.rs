@@ -441,6 +441,42 @@ fn a_write_that_fails_is_tried_again_later_and_told() {
     assert_eq!(world.status("db").phase, Phase::Enforcing);
 }
 
+#[test]
+fn p39_a_policy_of_the_cluster_that_cuts_a_baseline_edge_holds_its_proposal_back() {
+    let deny = ClusterNetworkPolicy {
+        metadata: ObjectMeta {
+            name: Some("quarantine".to_owned()),
+            ..ObjectMeta::default()
+        },
+        spec: serde_json::from_value(serde_json::json!({
+            "tier": "Admin", "priority": 1, "subject": {"namespaces": {}},
+            "ingress": [{"action": "Deny", "from": [{"namespaces": {}}]}],
+        }))
+        .unwrap(),
+        ..ClusterNetworkPolicy::default()
+    };
+    let mut world = World::default();
+    let mut core = world.core(&shop(), at(0));
+    core.take(Event::ClusterPolicy(Box::new(deny)), at(0));
+    core.take(report(&[("db", WEB, 5432)]), at(0));
+    world.settle(&mut core, at(0));
+    world.settle(&mut core, at(20));
+    assert!(world.policy("db").is_none());
+    let status = world.status("db");
+    assert_eq!(status.phase, Phase::Degraded);
+    assert!(
+        status
+            .reason
+            .contains("denied by ClusterNetworkPolicy quarantine spec.ingress[0]"),
+        "{}",
+        status.reason
+    );
+
+    core.take(Event::ClusterPolicyGone("quarantine".to_owned()), at(21));
+    world.settle(&mut core, at(21));
+    assert!(world.policy("db").is_some());
+}
+
 proptest! {
     /// However often the controller dies, and after whichever write: no policy is ever live that the evaluator would not have
     /// accepted, none is lost while its workload exists, and the end is the same.
