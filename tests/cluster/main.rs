@@ -2,6 +2,8 @@
 //! what was not learned. The shipped manifests are applied as they are, but for the place of the cgroup tree in the lab.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod matrix;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::process::Command;
@@ -593,4 +595,5 @@ fn the_shop_is_learned_enforced_and_kept_in_sync() {
     survives_its_controllers_death(&shop);
     assert_eq!(foreign(&shop), by_hand, "not nanoseg's, not touched");
     leaves_what_the_readme_says(&shop);
+    matrix::the_engine_agrees_with_the_evaluator(&mut shop);
 }
