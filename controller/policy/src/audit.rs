@@ -50,11 +50,12 @@ pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -
     let evaluator = Evaluator::new(policies, cluster);
     let ends = Ends::new(cluster, &evaluator);
     let mut audit = Audit::default();
-    for (edge, _) in graph.edges() {
+    let pods = ends.pods_by_index(graph);
+    for (indexes, edge, _) in graph.edges_between() {
         let mut first: Option<(Pair, Decision)> = None;
         let mut unknown: Option<(Pair, Decision)> = None;
         let (mut denied, mut possible) = (0, 0);
-        let asked = ends.pairs(edge, |pair| {
+        let asked = ends.pairs_of(indexes.map(|index| pods[index.index()]), edge, |pair| {
             let decision = evaluator.decide(&pair.source, &pair.destination, edge.port, edge.transport);
             match decision.combined() {
                 Ruling::Denied => {
@@ -74,14 +75,14 @@ pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -
             evaluator.explain(&pair.source, &pair.destination, decision).combined()
         };
         match (asked, first, unknown) {
-            (Err(why), _, _) => audit.undecided.push((edge.clone(), Why::NoEnds(why))),
+            (Err(why), _, _) => audit.undecided.push((edge.key(), Why::NoEnds(why))),
             (Ok(()), Some(found), _) => {
                 let why = match words(found) {
                     Verdict::Denied(why) => why,
                     Verdict::Allowed(_) | Verdict::NotIsolated | Verdict::Unknown(_) => Vec::new(),
                 };
                 audit.denied.push(Finding {
-                    edge: edge.clone(),
+                    edge: edge.key(),
                     connection: found.0.connection(edge, &evaluator),
                     why,
                     denied,
@@ -93,12 +94,12 @@ pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -
                     Verdict::Unknown(why) => why,
                     Verdict::Allowed(_) | Verdict::NotIsolated | Verdict::Denied(_) => Undecidable::NoCommonFamily,
                 };
-                audit.undecided.push((edge.clone(), Why::Unknown(why)));
+                audit.undecided.push((edge.key(), Why::Unknown(why)));
             }
             (Ok(()), None, None) if possible == 0 => {
                 audit
                     .undecided
-                    .push((edge.clone(), Why::Unknown(Undecidable::NoCommonFamily)));
+                    .push((edge.key(), Why::Unknown(Undecidable::NoCommonFamily)));
             }
             (Ok(()), None, None) => audit.permitted += 1,
         }

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use nanoseg_graph::cluster::Cluster;
-use nanoseg_graph::connection::EdgeKey;
+use nanoseg_graph::connection::{ConnectionGraph, Edge};
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
 use rustc_hash::FxBuildHasher;
 
@@ -33,6 +33,10 @@ pub enum NoEnds {
 #[derive(Clone, Debug)]
 struct Group(Vec<Place>);
 
+/// The pods of a workload, in groups.
+#[derive(Clone, Copy)]
+pub(crate) struct Pods<'a>(&'a [Group]);
+
 /// Two places that an edge joins, and for how many pairs they stand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair {
@@ -43,7 +47,7 @@ pub(crate) struct Pair {
 
 impl Pair {
     /// In words.
-    pub(crate) fn connection(&self, edge: &EdgeKey, evaluator: &Evaluator<'_>) -> Connection {
+    pub(crate) fn connection(&self, edge: Edge<'_>, evaluator: &Evaluator<'_>) -> Connection {
         Connection {
             source: evaluator.end(&self.source),
             destination: evaluator.end(&self.destination),
@@ -75,18 +79,28 @@ impl<'e, 'a> Ends<'e, 'a> {
     }
 
     /// Hands over every pair of ends that an edge stands for now, many at once where the evaluator cannot tell them apart.
-    pub(crate) fn pairs(&self, edge: &EdgeKey, mut take: impl FnMut(Pair)) -> Result<(), NoEnds> {
+    pub(crate) fn pairs(&self, edge: Edge<'_>, take: impl FnMut(Pair)) -> Result<(), NoEnds> {
+        self.pairs_of([edge.source, edge.destination].map(|end| self.pods(end)), edge, take)
+    }
+
+    /// The same where the pods behind both ends were looked up already.
+    pub(crate) fn pairs_of(
+        &self,
+        [sources, destinations]: [Option<Pods<'_>>; 2],
+        edge: Edge<'_>,
+        mut take: impl FnMut(Pair),
+    ) -> Result<(), NoEnds> {
         let (own, other);
-        let sources = if let Some(groups) = self.pods(&edge.source)? {
+        let sources = if let Some(Pods(groups)) = sources {
             groups
         } else {
-            own = self.addresses(&edge.source, edge)?;
+            own = self.addresses(edge.source, edge)?;
             &own
         };
-        let destinations = if let Some(groups) = self.pods(&edge.destination)? {
+        let destinations = if let Some(Pods(groups)) = destinations {
             groups
         } else {
-            other = self.addresses(&edge.destination, edge)?;
+            other = self.addresses(edge.destination, edge)?;
             &other
         };
         for source in sources {
@@ -97,16 +111,20 @@ impl<'e, 'a> Ends<'e, 'a> {
         Ok(())
     }
 
-    fn pods(&self, endpoint: &Endpoint) -> Result<Option<&Vec<Group>>, NoEnds> {
-        let Endpoint::Workload(workload) = endpoint else {
-            return Ok(None);
-        };
-        let found = self.workloads.get(workload);
-        found.map(Some).ok_or_else(|| NoEnds::NoPods(workload.clone()))
+    /// The pods behind an endpoint; `None` where there are none.
+    fn pods(&self, endpoint: &Endpoint) -> Option<Pods<'_>> {
+        let groups = self.workloads.get(endpoint.workload()?)?;
+        Some(Pods(groups))
+    }
+
+    /// The pods behind each endpoint of a graph, by its index: nobody's name is looked up for each edge.
+    pub(crate) fn pods_by_index(&self, graph: &ConnectionGraph) -> Vec<Option<Pods<'_>>> {
+        let endpoints = graph.as_petgraph().node_weights();
+        endpoints.map(|endpoint| self.pods(endpoint)).collect()
     }
 
     /// The ends of an endpoint that is no workload.
-    fn addresses(&self, endpoint: &Endpoint, edge: &EdgeKey) -> Result<Vec<Group>, NoEnds> {
+    fn addresses(&self, endpoint: &Endpoint, edge: Edge<'_>) -> Result<Vec<Group>, NoEnds> {
         let (addresses, otherwise): (Vec<_>, _) = match endpoint {
             Endpoint::Workload(workload) => return Err(NoEnds::NoPods(workload.clone())),
             Endpoint::Node(name) => {

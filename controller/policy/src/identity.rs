@@ -116,62 +116,81 @@ pub struct Identity {
     pub proof: Proof,
 }
 
-#[derive(Debug)]
-struct Described<'a> {
+/// Where the live pods of a workload are, as far as policies can tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Placement {
+    /// Whether one that has not finished has a network of its own.
+    pub own_network: bool,
+    /// Whether one that has not finished shares its node's network.
+    pub host_network: bool,
+    /// The nodes of those that share their node's network.
+    pub hosts: BTreeSet<String>,
+}
+
+/// A workload among others.
+#[derive(Clone, Debug)]
+struct Described {
     identity: Identity,
     shared: Labels,
-    pods: Vec<&'a Pod>,
+    placement: Placement,
 }
 
-/// Identities of all workloads of a cluster, computed together because each is proven against the others.
-#[derive(Debug)]
-pub struct Identities<'a> {
-    workloads: BTreeMap<Workload, Described<'a>>,
-    scopes: BTreeMap<String, Scope<'a>>,
+/// Identities of all workloads of a cluster, computed together because each is proven against the others. They are a picture:
+/// as long as no pod and no owner changes, they need not be made again.
+#[derive(Clone, Debug, Default)]
+pub struct Identities {
+    workloads: BTreeMap<Workload, Described>,
+    scopes: BTreeMap<String, Scope>,
 }
 
-impl<'a> Identities<'a> {
+impl Identities {
     /// Looks at every pod and every owner once.
-    pub fn new(cluster: &'a Cluster) -> Self {
-        let mut members: BTreeMap<Workload, Members<'a>> = BTreeMap::new();
+    pub fn new(cluster: &Cluster) -> Self {
+        let mut members: BTreeMap<Workload, Members<'_>> = BTreeMap::new();
         for controller in cluster.controllers() {
             let workload = top_of(cluster, controller);
-            let of = members.entry(workload.clone()).or_default();
             if workload.kind == controller.kind && workload.name == controller.name {
+                let of = members.entry(workload).or_default();
                 of.selector = Some(&controller.selector);
                 of.template = Some(&controller.template_labels);
             } else {
-                of.revisions.push(controller);
+                members.entry(workload).or_default().revisions.push(controller);
             }
         }
-        for pod in cluster.pods() {
-            members.entry(cluster.workload_of(pod)).or_default().pods.push(pod);
+        let pods: Vec<&Pod> = cluster.pods().collect();
+        // Pods come in the order of their names, so that those of one owner stand together.
+        let siblings =
+            |one: &&Pod, next: &&Pod| one.owner.is_some() && one.owner == next.owner && one.namespace == next.namespace;
+        for run in pods.chunk_by(siblings) {
+            if let Some(first) = run.first() {
+                members.entry(cluster.workload_of(first)).or_default().pods.extend(run);
+            }
         }
 
-        let mut scopes: BTreeMap<String, Scope<'a>> = BTreeMap::new();
+        let mut scopes: BTreeMap<String, Scope> = BTreeMap::new();
         let mut described = Vec::new();
         for (workload, members) in members {
             let sets = members.label_sets();
-            let scope = scopes.entry(workload.namespace.clone()).or_default();
-            if members.counts_for_others(&workload) {
+            if !scopes.contains_key(&workload.namespace) {
+                scopes.insert(workload.namespace.clone(), Scope::default());
+            }
+            if members.counts_for_others(&workload)
+                && let Some(scope) = scopes.get_mut(&workload.namespace)
+            {
                 for set in &sets {
-                    scope.add(workload.clone(), set.clone());
+                    scope.add(&workload, set);
                 }
             }
-            described.push((workload, members, sets));
+            described.push((workload, members, intersection(&sets)));
         }
-        let workloads = described.into_iter().map(|(workload, members, sets)| {
-            let shared = intersection(&sets);
+        let workloads = described.into_iter().map(|(workload, members, shared)| {
             let identity = identify(&workload, &members, &shared, &scopes[&workload.namespace]);
-            let pods = members.pods;
-            (
-                workload,
-                Described {
-                    identity,
-                    shared: owned(&shared),
-                    pods,
-                },
-            )
+            let described = Described {
+                identity,
+                shared: owned(&shared),
+                placement: members.placement(),
+            };
+            (workload, described)
         });
         Self {
             workloads: workloads.collect(),
@@ -184,9 +203,9 @@ impl<'a> Identities<'a> {
         self.workloads.get(workload).map(|described| &described.identity)
     }
 
-    /// Live pods of a workload, finished ones included, ordered by name.
-    pub fn pods(&self, workload: &Workload) -> &[&'a Pod] {
-        self.workloads.get(workload).map_or(&[], |described| &described.pods)
+    /// Where the pods of a workload are.
+    pub fn placement(&self, workload: &Workload) -> Option<&Placement> {
+        self.workloads.get(workload).map(|described| &described.placement)
     }
 
     /// All stable labels that the pods of a workload share: a selector means all of them if it asks for nothing else.
@@ -194,9 +213,11 @@ impl<'a> Identities<'a> {
         self.workloads.get(workload).map(|described| &described.shared)
     }
 
-    /// Every workload there is, in a fixed order.
-    pub fn workloads(&self) -> impl Iterator<Item = &Workload> {
-        self.workloads.keys()
+    /// Every workload there is and its identity, in a fixed order.
+    pub fn iter(&self) -> impl Iterator<Item = (&Workload, &Identity)> {
+        self.workloads
+            .iter()
+            .map(|(workload, described)| (workload, &described.identity))
     }
 
     /// The workloads of a namespace of which at least one pod (that lives, or that a template would make) has these labels.
@@ -269,12 +290,15 @@ impl<'a> Members<'a> {
     /// The distinct stable labels of its pods, those that live and those that its template would make. Finished pods and old
     /// revisions speak only where nothing else does.
     fn label_sets(&self) -> BTreeSet<Stable<'a>> {
-        let living = self
-            .pods
-            .iter()
-            .filter(|pod| pod.phase != PodPhase::Finished)
-            .map(|pod| &pod.labels);
-        let sets: BTreeSet<_> = living.chain(self.template).map(stable).collect();
+        let mut sets: BTreeSet<Stable<'a>> = self.template.map(stable).into_iter().collect();
+        let mut before = None;
+        for pod in self.pods.iter().filter(|pod| pod.phase != PodPhase::Finished) {
+            // Replicas have the same labels, most of the time.
+            if before != Some(&pod.labels) {
+                sets.insert(stable(&pod.labels));
+            }
+            before = Some(&pod.labels);
+        }
         if !sets.is_empty() {
             return sets;
         }
@@ -288,6 +312,19 @@ impl<'a> Members<'a> {
     /// A bare pod that has finished never comes back: what it was called must not keep others from being told apart.
     fn counts_for_others(&self, workload: &Workload) -> bool {
         workload.kind != "Pod" || self.pods.iter().any(|pod| pod.phase != PodPhase::Finished)
+    }
+
+    fn placement(&self) -> Placement {
+        let mut placement = Placement::default();
+        for pod in self.pods.iter().filter(|pod| pod.phase != PodPhase::Finished) {
+            if pod.host_network {
+                placement.host_network = true;
+                placement.hosts.extend(pod.node.clone());
+            } else {
+                placement.own_network = true;
+            }
+        }
+        placement
     }
 
     /// The owner's own selector; a custom owner has none that we know, but what it owns may have one.
@@ -304,39 +341,40 @@ impl<'a> Members<'a> {
 }
 
 /// Label sets of one namespace.
-#[derive(Debug, Default)]
-struct Scope<'a> {
+#[derive(Clone, Debug, Default)]
+struct Scope {
     owners: Vec<Workload>,
-    sets: Vec<Stable<'a>>,
-    having: BTreeMap<(&'a str, &'a str), Vec<usize>>,
+    sets: Vec<Labels>,
+    having: BTreeMap<String, BTreeMap<String, Vec<usize>>>,
 }
 
-impl<'a> Scope<'a> {
-    fn add(&mut self, owner: Workload, set: Stable<'a>) {
+impl Scope {
+    fn add(&mut self, owner: &Workload, set: &Stable<'_>) {
         let index = self.sets.len();
-        for (key, value) in &set {
-            self.having.entry((key, value)).or_default().push(index);
+        for (key, value) in set {
+            let values = self.having.entry((*key).to_owned()).or_default();
+            values.entry((*value).to_owned()).or_default().push(index);
         }
-        self.owners.push(owner);
-        self.sets.push(set);
+        self.owners.push(owner.clone());
+        self.sets.push(owned(set));
+    }
+
+    fn has(&self, index: usize, key: &str, value: &str) -> bool {
+        self.sets[index].get(key).is_some_and(|known| known == value)
     }
 
     /// Indexes of the sets that have all of these labels.
     fn matching(&self, labels: &Stable<'_>) -> Vec<usize> {
         let mut rarest: Option<&Vec<usize>> = None;
         for (key, value) in labels {
-            let Some(having) = self.having.get(&(*key, *value)) else {
+            let Some(having) = self.having.get(*key).and_then(|values| values.get(*value)) else {
                 return Vec::new();
             };
             if rarest.is_none_or(|known| having.len() < known.len()) {
                 rarest = Some(having);
             }
         }
-        let has_all = |index: &usize| {
-            labels
-                .iter()
-                .all(|(key, value)| self.sets[*index].get(key) == Some(value))
-        };
+        let has_all = |index: &usize| labels.iter().all(|(key, value)| self.has(*index, key, value));
         match rarest {
             None => (0..self.sets.len()).collect(),
             Some(rarest) => rarest.iter().copied().filter(has_all).collect(),
@@ -358,7 +396,7 @@ impl<'a> Scope<'a> {
     }
 }
 
-fn identify(workload: &Workload, members: &Members<'_>, common: &Stable<'_>, scope: &Scope<'_>) -> Identity {
+fn identify(workload: &Workload, members: &Members<'_>, common: &Stable<'_>, scope: &Scope) -> Identity {
     let selector = members.own_selector();
     let selecting = |key: &str| selector.get(key) == common.get(key) && selector.contains_key(key);
     let mut base: Stable<'_> = BTreeMap::new();
@@ -427,14 +465,10 @@ fn separate<'a>(
     base: &Stable<'a>,
     candidates: &[(&'a str, &'a str)],
     others: &[usize],
-    scope: &Scope<'_>,
+    scope: &Scope,
 ) -> Option<Stable<'a>> {
     let remaining = |added: &[(&str, &str)]| -> usize {
-        let has_all = |index: &&usize| {
-            added
-                .iter()
-                .all(|(key, value)| scope.sets[**index].get(key) == Some(value))
-        };
+        let has_all = |index: &&usize| added.iter().all(|(key, value)| scope.has(**index, key, value));
         others.iter().filter(has_all).count()
     };
     if candidates.is_empty() || remaining(candidates) > 0 {
@@ -488,7 +522,7 @@ fn combinations<'a, 'b>(candidates: &'b [(&'a str, &'a str)]) -> impl Iterator<I
 }
 
 /// A label that the workload's template could get and that none of the others has with this value.
-fn separating_label(workload: &Workload, selector: &Stable<'_>, others: &[usize], scope: &Scope<'_>) -> Label {
+fn separating_label(workload: &Workload, selector: &Stable<'_>, others: &[usize], scope: &Scope) -> Label {
     const KEYS: [&str; 3] = [
         "app.kubernetes.io/component",
         "app.kubernetes.io/instance",
@@ -496,9 +530,7 @@ fn separating_label(workload: &Workload, selector: &Stable<'_>, others: &[usize]
     ];
     let value = workload.name.as_str();
     // A label in the owner's selector cannot be changed.
-    let free = |key: &&str| {
-        !selector.contains_key(key) && others.iter().all(|index| scope.sets[*index].get(key) != Some(&value))
-    };
+    let free = |key: &&str| !selector.contains_key(key) && !others.iter().any(|index| scope.has(*index, key, value));
     let key = KEYS.into_iter().find(free).unwrap_or("nanoseg.io/workload");
     Label {
         key: key.to_owned(),

@@ -11,7 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::cluster::Cluster;
-use nanoseg_graph::connection::{ConnectionGraph, EdgeKey};
+use nanoseg_graph::connection::{ConnectionGraph, Edge, EdgeKey};
 use nanoseg_graph::endpoint::Workload;
 
 use crate::cluster_policy::ClusterNetworkPolicy;
@@ -93,7 +93,7 @@ pub fn accept<'a>(
         let mut violations: Vec<Violation> = check.malformed(proposal).collect();
         for (edge, _) in baseline
             .edges()
-            .filter(|(edge, evidence)| settings.in_baseline(edge, evidence))
+            .filter(|(edge, evidence)| settings.in_baseline(*edge, *evidence))
         {
             let sides = [
                 (Direction::Egress, edge.source.workload()),
@@ -138,7 +138,7 @@ pub fn verify(
         .collect();
     for (edge, _) in graph
         .edges()
-        .filter(|(edge, evidence)| settings.in_baseline(edge, evidence))
+        .filter(|(edge, evidence)| settings.in_baseline(*edge, *evidence))
     {
         let sides = [
             (Direction::Egress, edge.source.workload()),
@@ -179,7 +179,7 @@ impl Check {
 
 /// Where an edge is cut, in the directions asked about; `true` beside one that a proposal isolates.
 fn cuts(
-    edge: &EdgeKey,
+    edge: Edge<'_>,
     sides: impl Iterator<Item = (Direction, bool)>,
     evaluator: &Evaluator<'_>,
     ends: &Ends<'_, '_>,
@@ -213,7 +213,7 @@ fn cuts(
     }
     let violation = |side: Side| {
         side.cut.map(|(connection, verdict)| Violation::Cut {
-            edge: edge.clone(),
+            edge: edge.key(),
             connection: Box::new(connection),
             direction: side.direction,
             verdict,

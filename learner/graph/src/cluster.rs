@@ -244,7 +244,12 @@ impl Cluster {
 
     /// The slices of a Service, in a fixed order.
     pub fn slices_of<'a>(&'a self, service: &'a ServiceName) -> impl Iterator<Item = &'a EndpointSlice> {
-        self.slices.values().filter(move |slice| slice.service == *service)
+        // No name holds a NUL, so this is the first key behind the namespace's own.
+        let behind = (format!("{}\0", service.namespace), String::new());
+        self.slices
+            .range((service.namespace.clone(), String::new())..behind)
+            .map(|(_, slice)| slice)
+            .filter(move |slice| slice.service == *service)
     }
 
     /// Nodes, in a fixed order.
@@ -339,6 +344,19 @@ impl Cluster {
                 .iter()
                 .chain(self.nodes.values().flat_map(|node| &node.pod_cidrs))
                 .any(|cidr| cidr.contains(&address))
+    }
+
+    /// What of the cluster lies in a range: one of the cluster's own ranges that overlaps it, or an address that a pod, a Service
+    /// or a node has, or had as long as is remembered.
+    pub fn address_within(&self, range: IpNet) -> Option<IpNet> {
+        let overlaps = |own: &&IpNet| own.contains(&range) || range.contains(*own);
+        let ranges = self
+            .ranges
+            .iter()
+            .chain(self.nodes.values().flat_map(|node| &node.pod_cidrs));
+        let mut addresses = self.addresses.range(range.network()..=range.broadcast());
+        let address = || addresses.next().map(|(address, _)| IpNet::from(*address));
+        ranges.copied().find(|own| overlaps(&own)).or_else(address)
     }
 
     fn observe_pod(&mut self, pod: Pod, at: Timestamp) {

@@ -1,14 +1,23 @@
 //! The connection graph: workloads, Services, nodes and external addresses, and who connects to whom on which port.
 //!
-//! Law: graphs merge in any order and any batching to the same graph, and twice is once. Equal graphs iterate equally.
+//! Laws:
+//! * graphs merge in any order and any batching to the same graph, and twice is once; equal graphs iterate equally;
+//! * an endpoint, a learner's run and a set of Services are held once, however many edges name them: an edge of which both
+//!   ends told once takes less than 200 bytes.
+
+mod link;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use petgraph::graph::{DiGraph, EdgeIndex, NodeIndex};
-use petgraph::visit::EdgeRef;
+use petgraph::Direction;
+pub use petgraph::graph::NodeIndex;
+use petgraph::graph::{DiGraph, EdgeIndex};
+use petgraph::visit::EdgeRef as _;
 
 use crate::endpoint::{Endpoint, ServiceName};
-use crate::flow::{Origin, Outcome, Reporter, Tally, Transport};
+use crate::flow::{Origin, Reporter, Tally, Transport};
+use link::Links;
+pub use link::{Edge, EvidenceRef};
 
 /// What an edge is: one connection is one edge, whichever ends report it.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize, serde::Deserialize)]
@@ -23,6 +32,18 @@ pub struct EdgeKey {
     pub transport: Transport,
 }
 
+impl EdgeKey {
+    /// The same, lent.
+    pub const fn as_edge(&self) -> Edge<'_> {
+        Edge {
+            source: &self.source,
+            destination: &self.destination,
+            port: self.port,
+            transport: self.transport,
+        }
+    }
+}
+
 /// What is known of an edge.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence {
@@ -32,73 +53,90 @@ pub struct Evidence {
     pub via: BTreeSet<ServiceName>,
 }
 
-impl Evidence {
-    /// Which ends reported the edge.
-    pub fn reporters(&self) -> BTreeSet<Reporter> {
-        self.tallies.keys().map(|(reporter, _)| *reporter).collect()
-    }
-
-    /// All of what one end counted, over every origin; `None` when that end never reported.
-    pub fn tally(&self, reporter: Reporter) -> Option<Tally> {
-        let mut sum: Option<Tally> = None;
-        for ((by, _), tally) in &self.tallies {
-            if *by == reporter {
-                match &mut sum {
-                    Some(sum) => sum.add(tally),
-                    None => sum = Some(*tally),
-                }
-            }
-        }
-        sum
-    }
-
-    /// The best that any end saw happen.
-    pub fn outcome(&self) -> Outcome {
-        self.tallies
-            .values()
-            .map(Tally::outcome)
-            .max()
-            .unwrap_or(Outcome::Attempted)
-    }
-}
-
 /// The graph. Multi-edges: one for each port and transport.
 #[derive(Clone, Debug, Default)]
 pub struct ConnectionGraph {
     graph: DiGraph<Endpoint, (u16, Transport)>,
     nodes: BTreeMap<Endpoint, NodeIndex>,
-    edges: BTreeMap<EdgeKey, (EdgeIndex, Evidence)>,
+    edges: BTreeMap<(NodeIndex, NodeIndex, u16, Transport), EdgeIndex>,
+    links: Links,
 }
 
 impl ConnectionGraph {
     /// Joins evidence for an edge in. Returns whether the edge is new.
     pub fn insert(&mut self, key: EdgeKey, evidence: &Evidence) -> bool {
-        if let Some((_, known)) = self.edges.get_mut(&key) {
-            known.join(evidence);
-            return false;
+        let EdgeKey {
+            source,
+            destination,
+            port,
+            transport,
+        } = key;
+        let ends = (self.node(source), self.node(destination));
+        let (index, new) = self.edge(ends, port, transport);
+        let Evidence { tallies, via } = evidence;
+        self.links.reach(index, via);
+        let told = tallies
+            .iter()
+            .map(|((reporter, origin), tally)| (*reporter, origin, tally));
+        self.links.tell(index, told, Tally::join);
+        new
+    }
+
+    /// Counts a flow of an edge: flows of one origin that fold into one edge are different connections, and add up. Not a
+    /// merge: the same flow twice counts twice.
+    pub(crate) fn count(&mut self, edge: Edge<'_>, told: (Reporter, &Origin, &Tally), via: Option<&ServiceName>) {
+        let ends = (self.node_of(edge.source), self.node_of(edge.destination));
+        let (index, _) = self.edge(ends, edge.port, edge.transport);
+        if let Some(service) = via {
+            self.links.reach_one(index, service);
         }
-        let source = self.node(&key.source);
-        let destination = self.node(&key.destination);
-        let index = self.graph.add_edge(source, destination, (key.port, key.transport));
-        self.edges.insert(key, (index, evidence.clone()));
-        true
+        self.links.tell(index, [told], Tally::add);
     }
 
     /// Joins another graph in.
     pub fn merge(&mut self, other: &Self) {
-        for (key, evidence) in other.edges() {
-            self.insert(key.clone(), evidence);
+        // Endpoints are looked up once, and not once for each edge.
+        let known: Vec<NodeIndex> = other
+            .graph
+            .node_weights()
+            .map(|endpoint| self.node_of(endpoint))
+            .collect();
+        for ((source, destination, port, transport), theirs) in &other.edges {
+            let ends = (known[source.index()], known[destination.index()]);
+            let (index, _) = self.edge(ends, *port, *transport);
+            let theirs = other.links.evidence(*theirs);
+            self.links.reach(index, theirs.via);
+            self.links.tell(index, theirs.tallies(), Tally::join);
         }
     }
 
     /// Every edge, in a fixed order.
-    pub fn edges(&self) -> impl Iterator<Item = (&EdgeKey, &Evidence)> {
-        self.edges.iter().map(|(key, (_, evidence))| (key, evidence))
+    pub fn edges(&self) -> impl Iterator<Item = (Edge<'_>, EvidenceRef<'_>)> {
+        self.edges_between().map(|(_, edge, evidence)| (edge, evidence))
+    }
+
+    /// Every edge, in a fixed order, with the indexes of its source and its destination.
+    pub fn edges_between(&self) -> impl Iterator<Item = ([NodeIndex; 2], Edge<'_>, EvidenceRef<'_>)> {
+        let mut rank = vec![0_u32; self.nodes.len()];
+        for (place, node) in (0..).zip(self.nodes.values()) {
+            rank[node.index()] = place;
+        }
+        self.nodes.values().flat_map(move |source| {
+            let mut outgoing: Vec<_> = self.leaving(*source).collect();
+            outgoing.sort_by_key(|(edge, _)| rank[edge.1.index()]);
+            outgoing.into_iter().map(|((source, destination, ..), index)| {
+                let (edge, evidence) = self.lend(index);
+                ([*source, *destination], edge, evidence)
+            })
+        })
     }
 
     /// Evidence for one edge.
-    pub fn evidence(&self, key: &EdgeKey) -> Option<&Evidence> {
-        self.edges.get(key).map(|(_, evidence)| evidence)
+    pub fn evidence(&self, key: &EdgeKey) -> Option<EvidenceRef<'_>> {
+        let source = self.nodes.get(&key.source)?;
+        let destination = self.nodes.get(&key.destination)?;
+        let index = self.edges.get(&(*source, *destination, key.port, key.transport))?;
+        Some(self.links.evidence(*index))
     }
 
     /// Every endpoint, in a fixed order.
@@ -107,24 +145,43 @@ impl ConnectionGraph {
     }
 
     /// Edges that begin or end at an endpoint, in a fixed order.
-    pub fn touching<'a>(&'a self, endpoint: &Endpoint) -> Vec<(&'a EdgeKey, &'a Evidence)> {
-        let Some(index) = self.nodes.get(endpoint) else {
-            return Vec::new();
-        };
-        let keys: BTreeSet<EdgeKey> = [petgraph::Direction::Outgoing, petgraph::Direction::Incoming]
-            .into_iter()
-            .flat_map(|direction| self.graph.edges_directed(*index, direction))
-            .map(|edge| EdgeKey {
-                source: self.graph[edge.source()].clone(),
-                destination: self.graph[edge.target()].clone(),
-                port: edge.weight().0,
-                transport: edge.weight().1,
-            })
-            .collect();
-        keys.iter()
-            .filter_map(|key| self.edges.get_key_value(key))
-            .map(|(key, (_, evidence))| (key, evidence))
-            .collect()
+    pub fn touching(&self, endpoint: &Endpoint) -> Vec<(Edge<'_>, EvidenceRef<'_>)> {
+        let outgoing = self.directed(endpoint, Direction::Outgoing);
+        // One that begins and ends there was met already.
+        let incoming = self
+            .directed(endpoint, Direction::Incoming)
+            .filter(|(edge, _)| edge.source != endpoint);
+        let mut touching: Vec<_> = outgoing.chain(incoming).collect();
+        touching.sort_by_key(|(edge, _)| *edge);
+        touching
+    }
+
+    /// How many endpoints there are: the index of each is below it.
+    pub fn node_count(&self) -> usize {
+        self.graph.node_count()
+    }
+
+    /// The index of an endpoint. It depends on the order of learning, and stays the same for the life of the graph.
+    pub fn index_of(&self, endpoint: &Endpoint) -> Option<NodeIndex> {
+        self.nodes.get(endpoint).copied()
+    }
+
+    /// Edges that begin at an endpoint, each with the index of the other end, in no particular order.
+    pub fn outgoing(&self, from: NodeIndex) -> impl Iterator<Item = (NodeIndex, Edge<'_>, EvidenceRef<'_>)> {
+        let edges = self.graph.edges_directed(from, Direction::Outgoing);
+        edges.map(|edge| (edge.target(), edge.id())).map(|(end, index)| {
+            let (edge, evidence) = self.lend(index);
+            (end, edge, evidence)
+        })
+    }
+
+    /// Edges that end at an endpoint, each with the index of the other end, in no particular order.
+    pub fn incoming(&self, to: NodeIndex) -> impl Iterator<Item = (NodeIndex, Edge<'_>, EvidenceRef<'_>)> {
+        let edges = self.graph.edges_directed(to, Direction::Incoming);
+        edges.map(|edge| (edge.source(), edge.id())).map(|(end, index)| {
+            let (edge, evidence) = self.lend(index);
+            (end, edge, evidence)
+        })
     }
 
     /// The petgraph underneath, for algorithms and drawings.
@@ -134,21 +191,77 @@ impl ConnectionGraph {
 
     /// How many edges there are.
     pub fn len(&self) -> usize {
-        self.edges.len()
+        self.graph.edge_count()
     }
 
     /// Whether there is no edge.
     pub fn is_empty(&self) -> bool {
-        self.edges.is_empty()
+        self.graph.edge_count() == 0
     }
 
-    fn node(&mut self, endpoint: &Endpoint) -> NodeIndex {
-        if let Some(index) = self.nodes.get(endpoint) {
+    fn directed(
+        &self,
+        endpoint: &Endpoint,
+        direction: Direction,
+    ) -> impl Iterator<Item = (Edge<'_>, EvidenceRef<'_>)> + use<'_> {
+        let node = self.nodes.get(endpoint).copied();
+        node.into_iter()
+            .flat_map(move |node| self.graph.edges_directed(node, direction))
+            .map(|edge| self.lend(edge.id()))
+    }
+
+    fn leaving(&self, source: NodeIndex) -> impl Iterator<Item = (&(NodeIndex, NodeIndex, u16, Transport), EdgeIndex)> {
+        let first = (source, NodeIndex::new(0), 0, Transport::Tcp);
+        let last = (source, NodeIndex::end(), u16::MAX, Transport::Sctp);
+        self.edges.range(first..=last).map(|(edge, index)| (edge, *index))
+    }
+
+    fn lend(&self, index: EdgeIndex) -> (Edge<'_>, EvidenceRef<'_>) {
+        // petgraph knows the ends of every index that it gave out, and no edge is ever removed.
+        let (source, destination) = self.graph.edge_endpoints(index).unwrap_or_default();
+        let (port, transport) = self.graph[index];
+        let edge = Edge {
+            source: &self.graph[source],
+            destination: &self.graph[destination],
+            port,
+            transport,
+        };
+        (edge, self.links.evidence(index))
+    }
+
+    fn edge(
+        &mut self,
+        (source, destination): (NodeIndex, NodeIndex),
+        port: u16,
+        transport: Transport,
+    ) -> (EdgeIndex, bool) {
+        let before = self.graph.edge_count();
+        let (graph, links) = (&mut self.graph, &mut self.links);
+        let add = || {
+            links.begin();
+            graph.add_edge(source, destination, (port, transport))
+        };
+        let index = *self
+            .edges
+            .entry((source, destination, port, transport))
+            .or_insert_with(add);
+        (index, self.graph.edge_count() > before)
+    }
+
+    fn node(&mut self, endpoint: Endpoint) -> NodeIndex {
+        if let Some(index) = self.nodes.get(&endpoint) {
             return *index;
         }
         let index = self.graph.add_node(endpoint.clone());
-        self.nodes.insert(endpoint.clone(), index);
+        self.nodes.insert(endpoint, index);
         index
+    }
+
+    fn node_of(&mut self, endpoint: &Endpoint) -> NodeIndex {
+        match self.nodes.get(endpoint) {
+            Some(index) => *index,
+            None => self.node(endpoint.clone()),
+        }
     }
 }
 

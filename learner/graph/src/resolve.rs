@@ -3,15 +3,21 @@
 //! Law: no edge without two attributed ends, and no attribution without a time. Each end is attributed at the time of the
 //! flow; an address that two owners had in that time is settled by the other end's report, and stays `Unknown` without one.
 
+mod recorded;
+
+use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use jiff::Timestamp;
 
 use crate::cluster::{AddressOwner, Cluster, Pod, PodPhase, Service, ServicePort, TargetPort};
-use crate::connection::{ConnectionGraph, EdgeKey, Evidence};
+use crate::connection::{ConnectionGraph, Edge};
 use crate::endpoint::{Endpoint, ServiceName, UnknownReason};
 use crate::flow::{FlowKey, FlowTable, Origin, Reporter, Subject, Tally, Transport};
+
+pub use recorded::resolve_recorded;
 
 /// Attributes both ends of every flow at the time of the flow and folds the flows into edges.
 ///
@@ -24,34 +30,24 @@ pub fn resolve(flows: &FlowTable, cluster: &Cluster) -> ConnectionGraph {
         flows,
         cluster,
         reports: Reports::index(flows, cluster),
+        live: RefCell::default(),
     };
-    let mut sums: BTreeMap<EdgeKey, Evidence> = BTreeMap::new();
+    let mut graph = ConnectionGraph::default();
     for (origin, key, tally) in flows.flows() {
         let own = resolver.own_end(origin, key);
-        for peer in resolver.peer_ends(origin, key, tally) {
+        for Peer { endpoint, port, via } in resolver.peer_ends(origin, key, tally) {
             let (source, destination) = match key.reporter {
-                Reporter::Source => (own.clone(), peer.endpoint),
-                Reporter::Destination => (peer.endpoint, own.clone()),
+                Reporter::Source => (&own, &endpoint),
+                Reporter::Destination => (&endpoint, &own),
             };
-            let edge = EdgeKey {
+            let edge = Edge {
                 source,
                 destination,
-                port: peer.port,
+                port,
                 transport: key.transport,
             };
-            let evidence = sums.entry(edge).or_default();
-            evidence.via.extend(peer.via);
-            // Different flows of one origin that fold into one edge are different connections: they add up.
-            evidence
-                .tallies
-                .entry((key.reporter, origin.clone()))
-                .and_modify(|sum| sum.add(tally))
-                .or_insert(*tally);
+            graph.count(edge, (key.reporter, origin, tally), via.as_ref());
         }
-    }
-    let mut graph = ConnectionGraph::default();
-    for (key, evidence) in sums {
-        graph.insert(key, &evidence);
     }
     graph
 }
@@ -64,13 +60,18 @@ struct Peer {
     via: Option<ServiceName>,
 }
 
+/// The ends behind a port of a Service, and the port's own number on each.
+type Behind = BTreeSet<(Endpoint, u16)>;
+
 struct Resolver<'a> {
     flows: &'a FlowTable,
     cluster: &'a Cluster,
     reports: Reports,
+    /// What live pods are behind a Service's port does not depend on the flow: found once, not for each flow.
+    live: RefCell<BTreeMap<(&'a ServiceName, &'a ServicePort), Rc<Behind>>>,
 }
 
-impl Resolver<'_> {
+impl<'a> Resolver<'a> {
     fn own_end(&self, origin: &Origin, key: &FlowKey) -> Endpoint {
         match &key.subject {
             Subject::Container(container) => match self.cluster.pod_by_uid(&container.pod_uid) {
@@ -115,7 +116,7 @@ impl Resolver<'_> {
             match owner {
                 AddressOwner::Pod(uid) => match self.cluster.pod_by_uid(&uid) {
                     Some(_) if is_subject(&key.subject, &uid) => {}
-                    Some(pod) => peers.push(plain(self.pod_endpoint(pod, &origin.node), key)),
+                    Some(pod) => peers.push(plain(self.pod_endpoint(pod, &origin.node), key.port)),
                     None => peers.push(unknown(UnknownReason::PodNotSeen, key)),
                 },
                 AddressOwner::Service(name) => peers.extend(self.through_service(&name, key, tally, |port| port.port)),
@@ -133,27 +134,28 @@ impl Resolver<'_> {
             .get(origin.node.as_str())
             .or_else(|| nodes.first().filter(|_| nodes.len() == 1));
         if let Some(node) = node {
-            plain(Endpoint::Node((*node).to_owned()), key)
+            plain(Endpoint::Node((*node).to_owned()), key.port)
         } else if self.cluster.is_cluster_address(key.peer) {
             unknown(UnknownReason::AddressNotSeen, key)
         } else {
-            plain(Endpoint::External(key.peer), key)
+            plain(Endpoint::External(key.peer), key.port)
         }
     }
 
     /// A node's address: a `NodePort` where one matches, else the node itself.
     fn node_peer(&self, node: String, key: &FlowKey, tally: &Tally) -> Vec<Peer> {
-        let service = self.cluster.services().find(|service| {
-            key.reporter == Reporter::Source
-                && service
-                    .ports
-                    .iter()
-                    .any(|port| port.node_port == Some(key.port) && port.transport == key.transport)
+        // Only who connects knows that it was a Service's port.
+        let services = (key.reporter == Reporter::Source).then(|| self.cluster.services());
+        let service = services.into_iter().flatten().find(|service| {
+            service
+                .ports
+                .iter()
+                .any(|port| port.node_port == Some(key.port) && port.transport == key.transport)
         });
         match service {
             // 0 is no port that a flow can have, so a port without a node port never matches.
             Some(service) => self.through_service(&service.name, key, tally, |port| port.node_port.unwrap_or(0)),
-            None => vec![plain(Endpoint::Node(node), key)],
+            None => vec![plain(Endpoint::Node(node), key.port)],
         }
     }
 
@@ -180,14 +182,9 @@ impl Resolver<'_> {
         else {
             return vec![itself(key.port)];
         };
-        let mut behind: BTreeSet<(Endpoint, u16)> = BTreeSet::new();
+        let mut behind: Rc<Behind> = Rc::default();
         match &service.selector {
-            Some(selector) if !selector.is_empty() => {
-                for pod in self.selected(service, selector, tally) {
-                    let endpoint = self.pod_endpoint(pod, "");
-                    behind.extend(target_numbers(port, pod).map(|number| (endpoint.clone(), number)));
-                }
-            }
+            Some(selector) if !selector.is_empty() => behind = self.selected(service, selector, port, tally),
             Some(_) | None => {
                 for slice in self.cluster.slices_of(name) {
                     let numbers = slice
@@ -195,7 +192,7 @@ impl Resolver<'_> {
                         .iter()
                         .filter(|(port_name, _, transport)| *port_name == port.name && *transport == key.transport);
                     for (_, number, _) in numbers {
-                        behind.extend(
+                        Rc::make_mut(&mut behind).extend(
                             slice
                                 .addresses
                                 .iter()
@@ -211,13 +208,16 @@ impl Resolver<'_> {
                 TargetPort::Name(_) => port.port,
             })];
         }
-        behind
-            .into_iter()
-            .map(|(endpoint, port)| {
-                let via = (endpoint != Endpoint::Service(name.clone())).then(|| name.clone());
-                Peer { endpoint, port, via }
-            })
-            .collect()
+        let peer = |(endpoint, port): &(Endpoint, u16)| {
+            let via = (*endpoint != Endpoint::Service(name.clone())).then(|| name.clone());
+            let endpoint = endpoint.clone();
+            Peer {
+                endpoint,
+                port: *port,
+                via,
+            }
+        };
+        behind.iter().map(peer).collect()
     }
 
     /// An address of a Service without a selector: the workload that has it, else the Service, whose slices name the address.
@@ -233,13 +233,25 @@ impl Resolver<'_> {
     }
 
     /// The pods that a Service selects; where none lives any more, those that did at the time of the flow.
-    fn selected<'b>(
-        &'b self,
-        service: &'b Service,
-        selector: &'b BTreeMap<String, String>,
-        tally: &'b Tally,
-    ) -> Vec<&'b Pod> {
-        let matches = move |pod: &&Pod| {
+    fn selected(
+        &self,
+        service: &'a Service,
+        selector: &BTreeMap<String, String>,
+        port: &'a ServicePort,
+        tally: &Tally,
+    ) -> Rc<Behind> {
+        if let Some(known) = self.live.borrow().get(&(&service.name, port)) {
+            return Rc::clone(known);
+        }
+        let listening = |pods: Vec<&Pod>| {
+            let mut behind = Behind::new();
+            for pod in pods {
+                let endpoint = self.pod_endpoint(pod, "");
+                behind.extend(target_numbers(port, pod).map(|number| (endpoint.clone(), number)));
+            }
+            Rc::new(behind)
+        };
+        let matches = |pod: &&Pod| {
             pod.namespace == service.name.namespace
                 && selector
                     .iter()
@@ -252,7 +264,9 @@ impl Resolver<'_> {
             .filter(matches)
             .collect();
         if !live.is_empty() {
-            return live;
+            let behind = listening(live);
+            self.live.borrow_mut().insert((&service.name, port), Rc::clone(&behind));
+            return behind;
         }
         let lived = |pod: &&Pod| {
             pod.addresses.iter().any(|address| {
@@ -262,7 +276,7 @@ impl Resolver<'_> {
                     .contains(&owner)
             })
         };
-        self.cluster.gone_pods().filter(matches).filter(lived).collect()
+        listening(self.cluster.gone_pods().filter(matches).filter(lived).collect())
     }
 
     /// Which of several owners of an address it was: those whose own end reported this connection; without such a report, all
@@ -303,10 +317,10 @@ fn is_subject(subject: &Subject, uid: &str) -> bool {
     }
 }
 
-const fn plain(endpoint: Endpoint, key: &FlowKey) -> Peer {
+const fn plain(endpoint: Endpoint, port: u16) -> Peer {
     Peer {
         endpoint,
-        port: key.port,
+        port,
         via: None,
     }
 }
@@ -317,7 +331,7 @@ const fn unknown(reason: UnknownReason, key: &FlowKey) -> Peer {
             reason,
             address: Some(key.peer),
         },
-        key,
+        key.port,
     )
 }
 

@@ -1,6 +1,7 @@
 //! The laws of merging: any order, any batching, twice is once.
 #![expect(clippy::unwrap_used, reason = "a test that cannot make its input has failed")]
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use jiff::Timestamp;
@@ -128,6 +129,25 @@ proptest! {
     fn a_report_survives_its_encoding(report in report()) {
         let text = serde_json::to_string(&report).unwrap();
         prop_assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
+    }
+
+    #[test]
+    fn a_graph_holds_what_a_plain_map_would(edges in prop::collection::vec(edge(), 0..12)) {
+        let mut plain: BTreeMap<EdgeKey, Evidence> = BTreeMap::new();
+        for (key, evidence) in &edges {
+            plain.entry(key.clone()).or_default().join(evidence);
+        }
+        let graph = graph(&edges);
+        let held: Vec<(EdgeKey, Evidence)> = graph.edges().map(|(edge, told)| (edge.key(), told.to_evidence())).collect();
+        prop_assert_eq!(held, plain.clone().into_iter().collect::<Vec<_>>());
+        for (key, evidence) in &plain {
+            prop_assert_eq!(graph.evidence(key).unwrap().to_evidence(), evidence.clone());
+        }
+        for endpoint in graph.endpoints() {
+            let touches = |key: &&EdgeKey| key.source == *endpoint || key.destination == *endpoint;
+            let touching: Vec<EdgeKey> = graph.touching(endpoint).into_iter().map(|(edge, _)| edge.key()).collect();
+            prop_assert_eq!(touching, plain.keys().filter(touches).cloned().collect::<Vec<_>>());
+        }
     }
 
     #[test]

@@ -49,9 +49,25 @@ pub(super) struct Rule {
     /// Of a policy of the cluster.
     pub(super) priority: u16,
     /// `None`: everyone.
-    peers: Option<Span>,
+    peers: Option<Peers>,
     /// `None`: every port of every transport.
     ports: Option<Span>,
+}
+
+/// The peers of a rule.
+#[derive(Clone, Copy, Debug)]
+struct Peers {
+    /// Those that ask for a certain label, sorted by it: of many peers only those are looked at of which a pod has the label.
+    keyed: Span,
+    /// All others.
+    rest: Span,
+}
+
+/// A peer that means no pod without this label.
+#[derive(Clone, Copy, Debug)]
+struct Keyed {
+    pair: u32,
+    peer: Peer,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -131,6 +147,7 @@ pub(super) struct Compiled<'a> {
     labels: LabelArena<'a>,
     namespaces: Numbers<&'a str>,
     namespace_labels: Vec<LabelSet>,
+    keyed: Vec<Keyed>,
     peers: Vec<Peer>,
     ports: Vec<Port>,
     stretches: Vec<Stretch>,
@@ -155,6 +172,7 @@ impl<'a> Compiled<'a> {
             labels: LabelArena::default(),
             namespaces: Numbers::default(),
             namespace_labels: Vec::new(),
+            keyed: Vec::new(),
             peers: Vec::new(),
             ports: Vec::new(),
             stretches: Vec::new(),
@@ -303,7 +321,7 @@ impl<'a> Compiled<'a> {
                 for peer in peers {
                     self.peer(peer, rule.action, own, cluster, &mut compiled);
                 }
-                Span::push(&mut self.peers, compiled)
+                self.sort(compiled)
             });
             let ports = rule.ports.as_ref().map(|ports| {
                 let compiled = ports.iter().map(|port| Port {
@@ -328,6 +346,27 @@ impl<'a> Compiled<'a> {
             });
         }
         first..length(&self.rules)
+    }
+
+    /// Puts those peers apart that ask for a label. One that asks for what nothing has means nobody.
+    fn sort(&mut self, peers: Vec<Peer>) -> Peers {
+        let mut keyed = Vec::with_capacity(peers.len());
+        let mut rest = Vec::new();
+        for peer in peers {
+            match peer {
+                Peer::Pods { pods, .. } => match self.labels.required_pair(pods) {
+                    Ok(Some(pair)) => keyed.push(Keyed { pair, peer }),
+                    Ok(None) => rest.push(peer),
+                    Err(MeansNothing) => {}
+                },
+                Peer::Block { .. } | Peer::Domains | Peer::Everyone => rest.push(peer),
+            }
+        }
+        keyed.sort_unstable_by_key(|keyed| keyed.pair);
+        Peers {
+            keyed: Span::push(&mut self.keyed, keyed),
+            rest: Span::push(&mut self.peers, rest),
+        }
     }
 
     fn peer(&mut self, peer: &policy::Peer, action: Action, own: u32, cluster: &Cluster, compiled: &mut Vec<Peer>) {
@@ -380,35 +419,47 @@ impl<'a> Compiled<'a> {
         let Some(peers) = rule.peers else { return Match::Yes };
         let class = self.classes.get(class as usize);
         let mut best = Match::No;
-        for peer in peers.of(&self.peers) {
-            let matched = match (peer, class) {
-                (Peer::Everyone, _) => Match::Yes,
-                (Peer::Pods { .. }, None) | (Peer::Domains, Some(_)) => Match::No,
-                (Peer::Domains, None) => Match::Perhaps,
-                (Peer::Block { within, except }, _) => {
-                    let held = within.holds(spot) && !except.of(&self.stretches).iter().any(|range| range.holds(spot));
-                    if held { Match::Yes } else { Match::No }
+        if let Some(class) = class {
+            let keyed = peers.keyed.of(&self.keyed);
+            for pair in self.labels.pairs(class.labels) {
+                let from = keyed.partition_point(|keyed| keyed.pair < *pair);
+                for keyed in keyed[from..].iter().take_while(|keyed| keyed.pair == *pair) {
+                    best = best.max(self.is_meant(&keyed.peer, Some(class), spot));
                 }
-                (
-                    Peer::Pods {
-                        namespaces,
-                        pods,
-                        on_host,
-                    },
-                    Some(class),
-                ) => match (class.host_network, on_host) {
-                    (true, OnHost::Never) => Match::No,
-                    _ if !self.selects(*namespaces, *pods, class.namespace, class.labels) => Match::No,
-                    (true, OnHost::Perhaps) => Match::Perhaps,
-                    (false, _) => Match::Yes,
-                },
-            };
-            if matched == Match::Yes {
-                return Match::Yes;
             }
-            best = best.max(matched);
+        }
+        for peer in peers.rest.of(&self.peers) {
+            if best == Match::Yes {
+                break;
+            }
+            best = best.max(self.is_meant(peer, class, spot));
         }
         best
+    }
+
+    fn is_meant(&self, peer: &Peer, class: Option<&Class>, spot: Spot) -> Match {
+        match (peer, class) {
+            (Peer::Everyone, _) => Match::Yes,
+            (Peer::Pods { .. }, None) | (Peer::Domains, Some(_)) => Match::No,
+            (Peer::Domains, None) => Match::Perhaps,
+            (Peer::Block { within, except }, _) => {
+                let held = within.holds(spot) && !except.of(&self.stretches).iter().any(|range| range.holds(spot));
+                if held { Match::Yes } else { Match::No }
+            }
+            (
+                Peer::Pods {
+                    namespaces,
+                    pods,
+                    on_host,
+                },
+                Some(class),
+            ) => match (class.host_network, on_host) {
+                (true, OnHost::Never) => Match::No,
+                _ if !self.selects(*namespaces, *pods, class.namespace, class.labels) => Match::No,
+                (true, OnHost::Perhaps) => Match::Perhaps,
+                (false, _) => Match::Yes,
+            },
+        }
     }
 
     /// Whether a rule means a port of a listener (`NONE` for one that is no pod).

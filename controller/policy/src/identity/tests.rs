@@ -390,4 +390,62 @@ proptest! {
             }
         }
     }
+
+    /// A rollout changes what a template says beside the selector, and every revision adds its own hash. The labels that were
+    /// proven exact before it select the same workload's pods, all of them and nobody else's, when half and when all of it is done.
+    #[test]
+    fn p7_p9_an_exact_selector_holds_before_during_and_after_a_rollout(described in workloads(), next in label_set()) {
+        let of = |labels: &Labels, keys: &BTreeSet<String>| -> Labels {
+            labels.iter().filter(|(key, _)| keys.contains(*key)).map(|(key, value)| (key.clone(), value.clone())).collect()
+        };
+        // Stage 0: the old revision; 1: both; 2: the new one. Only the first workload is rolled out.
+        let stage = |stage: usize| {
+            let mut objects = Vec::new();
+            for (index, (template, keys, _)) in described.iter().enumerate() {
+                let name = format!("w{index}");
+                let selector = of(template, keys);
+                let renewed: Labels = next.iter().chain(&selector).map(|(key, value)| (key.clone(), value.clone())).collect();
+                let rolls = index == 0 && stage > 0;
+                objects.push(deployment(&name, selector, if rolls { renewed.clone() } else { template.clone() }));
+                let revisions = [(0, template.clone(), !(index == 0 && stage == 2)), (1, renewed, rolls)];
+                for (revision, mut labels, lives) in revisions {
+                    let set = format!("{name}-{revision}");
+                    labels.insert("pod-template-hash".to_owned(), revision.to_string());
+                    if lives || index == 0 && revision == 0 {
+                        objects.push(replica_set("shop", &set, &name, labels.clone()));
+                    }
+                    if lives {
+                        objects.push(running(&format!("{set}-x"), ("ReplicaSet", &set), labels));
+                    }
+                }
+            }
+            cluster(objects)
+        };
+        let subject = workload("Deployment", "shop", "w0");
+        for at in 0..3 {
+            let cluster = stage(at);
+            let found = Identities::new(&cluster).get(&subject).unwrap().clone();
+            if found.proof != Proof::Exact {
+                continue;
+            }
+            let selected: BTreeSet<&str> = cluster
+                .pods()
+                .filter(|pod| found.labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value)))
+                .map(|pod| pod.name.as_str())
+                .collect();
+            let own: BTreeSet<&str> = cluster.pods_of(&subject).map(|pod| pod.name.as_str()).collect();
+            prop_assert_eq!(&selected, &own, "at stage {}", at);
+            // While both revisions run, what is chosen holds for the end of the rollout too.
+            if at == 1 {
+                let after = stage(2);
+                let selected: BTreeSet<&str> = after
+                    .pods()
+                    .filter(|pod| found.labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value)))
+                    .map(|pod| pod.name.as_str())
+                    .collect();
+                let own: BTreeSet<&str> = after.pods_of(&subject).map(|pod| pod.name.as_str()).collect();
+                prop_assert_eq!(selected, own, "chosen while both ran");
+            }
+        }
+    }
 }

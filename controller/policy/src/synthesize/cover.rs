@@ -1,22 +1,23 @@
-//! Peers that need not be named, because a wider peer means their pods already.
+//! Peers that need not be named, because a wider peer means them already.
 //!
-//! Law: every pod that was meant at a port still is, and no peer that is left could be left out as well.
+//! Law: everybody who was meant at a port still is, and no peer that is left could be left out as well.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use ipnet::IpNet;
 use nanoseg_graph::cluster::Labels;
 use nanoseg_graph::endpoint::Endpoint;
 
-use super::peers::Peer;
-use super::rules::Allowed;
-use crate::direction::Port;
+use super::peers::{Peer, Selection};
+use super::rules::{Entry, Whom};
+use super::settings::Span;
 use crate::identity::{Identities, Proof};
 
 /// A peer that selects pods.
 struct Extent<'a> {
     peer: &'a Peer,
-    namespace: &'a str,
-    labels: &'a Labels,
+    selection: &'a Selection,
+    spans: BTreeSet<Span>,
     /// What all pods that were observed behind it have.
     shared: Labels,
     /// Whether it selects pods of others, too. Only such a peer can make another superfluous.
@@ -27,55 +28,76 @@ impl Extent<'_> {
     fn covers(&self, other: &Self) -> bool {
         self.wide
             && self.peer != other.peer
-            && self.namespace == other.namespace
+            && self.selection.namespace == other.selection.namespace
             && self
+                .selection
                 .labels
                 .iter()
                 .all(|(key, value)| other.shared.get(key) == Some(value))
     }
 }
 
-/// Takes superfluous peers out, port by port, and hands their sources to the peers that stand in for them. Returns what was
-/// taken out.
-pub(super) fn drop_covered(allowed: &mut Allowed, identities: &Identities<'_>) -> BTreeSet<(Peer, Port)> {
-    let moves = superfluous(allowed, identities);
-    for ((narrow, port), wide) in &moves {
-        let Some(ports) = allowed.peers.get_mut(narrow) else {
-            continue;
-        };
-        let Some(sources) = ports.remove(port) else { continue };
-        if ports.is_empty() {
-            allowed.peers.remove(narrow);
-        }
-        if let Some(ports) = allowed.peers.get_mut(wide) {
-            ports.entry(*port).or_default().extend(sources);
+/// Takes superfluous peers out, port by port, and hands what they come from to the peers that stand in for them. Returns what
+/// was taken out.
+pub(super) fn drop_covered(entries: &mut [Entry<'_>], identities: &Identities) -> BTreeSet<(Peer, Span)> {
+    let mut moves = BTreeMap::new();
+    superfluous_pods(entries, identities, &mut moves);
+    superfluous_blocks(entries, &mut moves);
+    if moves.is_empty() {
+        return BTreeSet::new();
+    }
+    for entry in entries {
+        if let Some(wide) = moves.get(&(entry.peer.clone(), entry.span)) {
+            entry.peer = wide.clone();
         }
     }
     moves.into_keys().collect()
 }
 
-fn superfluous(allowed: &Allowed, identities: &Identities<'_>) -> BTreeMap<(Peer, Port), Peer> {
-    let mut extents: Vec<Extent<'_>> = allowed
-        .peers
-        .keys()
-        .filter_map(|peer| extent(peer, allowed, identities))
-        .collect();
-    if !extents.iter().any(|extent| extent.wide) {
-        return BTreeMap::new();
+/// Addresses that lie in a range which is named at the same port.
+fn superfluous_blocks(entries: &[Entry<'_>], moves: &mut BTreeMap<(Peer, Span), Peer>) {
+    let block = |entry: &Entry<'_>| match entry.peer {
+        Peer::Block(cidr) => Some((entry.span, cidr)),
+        Peer::Pods(_) => None,
+    };
+    let is_wide = |(_, cidr): &(Span, IpNet)| cidr.prefix_len() < cidr.max_prefix_len();
+    let wide: BTreeSet<(Span, IpNet)> = entries.iter().filter_map(block).filter(is_wide).collect();
+    if wide.is_empty() {
+        return;
     }
+    for (span, cidr) in entries.iter().filter_map(block) {
+        let around = wide
+            .iter()
+            .filter(|(at, range)| *at == span && *range != cidr && range.contains(&cidr));
+        // The widest, which is in no other.
+        if let Some((_, widest)) = around.min_by_key(|(_, range)| range.prefix_len()) {
+            moves.insert((Peer::Block(cidr), span), Peer::Block(*widest));
+        }
+    }
+}
+
+fn superfluous_pods(entries: &[Entry<'_>], identities: &Identities, moves: &mut BTreeMap<(Peer, Span), Peer>) {
+    let is_wide = |entry: &Entry<'_>| is_wide(entry.whom, identities);
+    if !entries.iter().any(is_wide) {
+        return;
+    }
+    let mut behind: BTreeMap<&Peer, Vec<&Entry<'_>>> = BTreeMap::new();
+    for entry in entries {
+        behind.entry(&entry.peer).or_default().push(entry);
+    }
+    let mut extents: Vec<Extent<'_>> = behind
+        .into_iter()
+        .filter_map(|(peer, entries)| extent(peer, &entries, identities))
+        .collect();
     // The widest first, so that as few as possible are kept.
-    extents.sort_by_key(|extent| (extent.labels.len(), extent.peer));
-    let ports: BTreeSet<Port> = extents
+    extents.sort_by_key(|extent| (extent.selection.labels.len(), extent.peer));
+    let spans: BTreeSet<Span> = extents
         .iter()
         .filter(|extent| extent.wide)
-        .flat_map(|extent| allowed.peers[extent.peer].keys().copied())
+        .flat_map(|extent| extent.spans.iter().copied())
         .collect();
-    let mut moves = BTreeMap::new();
-    for port in ports {
-        let named: Vec<&Extent<'_>> = extents
-            .iter()
-            .filter(|extent| allowed.peers[extent.peer].contains_key(&port))
-            .collect();
+    for span in spans {
+        let named: Vec<&Extent<'_>> = extents.iter().filter(|extent| extent.spans.contains(&span)).collect();
         let mut kept: Vec<&Extent<'_>> = Vec::new();
         for extent in &named {
             if !kept.iter().any(|wide| wide.covers(extent)) {
@@ -104,29 +126,32 @@ fn superfluous(allowed: &Allowed, identities: &Identities<'_>) -> BTreeMap<(Peer
         for extent in named {
             let stays = kept.iter().any(|kept| kept.peer == extent.peer);
             if let Some(wide) = kept.iter().find(|wide| !stays && wide.covers(extent)) {
-                moves.insert((extent.peer.clone(), port), wide.peer.clone());
+                moves.insert((extent.peer.clone(), span), wide.peer.clone());
             }
         }
     }
-    moves
 }
 
-fn extent<'a>(peer: &'a Peer, allowed: &Allowed, identities: &Identities<'_>) -> Option<Extent<'a>> {
-    let Peer::Pods { namespace, labels } = peer else {
+fn is_wide(whom: Whom<'_>, identities: &Identities) -> bool {
+    match whom {
+        Whom::Endpoint(Endpoint::Workload(workload)) => identities
+            .get(workload)
+            .is_some_and(|identity| identity.proof != Proof::Exact),
+        Whom::Endpoint(_) | Whom::Group(_) => false,
+    }
+}
+
+fn extent<'a>(peer: &'a Peer, entries: &[&Entry<'_>], identities: &Identities) -> Option<Extent<'a>> {
+    let Peer::Pods(selection) = peer else {
         return None;
     };
     let mut shared: Option<Labels> = None;
-    let mut wide = false;
-    for (endpoint, _) in allowed.peers[peer].values().flatten() {
-        let known = match endpoint {
-            Endpoint::Workload(workload) => {
-                wide |= identities
-                    .get(workload)
-                    .is_some_and(|identity| identity.proof != Proof::Exact);
-                identities.shared(workload).unwrap_or(labels)
-            }
-            Endpoint::Service(_) | Endpoint::Node(_) | Endpoint::External(_) | Endpoint::Unknown { .. } => labels,
+    for entry in entries {
+        let known = match entry.whom {
+            Whom::Endpoint(Endpoint::Workload(workload)) => identities.shared(workload),
+            Whom::Endpoint(_) | Whom::Group(_) => None,
         };
+        let known = known.unwrap_or(&selection.labels);
         match &mut shared {
             Some(shared) => shared.retain(|key, value| known.get(key) == Some(value)),
             None => shared = Some(known.clone()),
@@ -134,9 +159,9 @@ fn extent<'a>(peer: &'a Peer, allowed: &Allowed, identities: &Identities<'_>) ->
     }
     Some(Extent {
         peer,
-        namespace,
-        labels,
+        selection,
+        spans: entries.iter().map(|entry| entry.span).collect(),
         shared: shared.unwrap_or_default(),
-        wide,
+        wide: entries.iter().any(|entry| is_wide(entry.whom, identities)),
     })
 }

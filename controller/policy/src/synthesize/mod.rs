@@ -9,6 +9,7 @@
 //! A direction that was not observed, or not wholly understood, is not in the policy: what is not known is not cut.
 
 mod cover;
+mod gather;
 mod note;
 mod peers;
 mod rules;
@@ -16,21 +17,23 @@ mod settings;
 #[cfg(test)]
 mod tests;
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
 use nanoseg_graph::cluster::Cluster;
-use nanoseg_graph::connection::{ConnectionGraph, EdgeKey, Evidence};
+use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::{Endpoint, Workload};
-use nanoseg_graph::flow::Transport;
 
-use crate::direction::{Direction, Port};
-use crate::identity::{Identities, Label, Proof};
+use crate::direction::Direction;
+use crate::identity::{Label, Proof};
 use crate::ownership;
+use gather::{Gathered, Meanings, Side};
 pub use note::{Blocker, Note};
-use peers::{DNS_PORT, Meaning, Peer, Surroundings, Widening, living};
-use rules::{Allowed, Reason, Rule};
-pub use settings::{Settings, Unanswered};
+pub use peers::Surroundings;
+use peers::View;
+use rules::Rule;
+pub use settings::{ExternalGroup, GroupConflict, PortRange, SettingError, Settings, Unanswered};
 
 /// Bytes of evidence that an object carries at most. All annotations of an object together may have 256 KiB.
 const EVIDENCE: usize = 128 * 1024;
@@ -113,24 +116,24 @@ pub fn synthesize(
     Synthesizer::new(cluster, settings).propose(workload, graph)
 }
 
-/// The policy of every workload of the graph, or why it gets none.
+/// The policy of every workload of the graph, or why it gets none. All are held at once: where that is too much,
+/// [`Synthesizer::proposals`] yields one after another.
 pub fn synthesize_all(
     graph: &ConnectionGraph,
     cluster: &Cluster,
     settings: &Settings,
 ) -> BTreeMap<Workload, Result<Proposal, Refusal>> {
-    let synthesizer = Synthesizer::new(cluster, settings);
-    graph
-        .endpoints()
-        .filter_map(Endpoint::workload)
-        .map(|workload| (workload.clone(), synthesizer.propose(workload, graph)))
+    Synthesizer::new(cluster, settings)
+        .proposals(graph)
+        .map(|(workload, proposal)| (workload.clone(), proposal))
         .collect()
 }
 
 /// A cluster looked at once, to make policies of many workloads.
 #[derive(Debug)]
 pub struct Synthesizer<'a> {
-    surroundings: Surroundings<'a>,
+    surroundings: Cow<'a, Surroundings>,
+    cluster: &'a Cluster,
     settings: &'a Settings,
 }
 
@@ -138,19 +141,52 @@ impl<'a> Synthesizer<'a> {
     /// Looks at the cluster.
     pub fn new(cluster: &'a Cluster, settings: &'a Settings) -> Self {
         Self {
-            surroundings: Surroundings::new(cluster, settings),
+            surroundings: Cow::Owned(Surroundings::new(cluster, settings)),
+            cluster,
+            settings,
+        }
+    }
+
+    /// Takes surroundings that were found before. They must be of this cluster as it is now and of these settings: what has
+    /// changed since (the cluster was told of a change) would be proposed as it was.
+    pub const fn within(surroundings: &'a Surroundings, cluster: &'a Cluster, settings: &'a Settings) -> Self {
+        Self {
+            surroundings: Cow::Borrowed(surroundings),
+            cluster,
             settings,
         }
     }
 
     /// The policy of one workload.
     pub fn propose(&self, workload: &Workload, graph: &ConnectionGraph) -> Result<Proposal, Refusal> {
+        self.propose_with(workload, graph, &Meanings::of(graph))
+    }
+
+    /// The policies of all workloads of the graph, one after another in a fixed order: none is made before it is asked for, and
+    /// none is kept.
+    pub fn proposals<'b>(
+        &'b self,
+        graph: &'b ConnectionGraph,
+    ) -> impl Iterator<Item = (&'b Workload, Result<Proposal, Refusal>)> {
+        let meanings = Meanings::of(graph);
+        graph
+            .endpoints()
+            .filter_map(Endpoint::workload)
+            .map(move |workload| (workload, self.propose_with(workload, graph, &meanings)))
+    }
+
+    fn propose_with(
+        &self,
+        workload: &Workload,
+        graph: &ConnectionGraph,
+        meanings: &Meanings,
+    ) -> Result<Proposal, Refusal> {
         let subject = workload.clone();
-        let Some(identity) = self.surroundings.identities.get(workload) else {
+        let identities = &self.surroundings.identities;
+        let (Some(identity), Some(placement)) = (identities.get(workload), identities.placement(workload)) else {
             return Err(Refusal::Gone { workload: subject });
         };
-        let mut pods = living(self.surroundings.identities.pods(workload)).peekable();
-        if pods.peek().is_some() && pods.all(|pod| pod.host_network) {
+        if placement.host_network && !placement.own_network {
             return Err(Refusal::HostNetwork { workload: subject });
         }
         match &identity.proof {
@@ -170,22 +206,27 @@ impl<'a> Synthesizer<'a> {
             }
         }
 
-        let edges = graph.touching(&Endpoint::Workload(subject.clone()));
         let mut notes = BTreeSet::new();
         let mut observed = false;
-        let mut ready: BTreeMap<Direction, Vec<Rule>> = BTreeMap::new();
+        let mut ready: BTreeMap<Direction, Vec<Rule<'_>>> = BTreeMap::new();
         for direction in Direction::ALL {
             let side = Side {
                 direction,
                 subject: workload,
-                surroundings: &self.surroundings,
+                graph,
+                view: View {
+                    cluster: self.cluster,
+                    settings: self.settings,
+                    around: &self.surroundings,
+                },
+                meanings,
             };
-            match side.gather(&edges, self.settings, &mut notes) {
+            match side.gather(&mut notes) {
                 Gathered::NotObserved => {}
                 Gathered::NotReady => observed = true,
-                Gathered::Ready(allowed) => {
+                Gathered::Ready(rules) => {
                     observed = true;
-                    ready.insert(direction, allowed.into_rules());
+                    ready.insert(direction, rules);
                 }
             }
         }
@@ -213,207 +254,10 @@ impl<'a> Synthesizer<'a> {
     }
 }
 
-/// One direction of one workload.
-struct Side<'a, 'b> {
-    direction: Direction,
-    subject: &'b Workload,
-    surroundings: &'b Surroundings<'a>,
-}
-
-enum Gathered {
-    NotObserved,
-    NotReady,
-    Ready(Allowed),
-}
-
-impl Side<'_, '_> {
-    fn gather(&self, edges: &[(&EdgeKey, &Evidence)], settings: &Settings, notes: &mut BTreeSet<Note>) -> Gathered {
-        let direction = self.direction;
-        let mut collected = Collected::default();
-        let mut unanswered = BTreeSet::new();
-        for (key, evidence) in edges {
-            let (own, peer) = match direction {
-                Direction::Ingress => (&key.destination, &key.source),
-                Direction::Egress => (&key.source, &key.destination),
-            };
-            if own.workload() != Some(self.subject) {
-                continue;
-            }
-            if !settings.in_baseline(key, evidence) {
-                unanswered.insert((*key).clone());
-                continue;
-            }
-            collected.observed = true;
-            let port = Port {
-                number: key.port,
-                transport: key.transport,
-            };
-            self.collect(peer, port, &Reason::observed(evidence), &mut collected);
-        }
-        if !unanswered.is_empty() {
-            notes.insert(Note::Unanswered {
-                direction,
-                edges: unanswered,
-            });
-        }
-        if !collected.observed {
-            notes.insert(Note::NotObserved { direction });
-            return Gathered::NotObserved;
-        }
-        if !collected.blockers.is_empty() {
-            notes.insert(Note::NotReady {
-                direction,
-                blockers: collected.blockers,
-            });
-            return Gathered::NotReady;
-        }
-        self.add_dns(&mut collected);
-        let covered = cover::drop_covered(&mut collected.allowed, &self.surroundings.identities);
-        collected.narrow(&covered, &self.surroundings.identities);
-        notes.extend(collected.notes(direction));
-        Gathered::Ready(collected.allowed)
-    }
-
-    fn collect(&self, peer: &Endpoint, port: Port, reason: &Reason, collected: &mut Collected) {
-        match self.surroundings.meaning(peer, port) {
-            Meaning::Blocked(blocker) => {
-                collected.blockers.insert(blocker);
-            }
-            Meaning::Gone => {
-                collected.gone.entry(peer.clone()).or_default().insert(port);
-            }
-            Meaning::Peers { peers, widenings } => {
-                for named in peers {
-                    collected.allowed.insert(named, port, peer, reason);
-                }
-                collected.ports.entry(peer.clone()).or_default().insert(port);
-                for widening in widenings {
-                    collected
-                        .widenings
-                        .entry((peer.clone(), widening))
-                        .or_default()
-                        .insert(port);
-                }
-            }
-        }
-    }
-
-    /// Adds what DNS needs and was not seen: the other transport, and the cache of the node.
-    fn add_dns(&self, collected: &mut Collected) {
-        let listener = Endpoint::Workload(self.subject.clone());
-        let mut asked = false;
-        for (peer, seen) in collected.ports.clone() {
-            let server = match self.direction {
-                Direction::Ingress => &listener,
-                Direction::Egress => &peer,
-            };
-            let needed: BTreeSet<Port> = seen
-                .iter()
-                .filter_map(|port| self.surroundings.dns_ports(server, *port))
-                .flatten()
-                .collect();
-            asked |= !needed.is_empty();
-            for port in needed.difference(&seen) {
-                self.collect(&peer, *port, &Reason::Dns, collected);
-                collected.dns.entry(peer.clone()).or_default().insert(*port);
-            }
-        }
-        if asked && self.direction == Direction::Egress && !self.surroundings.dns_cache.is_empty() {
-            for transport in [Transport::Tcp, Transport::Udp] {
-                let port = Port {
-                    number: DNS_PORT,
-                    transport,
-                };
-                for address in &self.surroundings.dns_cache {
-                    let cache = Endpoint::External(*address);
-                    collected
-                        .allowed
-                        .insert(Peer::Block(*address), port, &cache, &Reason::DnsCache);
-                }
-                collected.cache.insert(port);
-            }
-            collected.cache_addresses.clone_from(&self.surroundings.dns_cache);
-        }
-    }
-}
-
-/// What the edges of one direction come to.
-#[derive(Default)]
-struct Collected {
-    observed: bool,
-    allowed: Allowed,
-    blockers: BTreeSet<Blocker>,
-    ports: BTreeMap<Endpoint, BTreeSet<Port>>,
-    gone: BTreeMap<Endpoint, BTreeSet<Port>>,
-    widenings: BTreeMap<(Endpoint, Widening), BTreeSet<Port>>,
-    dns: BTreeMap<Endpoint, BTreeSet<Port>>,
-    cache: BTreeSet<Port>,
-    cache_addresses: BTreeSet<std::net::IpAddr>,
-}
-
-impl Collected {
-    /// A peer that is not named itself widens nothing.
-    fn narrow(&mut self, covered: &BTreeSet<(Peer, Port)>, identities: &Identities<'_>) {
-        for ((_, widening), ports) in &mut self.widenings {
-            if let Widening::Overlaps { peer, .. } = widening
-                && let Some(identity) = identities.get(peer)
-            {
-                let named = Peer::Pods {
-                    namespace: peer.namespace.clone(),
-                    labels: identity.labels.clone(),
-                };
-                ports.retain(|port| !covered.contains(&(named.clone(), *port)));
-            }
-        }
-        self.widenings.retain(|_, ports| !ports.is_empty());
-    }
-
-    fn notes(&mut self, direction: Direction) -> BTreeSet<Note> {
-        let mut notes = BTreeSet::new();
-        for (peer, ports) in std::mem::take(&mut self.gone) {
-            notes.insert(Note::PeerGone { direction, peer, ports });
-        }
-        for ((observed, widening), ports) in std::mem::take(&mut self.widenings) {
-            notes.insert(match widening {
-                Widening::Overlaps { peer, also, hint } => Note::PeerOverlaps {
-                    direction,
-                    peer,
-                    also,
-                    hint,
-                    ports,
-                },
-                Widening::HostNetwork(addresses) => Note::HostNetwork {
-                    direction,
-                    peer: observed,
-                    addresses,
-                    ports,
-                },
-                Widening::AllPods(workload) => Note::AllPods {
-                    direction,
-                    peer: observed,
-                    workload,
-                    ports,
-                },
-            });
-        }
-        for (peer, ports) in std::mem::take(&mut self.dns) {
-            notes.insert(Note::Dns { direction, peer, ports });
-        }
-        if !self.cache.is_empty() {
-            let addresses = std::mem::take(&mut self.cache_addresses);
-            notes.insert(Note::NodeLocalDns {
-                addresses,
-                ports: std::mem::take(&mut self.cache),
-            });
-        }
-        notes
-    }
-}
-
 fn policy(
     workload: &Workload,
     labels: nanoseg_graph::cluster::Labels,
-    ready: &BTreeMap<Direction, Vec<Rule>>,
+    ready: &BTreeMap<Direction, Vec<Rule<'_>>>,
 ) -> NetworkPolicy {
     let mut metadata = ownership::metadata(workload);
     if let Some(evidence) = evidence(ready) {
@@ -436,19 +280,19 @@ fn policy(
 }
 
 /// What each rule comes from, one line for each endpoint; `None` when there is no rule.
-fn evidence(ready: &BTreeMap<Direction, Vec<Rule>>) -> Option<String> {
+fn evidence(ready: &BTreeMap<Direction, Vec<Rule<'_>>>) -> Option<String> {
     let mut text = String::new();
     let mut omitted: usize = 0;
     for (direction, rules) in ready {
         for (index, rule) in rules.iter().enumerate() {
-            for line in rule.evidence(*direction, index) {
+            rule.evidence(*direction, index, |line| {
                 if omitted > 0 || text.len() + line.len() >= EVIDENCE {
                     omitted += 1;
                 } else {
-                    text.push_str(&line);
+                    text.push_str(line);
                     text.push('\n');
                 }
-            }
+            });
         }
     }
     if omitted > 0 {

@@ -7,6 +7,7 @@ use std::net::IpAddr;
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
 
+use super::settings::{ExternalGroup, GroupConflict, PortRange};
 use crate::direction::{Direction, Port};
 use crate::identity::Label;
 
@@ -141,6 +142,31 @@ pub enum Note {
         /// The ports.
         ports: BTreeSet<Port>,
     },
+    /// Widening: some addresses of a group were observed, and the rule means all of it.
+    ExternalGroup {
+        /// The direction.
+        direction: Direction,
+        /// The group.
+        group: ExternalGroup,
+        /// The addresses that were observed.
+        addresses: BTreeSet<IpAddr>,
+        /// The ports.
+        ports: BTreeSet<Port>,
+    },
+    /// A group could not be used: its addresses are named one by one.
+    GroupNotUsed(GroupConflict),
+    /// Widening: some ports of a range were observed, and the rule means all of it, for everybody whom it allows there because
+    /// of these peers.
+    PortRange {
+        /// The direction.
+        direction: Direction,
+        /// The range.
+        range: PortRange,
+        /// The peers.
+        peers: BTreeSet<Endpoint>,
+        /// The ports that were observed.
+        ports: BTreeSet<Port>,
+    },
     /// Widening: DNS needs both transports, and these ports were not observed.
     Dns {
         /// The direction.
@@ -166,9 +192,15 @@ impl Note {
             Self::PeerOverlaps { .. }
             | Self::AllPods { .. }
             | Self::HostNetwork { .. }
+            | Self::ExternalGroup { .. }
+            | Self::PortRange { .. }
             | Self::Dns { .. }
             | Self::NodeLocalDns { .. } => true,
-            Self::NotObserved { .. } | Self::NotReady { .. } | Self::Unanswered { .. } | Self::PeerGone { .. } => false,
+            Self::NotObserved { .. }
+            | Self::NotReady { .. }
+            | Self::Unanswered { .. }
+            | Self::PeerGone { .. }
+            | Self::GroupNotUsed(_) => false,
         }
     }
 }
@@ -181,21 +213,12 @@ impl fmt::Display for Note {
                 write!(f, "{direction} stays open, it is not ready: {}", list(blockers, "; "))
             }
             Self::Unanswered { direction, edges } => {
-                write!(f, "{direction}: no rule for connections that were never answered: ")?;
-                for (
-                    index,
-                    EdgeKey {
-                        source,
-                        destination,
-                        port,
-                        transport,
-                    },
-                ) in edges.iter().enumerate()
-                {
-                    let separator = if index == 0 { "" } else { ", " };
-                    write!(f, "{separator}{source} to {destination} at {transport} {port}")?;
-                }
-                Ok(())
+                let edges = edges.iter().map(told);
+                write!(
+                    f,
+                    "{direction}: no rule for connections that were never answered: {}",
+                    list(edges, ", ")
+                )
             }
             Self::PeerGone { direction, peer, ports } => {
                 write!(f, "{direction}: no rule for {peer} ({}): it is gone", list(ports, ", "))
@@ -241,6 +264,32 @@ impl fmt::Display for Note {
                     list(ports, ", ")
                 )
             }
+            Self::ExternalGroup {
+                direction,
+                group,
+                addresses,
+                ports,
+            } => {
+                let (ports, seen) = (list(ports, ", "), observed(addresses, "address", "addresses"));
+                let (name, cidrs) = (group.name(), list(group.cidrs(), ", "));
+                write!(
+                    f,
+                    "{direction} at {ports}: the rule means the whole external group {name} ({cidrs}), of which {seen}"
+                )
+            }
+            Self::GroupNotUsed(conflict) => conflict.fmt(f),
+            Self::PortRange {
+                direction,
+                range,
+                peers,
+                ports,
+            } => {
+                let (peers, seen) = (some(peers), observed(ports, "port", "ports"));
+                write!(
+                    f,
+                    "{direction}: the rule for {peers} means the whole range {range}, of which {seen}"
+                )
+            }
             Self::Dns { direction, peer, ports } => {
                 write!(
                     f,
@@ -261,4 +310,33 @@ impl fmt::Display for Note {
 pub(super) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     items.join(separator)
+}
+
+/// How many things a sentence names at most.
+const NAMED: usize = 5;
+
+/// The first few of them, and how many more there are.
+fn some<T: fmt::Display>(items: &BTreeSet<T>) -> String {
+    let named = list(items.iter().take(NAMED), ", ");
+    match items.len().saturating_sub(NAMED) {
+        0 => named,
+        more => format!("{named} and {more} more"),
+    }
+}
+
+fn observed<T: fmt::Display>(items: &BTreeSet<T>, one: &str, several: &str) -> String {
+    match items.len() {
+        1 => format!("1 {one} was observed: {}", some(items)),
+        number => format!("{number} {several} were observed: {}", some(items)),
+    }
+}
+
+fn told(edge: &EdgeKey) -> String {
+    let EdgeKey {
+        source,
+        destination,
+        port,
+        transport,
+    } = edge;
+    format!("{source} to {destination} at {transport} {port}")
 }

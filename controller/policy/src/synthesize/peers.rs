@@ -2,42 +2,119 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use nanoseg_graph::cluster::{AddressOwner, Cluster, Labels, Pod, PodPhase, Service, TargetPort};
-use nanoseg_graph::endpoint::{Endpoint, ServiceName, Workload};
+use nanoseg_graph::cluster::{AddressOwner, Cluster, ContainerPort, Labels, Pod, Service, TargetPort};
+use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
 use nanoseg_graph::flow::Transport;
 
 use super::note::Blocker;
-use super::settings::Settings;
+use super::settings::{ExternalGroup, GroupConflict, Settings};
 use crate::direction::Port;
 use crate::identity::{Identities, Label, Proof};
 
 /// Where DNS is served, by convention of every Service that does.
 pub(super) const DNS_PORT: u16 = 53;
 
+/// Pods that a rule can name.
+#[derive(Debug)]
+pub(super) struct Selection {
+    /// Its place among all selections of the cluster, by namespace and labels: what it is compared by.
+    rank: u32,
+    pub(super) namespace: String,
+    pub(super) labels: Labels,
+}
+
+impl PartialEq for Selection {
+    fn eq(&self, other: &Self) -> bool {
+        self.rank == other.rank
+    }
+}
+
+impl Eq for Selection {}
+
+impl PartialOrd for Selection {
+    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl Ord for Selection {
+    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
+        self.rank.cmp(&other.rank)
+    }
+}
+
 /// One peer of a rule.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Peer {
     /// Pods with these labels.
-    Pods { namespace: String, labels: Labels },
-    /// An address; always a single one.
-    Block(IpAddr),
+    Pods(Arc<Selection>),
+    /// A single address, or a range of a group.
+    Block(IpNet),
+}
+
+impl Peer {
+    /// A single address.
+    pub(super) fn address(address: IpAddr) -> Self {
+        Self::Block(IpNet::from(address))
+    }
+
+    /// How many lines of YAML it takes.
+    pub(super) fn lines(&self) -> usize {
+        match self {
+            Self::Pods(selection) => 5 + selection.labels.len(),
+            Self::Block(_) => 2,
+        }
+    }
 }
 
 /// What an endpoint means for a rule.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) enum Meaning {
     /// These peers, and why they mean more than the endpoint.
-    Peers {
-        peers: BTreeSet<Peer>,
-        widenings: BTreeSet<Widening>,
-    },
+    Peers { peers: Vec<Peer>, widenings: Vec<Widening> },
+    /// The ranges of the group with this place among the settings' groups.
+    Group(usize),
     /// It is not there any more.
     Gone,
     /// No rule can be made of it.
-    Blocked(Blocker),
+    Blocked(Obstacle),
+}
+
+/// Why no rule can be made of an endpoint, at whatever port.
+#[derive(Clone, Debug)]
+pub(super) enum Obstacle {
+    Unknown(UnknownReason, Option<IpAddr>),
+    ClusterAddress(IpAddr),
+    NoNodeAddress(Endpoint),
+    NoEndpoints(ServiceName),
+}
+
+impl Obstacle {
+    pub(super) fn at(&self, port: Port) -> Blocker {
+        match self {
+            Self::Unknown(reason, address) => Blocker::Unknown {
+                reason: *reason,
+                address: *address,
+                port,
+            },
+            Self::ClusterAddress(address) => Blocker::ClusterAddress {
+                address: *address,
+                port,
+            },
+            Self::NoNodeAddress(peer) => Blocker::NoNodeAddress {
+                peer: peer.clone(),
+                port,
+            },
+            Self::NoEndpoints(service) => Blocker::NoEndpoints {
+                service: service.clone(),
+                port,
+            },
+        }
+    }
 }
 
 /// Why peers mean more than the endpoint that was observed.
@@ -53,31 +130,44 @@ pub(super) enum Widening {
     AllPods(Workload),
 }
 
-/// The cluster, looked at once for all workloads.
-#[derive(Debug)]
-pub(super) struct Surroundings<'a> {
-    pub(super) cluster: &'a Cluster,
-    pub(super) identities: Identities<'a>,
+/// What synthesis has to know of a cluster, found once for all workloads. It is a picture: as long as neither cluster nor
+/// settings change, it need not be made again.
+#[derive(Clone, Debug)]
+pub struct Surroundings {
+    pub(super) identities: Identities,
+    pub(super) selections: BTreeMap<Workload, Arc<Selection>>,
     /// Workloads that serve cluster DNS, and where.
-    dns: BTreeMap<Workload, BTreeSet<Port>>,
-    /// Addresses of the DNS cache on each node, if there is one.
-    pub(super) dns_cache: BTreeSet<IpAddr>,
+    pub(super) dns: BTreeMap<Workload, BTreeSet<Port>>,
+    /// All ports at which any of them does: nearly every port that is asked about is none, and then nobody's name is looked at.
+    dns_ports: BTreeSet<Port>,
+    /// Addresses of the DNS cache on each node, if there is one: always external ones.
+    pub(super) dns_cache: Vec<(IpAddr, Endpoint)>,
+    /// Addresses of the pods that share a node's network.
+    hosted: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// Groups that hold addresses of the cluster, by their place among the settings' groups.
+    pub(super) conflicts: BTreeMap<usize, GroupConflict>,
 }
 
-impl<'a> Surroundings<'a> {
-    pub(super) fn new(cluster: &'a Cluster, settings: &Settings) -> Self {
+impl Surroundings {
+    /// Looks at the cluster.
+    pub fn new(cluster: &Cluster, settings: &Settings) -> Self {
         let identities = Identities::new(cluster);
         let mut dns: BTreeMap<Workload, BTreeSet<Port>> = BTreeMap::new();
         for service in settings.dns_services.iter().filter_map(|name| cluster.service(name)) {
             let Some(selector) = &service.selector else { continue };
             for workload in identities.selected(&service.name.namespace, selector) {
-                let ports = dns_ports(service, identities.pods(&workload));
+                let ports = dns_ports(service, cluster.pods_of(&workload));
                 dns.entry(workload).or_default().extend(ports);
             }
         }
-        let caching = cluster
-            .pods()
-            .any(|pod| pod.host_network && pod.labels.get("k8s-app").is_some_and(|app| app == "node-local-dns"));
+        let mut caching = false;
+        let mut hosted: BTreeMap<String, BTreeSet<IpAddr>> = BTreeMap::new();
+        for pod in cluster.pods().filter(|pod| pod.host_network) {
+            caching |= pod.labels.get("k8s-app").is_some_and(|app| app == "node-local-dns");
+            if let Some(node) = &pod.node {
+                hosted.entry(node.clone()).or_default().extend(&pod.addresses);
+            }
+        }
         let mut dns_cache = BTreeSet::new();
         if caching {
             dns_cache.extend(&settings.node_local_dns);
@@ -85,80 +175,148 @@ impl<'a> Surroundings<'a> {
                 dns_cache.extend(&service.cluster_ips);
             }
         }
+        let conflicts = settings.conflicts(cluster);
+        let place = |conflict: GroupConflict| {
+            let mut groups = settings.external_groups.iter();
+            let place =
+                groups.position(|group| group.name() == conflict.group && group.cidrs().contains(&conflict.cidr));
+            place.map(|place| (place, conflict))
+        };
         Self {
-            cluster,
+            selections: selections(&identities),
             identities,
+            dns_ports: dns.values().flatten().copied().collect(),
             dns,
-            dns_cache,
+            dns_cache: dns_cache
+                .into_iter()
+                .map(|address| (address, Endpoint::External(address)))
+                .collect(),
+            hosted,
+            conflicts: conflicts.into_iter().filter_map(place).collect(),
         }
     }
+}
 
+/// How every workload of a cluster is named, in order.
+fn selections(identities: &Identities) -> BTreeMap<Workload, Arc<Selection>> {
+    let mut named: Vec<(&Workload, &Labels)> = identities
+        .iter()
+        .map(|(workload, identity)| (workload, &identity.labels))
+        .collect();
+    let by = |named: &(&'_ Workload, &'_ Labels)| (named.0.namespace.clone(), named.1.clone());
+    named.sort_by_cached_key(by);
+    let mut selections = BTreeMap::new();
+    let same = |one: &(&Workload, &Labels), next: &(&Workload, &Labels)| {
+        one.0.namespace == next.0.namespace && one.1 == next.1
+    };
+    for (rank, run) in (0..).zip(named.chunk_by(same)) {
+        let Some((first, labels)) = run.first() else { continue };
+        let selection = Arc::new(Selection {
+            rank,
+            namespace: first.namespace.clone(),
+            labels: (*labels).clone(),
+        });
+        selections.extend(
+            run.iter()
+                .map(|(workload, _)| ((*workload).clone(), Arc::clone(&selection))),
+        );
+    }
+    selections
+}
+
+/// Surroundings, the cluster that they are of, and the settings that they were found by.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct View<'a> {
+    pub(super) cluster: &'a Cluster,
+    pub(super) settings: &'a Settings,
+    pub(super) around: &'a Surroundings,
+}
+
+impl<'a> View<'a> {
     /// All ports at which a peer serves DNS, if `port` of it is one of them.
     pub(super) fn dns_ports(&self, listener: &Endpoint, port: Port) -> Option<BTreeSet<Port>> {
         match listener {
-            Endpoint::Workload(workload) => self.dns.get(workload).filter(|ports| ports.contains(&port)).cloned(),
+            Endpoint::Workload(_) if !self.around.dns_ports.contains(&port) => None,
+            Endpoint::Workload(workload) => {
+                let ports = self.around.dns.get(workload);
+                ports.filter(|ports| ports.contains(&port)).cloned()
+            }
             // Outside cluster DNS the number and the transport are all there is to go by: nobody else asks there in UDP.
             Endpoint::External(_) | Endpoint::Node(_) | Endpoint::Service(_) => (port
                 == Port {
                     number: DNS_PORT,
                     transport: Transport::Udp,
                 })
-            .then(|| both(DNS_PORT)),
+            .then(|| both(DNS_PORT).into()),
             Endpoint::Unknown { .. } => None,
         }
     }
 
+    /// What an endpoint means; `port` matters for Services only.
     pub(super) fn meaning(&self, endpoint: &Endpoint, port: Port) -> Meaning {
         match endpoint {
-            Endpoint::Workload(workload) => self.workload(workload, port),
+            Endpoint::Workload(workload) => self.workload(workload),
             Endpoint::Node(name) => {
                 let addresses = self.node_addresses(name);
                 match (addresses.is_empty(), self.cluster.node(name)) {
                     (false, _) => host_network(addresses),
                     (true, None) => Meaning::Gone,
-                    (true, Some(_)) => Meaning::Blocked(Blocker::NoNodeAddress {
-                        peer: endpoint.clone(),
-                        port,
-                    }),
+                    (true, Some(_)) => Meaning::Blocked(Obstacle::NoNodeAddress(endpoint.clone())),
                 }
             }
             Endpoint::Service(name) => self.service(name, port),
             Endpoint::External(address) => match self.owner(*address) {
                 Owner::Node => host_network([*address].into()),
-                Owner::Nobody if !self.cluster.is_cluster_address(*address) => exact([Peer::Block(*address)].into()),
-                Owner::Nobody | Owner::Pod(_) => Meaning::Blocked(Blocker::ClusterAddress {
-                    address: *address,
-                    port,
-                }),
+                Owner::Nobody if !self.cluster.is_cluster_address(*address) => self.external(*address),
+                Owner::Nobody | Owner::Pod(_) => Meaning::Blocked(Obstacle::ClusterAddress(*address)),
             },
-            Endpoint::Unknown { reason, address } => Meaning::Blocked(Blocker::Unknown {
-                reason: *reason,
-                address: *address,
-                port,
-            }),
+            Endpoint::Unknown { reason, address } => Meaning::Blocked(Obstacle::Unknown(*reason, *address)),
         }
     }
 
-    fn workload(&self, workload: &Workload, port: Port) -> Meaning {
-        let Some(identity) = self.identities.get(workload) else {
+    /// The group in which an address lies; of several the one with the narrowest range around it. Also one that cannot be used.
+    pub(super) fn group_of(&self, address: IpAddr) -> Option<(usize, &'a ExternalGroup)> {
+        if self.settings.node_local_dns.contains(&address) {
+            return None;
+        }
+        let groups = self.settings.external_groups.iter().enumerate();
+        let around =
+            groups.filter_map(|(place, group)| group.prefix_around(address).map(|prefix| (prefix, place, group)));
+        around
+            .max_by_key(|(prefix, place, _)| (*prefix, std::cmp::Reverse(*place)))
+            .map(|(_, place, group)| (place, group))
+    }
+
+    fn external(&self, address: IpAddr) -> Meaning {
+        match self.group_of(address) {
+            Some((place, _)) if !self.around.conflicts.contains_key(&place) => Meaning::Group(place),
+            Some(_) | None => Meaning::Peers {
+                peers: vec![Peer::address(address)],
+                widenings: Vec::new(),
+            },
+        }
+    }
+
+    fn workload(&self, workload: &Workload) -> Meaning {
+        let identities = &self.around.identities;
+        let (Some(identity), Some(placement), Some(selection)) = (
+            identities.get(workload),
+            identities.placement(workload),
+            self.around.selections.get(workload),
+        ) else {
             return Meaning::Gone;
         };
-        let mut pods = living(self.identities.pods(workload)).peekable();
-        let unborn = pods.peek().is_none();
-        let (hosted, own): (Vec<&Pod>, Vec<&Pod>) = pods.partition(|pod| pod.host_network);
-        let mut peers = BTreeSet::new();
-        let mut widenings = BTreeSet::new();
-        if !own.is_empty() || unborn {
-            peers.insert(Peer::Pods {
-                namespace: workload.namespace.clone(),
-                labels: identity.labels.clone(),
-            });
+        let mut peers = Vec::new();
+        let mut widenings = Vec::new();
+        // Pods that are not born yet will have a network of their own, as far as is known.
+        if placement.own_network || !placement.host_network {
+            peers.push(Peer::Pods(Arc::clone(selection)));
             match &identity.proof {
                 Proof::Exact => {}
                 Proof::Overlaps { hint, .. } | Proof::NoLabels { hint } => {
-                    let mut also = self.identities.selected(&workload.namespace, &identity.labels);
+                    let mut also = identities.selected(&workload.namespace, &identity.labels);
                     also.remove(workload);
-                    widenings.insert(Widening::Overlaps {
+                    widenings.push(Widening::Overlaps {
                         peer: workload.clone(),
                         also,
                         hint: hint.clone(),
@@ -166,17 +324,14 @@ impl<'a> Surroundings<'a> {
                 }
             }
         }
-        if !hosted.is_empty() {
-            let nodes: BTreeSet<&str> = hosted.iter().filter_map(|pod| pod.node.as_deref()).collect();
-            let addresses: BTreeSet<IpAddr> = nodes.into_iter().flat_map(|node| self.node_addresses(node)).collect();
+        if placement.host_network {
+            let nodes = placement.hosts.iter();
+            let addresses: BTreeSet<IpAddr> = nodes.flat_map(|node| self.node_addresses(node)).collect();
             if addresses.is_empty() {
-                return Meaning::Blocked(Blocker::NoNodeAddress {
-                    peer: Endpoint::Workload(workload.clone()),
-                    port,
-                });
+                return Meaning::Blocked(Obstacle::NoNodeAddress(Endpoint::Workload(workload.clone())));
             }
-            peers.extend(addresses.iter().copied().map(Peer::Block));
-            widenings.insert(Widening::HostNetwork(addresses));
+            peers.extend(addresses.iter().copied().map(Peer::address));
+            widenings.push(Widening::HostNetwork(addresses));
         }
         Meaning::Peers { peers, widenings }
     }
@@ -187,10 +342,7 @@ impl<'a> Surroundings<'a> {
         };
         let targets = self.slice_addresses(service, port);
         if targets.is_empty() {
-            return Meaning::Blocked(Blocker::NoEndpoints {
-                service: name.clone(),
-                port,
-            });
+            return Meaning::Blocked(Obstacle::NoEndpoints(name.clone()));
         }
         let mut peers = BTreeSet::new();
         let mut nodes = BTreeSet::new();
@@ -199,7 +351,7 @@ impl<'a> Surroundings<'a> {
             match self.owner(address) {
                 Owner::Pod(pod) => {
                     let workload = self.cluster.workload_of(pod);
-                    match self.workload(&workload, port) {
+                    match self.workload(&workload) {
                         Meaning::Peers {
                             peers: named,
                             widenings: noted,
@@ -213,20 +365,24 @@ impl<'a> Surroundings<'a> {
                 }
                 Owner::Node => {
                     nodes.insert(address);
-                    peers.insert(Peer::Block(address));
+                    peers.insert(Peer::address(address));
                 }
                 Owner::Nobody if self.cluster.is_cluster_address(address) => {
-                    return Meaning::Blocked(Blocker::ClusterAddress { address, port });
+                    return Meaning::Blocked(Obstacle::ClusterAddress(address));
                 }
+                // Its slices say which addresses they are: a group would say less.
                 Owner::Nobody => {
-                    peers.insert(Peer::Block(address));
+                    peers.insert(Peer::address(address));
                 }
             }
         }
         if !nodes.is_empty() {
             widenings.insert(Widening::HostNetwork(nodes));
         }
-        Meaning::Peers { peers, widenings }
+        Meaning::Peers {
+            peers: peers.into_iter().collect(),
+            widenings: widenings.into_iter().collect(),
+        }
     }
 
     /// Addresses of the slices that have this port.
@@ -243,16 +399,11 @@ impl<'a> Surroundings<'a> {
             .collect()
     }
 
-    /// Addresses of a node: those of its object, and those of the pods that share its network.
+    /// Addresses of a node: those of its object, else those of the pods that share its network.
     fn node_addresses(&self, name: &str) -> BTreeSet<IpAddr> {
         match self.cluster.node(name) {
             Some(node) if !node.addresses.is_empty() => node.addresses.clone(),
-            _ => self
-                .cluster
-                .pods()
-                .filter(|pod| pod.host_network && pod.node.as_deref() == Some(name))
-                .flat_map(|pod| pod.addresses.iter().copied())
-                .collect(),
+            _ => self.around.hosted.get(name).cloned().unwrap_or_default(),
         }
     }
 
@@ -280,35 +431,21 @@ enum Owner<'a> {
     Nobody,
 }
 
-fn exact(peers: BTreeSet<Peer>) -> Meaning {
-    Meaning::Peers {
-        peers,
-        widenings: BTreeSet::new(),
-    }
-}
-
 fn host_network(addresses: BTreeSet<IpAddr>) -> Meaning {
-    let peers = addresses.iter().copied().map(Peer::Block).collect();
     Meaning::Peers {
-        peers,
-        widenings: [Widening::HostNetwork(addresses)].into(),
+        peers: addresses.iter().copied().map(Peer::address).collect(),
+        widenings: vec![Widening::HostNetwork(addresses)],
     }
 }
 
-/// Pods that have not finished.
-pub(super) fn living<'a>(pods: &[&'a Pod]) -> impl Iterator<Item = &'a Pod> {
-    pods.iter().copied().filter(|pod| pod.phase != PodPhase::Finished)
-}
-
-fn both(number: u16) -> BTreeSet<Port> {
-    [Transport::Tcp, Transport::Udp]
-        .map(|transport| Port { number, transport })
-        .into()
+fn both(number: u16) -> [Port; 2] {
+    [Transport::Tcp, Transport::Udp].map(|transport| Port { number, transport })
 }
 
 /// The pods' own ports behind port 53 of a Service. A Service that has one transport only gets the other at the same number:
 /// servers of DNS listen in both.
-fn dns_ports(service: &Service, pods: &[&Pod]) -> BTreeSet<Port> {
+fn dns_ports<'a>(service: &Service, pods: impl Iterator<Item = &'a Pod>) -> BTreeSet<Port> {
+    let declared: BTreeSet<&ContainerPort> = pods.flat_map(|pod| &pod.ports).collect();
     let mut ports = BTreeSet::new();
     let mut served = BTreeSet::new();
     for port in service.ports.iter().filter(|port| port.port == DNS_PORT) {
@@ -321,7 +458,7 @@ fn dns_ports(service: &Service, pods: &[&Pod]) -> BTreeSet<Port> {
                 });
             }
             TargetPort::Name(name) => {
-                for declared in pods.iter().flat_map(|pod| &pod.ports) {
+                for declared in &declared {
                     if declared.name.as_ref() == Some(name) && declared.transport == port.transport {
                         ports.insert(Port {
                             number: declared.number,
@@ -337,11 +474,4 @@ fn dns_ports(service: &Service, pods: &[&Pod]) -> BTreeSet<Port> {
         ports.extend(numbers.into_iter().flat_map(both));
     }
     ports
-}
-
-impl Peer {
-    /// The range that stands for a single address.
-    pub(super) fn cidr(address: IpAddr) -> String {
-        IpNet::from(address).to_string()
-    }
 }

@@ -1,10 +1,12 @@
 mod laws;
+mod shapes;
 
 use nanoseg_graph::cluster::{Labels, Object, Pod, TargetPort};
 use nanoseg_graph::endpoint::UnknownReason;
-use nanoseg_graph::flow::{Outcome, Reporter};
+use nanoseg_graph::flow::{Outcome, Reporter, Transport};
 
 use super::*;
+use crate::direction::Port;
 use crate::fixture::{
     cluster, container_port, controller, edge, evidence, graph, ip, labels, node, owned, pod, service, service_name,
     slice, workload,

@@ -133,7 +133,7 @@ fn both_ends_of_one_connection_are_one_edge() {
     assert_eq!(graph.len(), 1);
     let (key, evidence) = graph.edges().next().unwrap();
     assert_eq!(
-        (&key.source, &key.destination),
+        (key.source, key.destination),
         (&workload("StatefulSet", "web"), &workload("StatefulSet", "db"))
     );
     assert_eq!(evidence.reporters(), [Reporter::Source, Reporter::Destination].into());

@@ -3,6 +3,7 @@
 use k8s_openapi::api::networking::v1::{NetworkPolicyPeer, NetworkPolicyPort};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nanoseg_graph::cluster::PodPhase;
+use nanoseg_graph::connection::EdgeKey;
 use proptest::prelude::*;
 use std::net::IpAddr;
 
@@ -25,10 +26,13 @@ struct Described {
 struct World {
     workloads: Vec<Described>,
     edges: Vec<(EdgeKey, Outcome, bool)>,
+    settings: u8,
 }
 
 const PORTS: [u16; 4] = [53, 80, 5353, 8080];
-const OUTSIDE: [&str; 3] = ["198.51.100.1", "2001:db8:5::1", "169.254.20.10"];
+const OUTSIDE: [&str; 4] = ["198.51.100.1", "2001:db8:5::1", "169.254.20.10", "198.51.7.7"];
+/// In groups, and never observed.
+const UNSEEN: [&str; 3] = ["198.51.100.2", "198.51.9.9", "2001:db8:5::2"];
 const NODES: [(&str, [&str; 2]); 2] = [
     ("n1", ["192.0.2.1", "2001:db8::1"]),
     ("n2", ["192.0.2.2", "2001:db8::2"]),
@@ -143,7 +147,7 @@ fn world(whole: bool) -> impl Strategy<Value = World> {
         let count = workloads.len();
         let edge = (
             0..count,
-            0..count + 9,
+            0..count + 10,
             any::<bool>(),
             prop::sample::select(PORTS.to_vec()),
             prop::sample::select(vec![Transport::Tcp, Transport::Udp]),
@@ -155,20 +159,22 @@ fn world(whole: bool) -> impl Strategy<Value = World> {
             ]),
             any::<bool>(),
         );
-        (Just(workloads), prop::collection::vec(edge, 0..14)).prop_map(move |(workloads, drawn)| {
+        let drawn = prop::collection::vec(edge, 0..14);
+        (Just(workloads), drawn, any::<u8>()).prop_map(move |(workloads, drawn, settings)| {
             let mut world = World {
                 workloads,
                 edges: Vec::new(),
+                settings,
             };
             for (own, other, outgoing, port, transport, outcome, both) in drawn {
                 let own = Endpoint::Workload(world.workload(own));
                 let (other, outgoing) = match other.checked_sub(count) {
                     None => (Endpoint::Workload(world.workload(other)), outgoing),
-                    Some(index @ 0..3) => (Endpoint::External(ip(OUTSIDE[index])), outgoing),
-                    Some(index @ (3 | 4)) => (Endpoint::Node(NODES[index - 3].0.to_owned()), outgoing),
-                    Some(5) => (Endpoint::Service(service_name("default", "kubernetes")), true),
-                    Some(6) => (Endpoint::Workload(workload("Job", "a", "gone")), outgoing),
-                    Some(7) => (
+                    Some(index @ 0..4) => (Endpoint::External(ip(OUTSIDE[index])), outgoing),
+                    Some(index @ (4 | 5)) => (Endpoint::Node(NODES[index - 4].0.to_owned()), outgoing),
+                    Some(6) => (Endpoint::Service(service_name("default", "kubernetes")), true),
+                    Some(7) => (Endpoint::Workload(workload("Job", "a", "gone")), outgoing),
+                    Some(8) => (
                         Endpoint::Unknown {
                             reason: UnknownReason::PodNotSeen,
                             address: None,
@@ -196,8 +202,36 @@ fn edge_of(source: Endpoint, destination: Endpoint, port: u16, transport: Transp
     }
 }
 
+/// Groups of which one holds another, and one holds addresses of the cluster; ranges of which one lies in another.
+fn settings(chosen: u8) -> Settings {
+    let group = |text: &str| text.parse::<ExternalGroup>().unwrap();
+    let range = |text: &str| text.parse::<PortRange>().unwrap();
+    let groups = [
+        group("partner=198.51.100.0/30"),
+        group("wide=198.51.0.0/16,2001:db8:5::/64"),
+        group("mixed=192.0.2.0/24,203.0.113.0/24"),
+    ];
+    let ranges = [range("TCP:80-81"), range("low=UDP:50-60"), range("both=TCP:79-82")];
+    let pick = |bit: usize| chosen & (1 << bit) != 0;
+    Settings {
+        external_groups: groups
+            .into_iter()
+            .enumerate()
+            .filter(|(at, _)| pick(*at))
+            .map(|(_, group)| group)
+            .collect(),
+        port_ranges: ranges
+            .into_iter()
+            .enumerate()
+            .filter(|(at, _)| pick(3 + at))
+            .map(|(_, range)| range)
+            .collect(),
+        ..Settings::default()
+    }
+}
+
 fn accepted(world: &World) -> Vec<Proposal> {
-    synthesize_all(&world.graph(), &world.cluster(), &Settings::default())
+    synthesize_all(&world.graph(), &world.cluster(), &settings(world.settings))
         .into_values()
         .flatten()
         .collect()
@@ -224,12 +258,14 @@ impl Other {
 
 /// Pods with networks of their own, and addresses: everything that a rule could mean.
 fn others(cluster: &Cluster) -> Vec<Other> {
-    let pods = living(&cluster.pods().collect::<Vec<_>>())
-        .filter(|pod| !pod.host_network)
+    let pods = cluster
+        .pods()
+        .filter(|pod| pod.phase != PodPhase::Finished && !pod.host_network)
         .map(|pod| Other::Pod(pod.namespace.clone(), pod.name.clone()))
         .collect::<Vec<_>>();
     let addresses = OUTSIDE
         .iter()
+        .chain(&UNSEEN)
         .chain(NODES.iter().flat_map(|(_, addresses)| addresses))
         .chain(&["203.0.113.9"]);
     pods.into_iter()
@@ -238,7 +274,7 @@ fn others(cluster: &Cluster) -> Vec<Other> {
 }
 
 fn all_ports() -> impl Iterator<Item = Port> {
-    PORTS.into_iter().chain([9999]).flat_map(|number| {
+    PORTS.into_iter().chain([55, 79, 81, 9999]).flat_map(|number| {
         [Transport::Tcp, Transport::Udp, Transport::Sctp].map(|transport| Port { number, transport })
     })
 }
@@ -277,9 +313,21 @@ fn behind(endpoint: &Endpoint, cluster: &Cluster) -> BTreeSet<Other> {
 fn declared(proposal: &Proposal, world: &World, cluster: &Cluster) -> BTreeSet<(Direction, Other, Port)> {
     let own = Endpoint::Workload(proposal.workload.clone());
     let mut declared = BTreeSet::new();
+    // A range stands for each port of it that one of the note's peers has.
+    let spread = |direction: Direction, port: Port| -> BTreeSet<Port> {
+        let ranges = proposal.notes.iter().filter_map(|note| match note {
+            Note::PortRange {
+                direction: at, range, ..
+            } if *at == direction && range.contains(port) => Some(range.ports()),
+            _ => None,
+        });
+        let asked = |port: &Port| all_ports().any(|asked| asked == *port);
+        ranges.flatten().filter(asked).chain([port]).collect()
+    };
     let mut declare = |direction: Direction, others: BTreeSet<Other>, ports: &BTreeSet<Port>| {
         for other in others {
-            declared.extend(ports.iter().map(|port| (direction, other.clone(), *port)));
+            let ports = ports.iter().flat_map(|port| spread(direction, *port));
+            declared.extend(ports.map(|port| (direction, other.clone(), port)));
         }
     };
     for (key, evidence) in world.graph().edges() {
@@ -289,11 +337,11 @@ fn declared(proposal: &Proposal, world: &World, cluster: &Cluster) -> BTreeSet<(
                 transport: key.transport,
             }]
             .into();
-            if key.source == own {
-                declare(Direction::Egress, behind(&key.destination, cluster), &port);
+            if *key.source == own {
+                declare(Direction::Egress, behind(key.destination, cluster), &port);
             }
-            if key.destination == own {
-                declare(Direction::Ingress, behind(&key.source, cluster), &port);
+            if *key.destination == own {
+                declare(Direction::Ingress, behind(key.source, cluster), &port);
             }
         }
     }
@@ -335,6 +383,16 @@ fn declared(proposal: &Proposal, world: &World, cluster: &Cluster) -> BTreeSet<(
                     ports,
                 );
             }
+            Note::ExternalGroup {
+                direction,
+                group,
+                ports,
+                ..
+            } => {
+                let inside = OUTSIDE.iter().chain(&UNSEEN).map(|address| ip(address));
+                let inside = inside.filter(|address| group.cidrs().iter().any(|cidr| cidr.contains(address)));
+                declare(*direction, inside.map(Other::Address).collect(), ports);
+            }
             Note::Dns { direction, peer, ports } => declare(*direction, behind(peer, cluster), ports),
             Note::NodeLocalDns { addresses, ports } => {
                 declare(
@@ -343,7 +401,12 @@ fn declared(proposal: &Proposal, world: &World, cluster: &Cluster) -> BTreeSet<(
                     ports,
                 );
             }
-            Note::NotObserved { .. } | Note::NotReady { .. } | Note::Unanswered { .. } | Note::PeerGone { .. } => {}
+            Note::NotObserved { .. }
+            | Note::NotReady { .. }
+            | Note::Unanswered { .. }
+            | Note::PeerGone { .. }
+            | Note::GroupNotUsed(_)
+            | Note::PortRange { .. } => {}
         }
     }
     declared
@@ -447,6 +510,7 @@ fn smaller(policy: &NetworkPolicy) -> Vec<NetworkPolicy> {
             if peers.is_empty() || ports.is_empty() {
                 kept_ports.truncate(1);
                 kept_ports[0].port = Some(IntOrString::Int(1));
+                kept_ports[0].end_port = None;
             } else {
                 (**kept_peers, **kept_ports) = (peers, ports);
             }
@@ -478,7 +542,7 @@ proptest! {
     #[test]
     fn complete(world in world(false)) {
         let proposals = accepted(&world);
-        let violations = verify(&proposals, Others::default(), &world.cluster(), &world.graph(), &Settings::default());
+        let violations = verify(&proposals, Others::default(), &world.cluster(), &world.graph(), &settings(world.settings));
         prop_assert!(violations.is_empty(), "{violations:?}");
     }
 
@@ -531,7 +595,7 @@ proptest! {
         for last in (1..shuffled.edges.len()).rev() {
             shuffled.edges.swap(last, draw(last + 1));
         }
-        let settings = Settings::default();
+        let settings = settings(world.settings);
         let one = synthesize_all(&world.graph(), &world.cluster(), &settings);
         let two = synthesize_all(&shuffled.graph(), &cluster(objects), &settings);
         prop_assert_eq!(&one, &two);

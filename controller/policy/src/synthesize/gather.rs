@@ -1,0 +1,346 @@
+//! The edges of one direction of one workload to what it is allowed, and to the Notes on that.
+
+use std::cell::OnceCell;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
+
+use nanoseg_graph::connection::{ConnectionGraph, Edge, EvidenceRef, NodeIndex};
+use nanoseg_graph::endpoint::{Endpoint, Workload};
+use nanoseg_graph::flow::Transport;
+
+use super::cover;
+use super::note::{Blocker, Note};
+use super::peers::{DNS_PORT, Meaning, Peer, View, Widening};
+use super::rules::{Entry, Reason, Rule, Whom, merge};
+use super::settings::{PortRange, Span};
+use crate::direction::{Direction, Port};
+
+/// What each endpoint of a graph means, found when it is first asked for: many workloads have the same peers.
+#[derive(Debug)]
+pub(super) struct Meanings(Vec<OnceCell<Meaning>>);
+
+impl Meanings {
+    pub(super) fn of(graph: &ConnectionGraph) -> Self {
+        Self(vec![OnceCell::new(); graph.node_count()])
+    }
+}
+
+/// One direction of one workload.
+pub(super) struct Side<'a> {
+    pub(super) direction: Direction,
+    pub(super) subject: &'a Workload,
+    pub(super) graph: &'a ConnectionGraph,
+    pub(super) view: View<'a>,
+    pub(super) meanings: &'a Meanings,
+}
+
+pub(super) enum Gathered<'a> {
+    NotObserved,
+    NotReady,
+    Ready(Vec<Rule<'a>>),
+}
+
+/// An edge as this side sees it.
+struct Observed<'a> {
+    peer: NodeIndex,
+    port: Port,
+    edge: Edge<'a>,
+    evidence: EvidenceRef<'a>,
+}
+
+impl<'a> Side<'a> {
+    pub(super) fn gather(&self, notes: &mut BTreeSet<Note>) -> Gathered<'a> {
+        let direction = self.direction;
+        let mut unanswered = BTreeSet::new();
+        let mut observed = Vec::new();
+        for (peer, edge, evidence) in self.edges() {
+            if self.view.settings.in_baseline(edge, evidence) {
+                let port = Port {
+                    number: edge.port,
+                    transport: edge.transport,
+                };
+                observed.push(Observed {
+                    peer,
+                    port,
+                    edge,
+                    evidence,
+                });
+            } else {
+                unanswered.insert(edge.key());
+            }
+        }
+        if !unanswered.is_empty() {
+            notes.insert(Note::Unanswered {
+                direction,
+                edges: unanswered,
+            });
+        }
+        if observed.is_empty() {
+            notes.insert(Note::NotObserved { direction });
+            return Gathered::NotObserved;
+        }
+        observed.sort_unstable_by_key(|observed| (observed.peer, observed.port));
+
+        let mut collected = Collected::default();
+        for run in observed.chunk_by(|one, next| one.peer == next.peer) {
+            self.collect_peer(run, &mut collected);
+        }
+        if !collected.blockers.is_empty() {
+            notes.insert(Note::NotReady {
+                direction,
+                blockers: collected.blockers,
+            });
+            return Gathered::NotReady;
+        }
+        if collected.asks_dns && direction == Direction::Egress {
+            self.add_cache(&mut collected);
+        }
+        let covered = cover::drop_covered(&mut collected.entries, &self.view.around.identities);
+        collected.narrow(&covered, self.view);
+        collected.notes(direction, self.view, notes);
+        Gathered::Ready(merge(collected.entries))
+    }
+
+    fn edges(&self) -> Vec<(NodeIndex, Edge<'a>, EvidenceRef<'a>)> {
+        let Some(own) = self.graph.index_of(&Endpoint::Workload(self.subject.clone())) else {
+            return Vec::new();
+        };
+        match self.direction {
+            Direction::Ingress => self.graph.incoming(own).collect(),
+            Direction::Egress => self.graph.outgoing(own).collect(),
+        }
+    }
+
+    /// All edges with one peer.
+    fn collect_peer(&self, run: &[Observed<'a>], collected: &mut Collected<'a>) {
+        let Some(first) = run.first() else { return };
+        let peer = match self.direction {
+            Direction::Ingress => first.edge.source,
+            Direction::Egress => first.edge.destination,
+        };
+        let place = Place {
+            peer,
+            index: first.peer,
+        };
+        for observed in run {
+            self.collect(&place, observed.port, Reason::observed(observed.evidence), collected);
+        }
+        self.add_dns(&place, run, collected);
+    }
+
+    fn collect(&self, place: &Place<'a>, port: Port, reason: Reason<'a>, collected: &mut Collected<'a>) {
+        let peer = place.peer;
+        let made;
+        let meaning = if let Endpoint::Service(_) = peer {
+            made = self.view.meaning(peer, port);
+            &made
+        } else {
+            self.meanings.0[place.index.index()].get_or_init(|| self.view.meaning(peer, port))
+        };
+        let span = self.view.settings.span(port);
+        match (meaning, reason) {
+            (Meaning::Blocked(obstacle), Reason::Observed { .. }) => {
+                collected.blockers.insert(obstacle.at(port));
+                return;
+            }
+            // What was not seen is not what makes a direction not ready.
+            (Meaning::Blocked(_), Reason::Dns | Reason::DnsCache) => return,
+            (Meaning::Gone, _) => {
+                collected.gone.entry(peer).or_default().insert(port);
+                return;
+            }
+            (Meaning::Group(place), _) => {
+                let Some(group) = self.view.settings.external_groups.iter().nth(*place) else {
+                    return;
+                };
+                let number = u32::try_from(*place).unwrap_or(u32::MAX);
+                for cidr in group.cidrs() {
+                    collected.entries.push(Entry {
+                        peer: Peer::Block(*cidr),
+                        span,
+                        whom: Whom::Group(group),
+                        reason,
+                        who: u32::MAX - number,
+                    });
+                }
+                let (addresses, ports) = collected.groups.entry(*place).or_default();
+                if let Endpoint::External(address) = peer {
+                    addresses.insert(*address);
+                }
+                ports.insert(port);
+            }
+            (Meaning::Peers { peers, widenings }, _) => {
+                for named in peers {
+                    collected.entries.push(Entry {
+                        peer: named.clone(),
+                        span,
+                        whom: Whom::Endpoint(peer),
+                        reason,
+                        who: u32::try_from(place.index.index()).unwrap_or(u32::MAX),
+                    });
+                }
+                for widening in widenings {
+                    let ports = collected.widenings.entry((peer, widening.clone())).or_default();
+                    ports.insert(port);
+                }
+                if let Endpoint::External(address) = peer
+                    && let Some((group, _)) = self.view.group_of(*address)
+                {
+                    collected.unused.insert(group);
+                }
+            }
+        }
+        if span.is_range() {
+            let (peers, ports) = collected.ranges.entry(span).or_default();
+            peers.insert(peer);
+            ports.insert(port);
+        }
+    }
+
+    /// Adds the transport in which DNS was not seen.
+    fn add_dns(&self, place: &Place<'a>, run: &[Observed<'a>], collected: &mut Collected<'a>) {
+        let server = match self.direction {
+            Direction::Ingress => run.first().map(|observed| observed.edge.destination),
+            Direction::Egress => Some(place.peer),
+        };
+        let dns_of = |observed: &Observed<'a>| self.view.dns_ports(server?, observed.port);
+        let needed: BTreeSet<Port> = run.iter().filter_map(dns_of).flatten().collect();
+        if needed.is_empty() || collected.gone.contains_key(place.peer) {
+            return;
+        }
+        collected.asks_dns = true;
+        for port in needed {
+            if !run.iter().any(|observed| observed.port == port) {
+                let before = collected.entries.len();
+                self.collect(place, port, Reason::Dns, collected);
+                if collected.entries.len() > before {
+                    collected.dns.entry(place.peer).or_default().insert(port);
+                }
+            }
+        }
+    }
+
+    /// Adds the DNS cache of the node.
+    fn add_cache(&self, collected: &mut Collected<'a>) {
+        for (number, (address, endpoint)) in (0..).zip(&self.view.around.dns_cache) {
+            for transport in [Transport::Tcp, Transport::Udp] {
+                let port = Port {
+                    number: DNS_PORT,
+                    transport,
+                };
+                collected.entries.push(Entry {
+                    peer: Peer::address(*address),
+                    span: Span::of(port),
+                    whom: Whom::Endpoint(endpoint),
+                    reason: Reason::DnsCache,
+                    who: u32::MAX / 2 + number,
+                });
+                collected.cache.insert(port);
+            }
+        }
+    }
+}
+
+/// A peer and where the graph has it.
+struct Place<'a> {
+    peer: &'a Endpoint,
+    index: NodeIndex,
+}
+
+/// What the edges of one direction come to.
+#[derive(Default)]
+struct Collected<'a> {
+    entries: Vec<Entry<'a>>,
+    blockers: BTreeSet<Blocker>,
+    gone: BTreeMap<&'a Endpoint, BTreeSet<Port>>,
+    widenings: BTreeMap<(&'a Endpoint, Widening), BTreeSet<Port>>,
+    groups: BTreeMap<usize, (BTreeSet<IpAddr>, BTreeSet<Port>)>,
+    /// Groups that would have been named if they could be used.
+    unused: BTreeSet<usize>,
+    ranges: BTreeMap<Span, (BTreeSet<&'a Endpoint>, BTreeSet<Port>)>,
+    dns: BTreeMap<&'a Endpoint, BTreeSet<Port>>,
+    asks_dns: bool,
+    cache: BTreeSet<Port>,
+}
+
+impl Collected<'_> {
+    /// A peer that is not named itself widens nothing.
+    fn narrow(&mut self, covered: &BTreeSet<(Peer, Span)>, view: View<'_>) {
+        if covered.is_empty() {
+            return;
+        }
+        for ((_, widening), ports) in &mut self.widenings {
+            if let Widening::Overlaps { peer, .. } = widening
+                && let Some(selection) = view.around.selections.get(peer)
+            {
+                let named = Peer::Pods(std::sync::Arc::clone(selection));
+                ports.retain(|port| !covered.contains(&(named.clone(), view.settings.span(*port))));
+            }
+        }
+        self.widenings.retain(|_, ports| !ports.is_empty());
+    }
+
+    fn notes(&mut self, direction: Direction, view: View<'_>, notes: &mut BTreeSet<Note>) {
+        for (peer, ports) in std::mem::take(&mut self.gone) {
+            let peer = peer.clone();
+            notes.insert(Note::PeerGone { direction, peer, ports });
+        }
+        for ((observed, widening), ports) in std::mem::take(&mut self.widenings) {
+            notes.insert(match widening {
+                Widening::Overlaps { peer, also, hint } => Note::PeerOverlaps {
+                    direction,
+                    peer,
+                    also,
+                    hint,
+                    ports,
+                },
+                Widening::HostNetwork(addresses) => Note::HostNetwork {
+                    direction,
+                    peer: observed.clone(),
+                    addresses,
+                    ports,
+                },
+                Widening::AllPods(workload) => Note::AllPods {
+                    direction,
+                    peer: observed.clone(),
+                    workload,
+                    ports,
+                },
+            });
+        }
+        for (place, group) in view.settings.external_groups.iter().enumerate() {
+            if let Some((addresses, ports)) = self.groups.remove(&place) {
+                notes.insert(Note::ExternalGroup {
+                    direction,
+                    group: group.clone(),
+                    addresses,
+                    ports,
+                });
+            }
+            if self.unused.contains(&place)
+                && let Some(conflict) = view.around.conflicts.get(&place)
+            {
+                notes.insert(Note::GroupNotUsed(conflict.clone()));
+            }
+        }
+        for (span, (peers, ports)) in std::mem::take(&mut self.ranges) {
+            let range: Option<&PortRange> = view.settings.port_ranges.iter().find(|range| range.is(span));
+            notes.extend(range.map(|range| Note::PortRange {
+                direction,
+                range: range.clone(),
+                peers: peers.into_iter().cloned().collect(),
+                ports,
+            }));
+        }
+        for (peer, ports) in std::mem::take(&mut self.dns) {
+            let peer = peer.clone();
+            notes.insert(Note::Dns { direction, peer, ports });
+        }
+        if !self.cache.is_empty() {
+            notes.insert(Note::NodeLocalDns {
+                addresses: view.around.dns_cache.iter().map(|(address, _)| *address).collect(),
+                ports: std::mem::take(&mut self.cache),
+            });
+        }
+    }
+}

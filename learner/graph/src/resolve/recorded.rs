@@ -1,0 +1,134 @@
+//! Recorded connections and a cluster to the connection graph, by the same rules as learners' flows.
+
+use std::cell::RefCell;
+use std::collections::BTreeSet;
+
+use super::{Peer, Reports, Resolver, plain};
+use crate::cluster::{AddressOwner, Cluster};
+use crate::connection::{ConnectionGraph, EdgeKey};
+use crate::container::ContainerRef;
+use crate::endpoint::{Endpoint, UnknownReason};
+use crate::flow::{FlowKey, FlowTable, Origin, Reporter, Subject, Tally};
+use crate::recorded::{RecordedEnd, RecordedKey, Recording};
+
+/// Attributes both ends of every recorded connection and folds them into edges. `flows` are the learners', whose reports
+/// settle addresses that several owners had, and say which addresses are nodes'.
+///
+/// A pod that is named is that pod, whatever its address; an address is whoever had it at that time, a Service's leads to the
+/// workloads behind it.
+pub fn resolve_recorded(recording: &Recording, flows: &FlowTable, cluster: &Cluster) -> ConnectionGraph {
+    let resolver = Resolver {
+        flows,
+        cluster,
+        reports: Reports::index(flows, cluster),
+        live: RefCell::default(),
+    };
+    // No learner's: what others recorded is one run of nobody's.
+    let origin = Origin {
+        node: String::new(),
+        epoch: 0,
+    };
+    let mut graph = ConnectionGraph::default();
+    for (key, tally) in recording.connections() {
+        for (edge, via) in resolver.edges(&origin, key, &tally) {
+            graph.count(edge.as_edge(), (key.reporter, &origin, &tally), via.as_ref());
+        }
+    }
+    graph
+}
+
+impl Resolver<'_> {
+    fn edges(
+        &self,
+        origin: &Origin,
+        key: &RecordedKey,
+        tally: &Tally,
+    ) -> Vec<(EdgeKey, Option<crate::endpoint::ServiceName>)> {
+        let RecordedKey {
+            source,
+            destination,
+            port,
+            transport,
+            reporter: _,
+        } = key;
+        let subjects = [source, destination].map(|end| self.subject(end, tally));
+        if let [Subject::Container(from), Subject::Container(to)] = &subjects
+            && from.pod_uid == to.pod_uid
+        {
+            // A pod's connection to itself is not traffic.
+            return Vec::new();
+        }
+        let [from, to] = subjects;
+        let seen_as = |peer: std::net::IpAddr, subject: Subject, reporter| FlowKey {
+            subject,
+            peer,
+            port: *port,
+            transport: *transport,
+            reporter,
+        };
+        // Each end as the other one sees it: as the peer of the other's flow.
+        let sources = match source {
+            RecordedEnd::Address(address) => {
+                self.peer_ends(origin, &seen_as(*address, to, Reporter::Destination), tally)
+            }
+            RecordedEnd::Pod { namespace, name } => vec![self.named(namespace, name, *port)],
+        };
+        let destinations = match destination {
+            RecordedEnd::Address(address) => self.peer_ends(origin, &seen_as(*address, from, Reporter::Source), tally),
+            RecordedEnd::Pod { namespace, name } => vec![self.named(namespace, name, *port)],
+        };
+        let mut edges = Vec::new();
+        for source in &sources {
+            for destination in &destinations {
+                let edge = EdgeKey {
+                    source: source.endpoint.clone(),
+                    destination: destination.endpoint.clone(),
+                    port: destination.port,
+                    transport: *transport,
+                };
+                edges.push((edge, destination.via.clone()));
+            }
+        }
+        edges
+    }
+
+    /// Whose flow it would be if a learner had seen it at this end.
+    fn subject(&self, end: &RecordedEnd, tally: &Tally) -> Subject {
+        let uid = match end {
+            RecordedEnd::Pod { namespace, name } => self.cluster.pod(namespace, name).map(|pod| pod.uid.clone()),
+            RecordedEnd::Address(address) => {
+                let owners = self.cluster.owners_of(*address, tally.first_seen, tally.last_seen);
+                let pods: BTreeSet<String> = owners
+                    .into_iter()
+                    .filter_map(|owner| match owner {
+                        AddressOwner::Pod(uid) => Some(uid),
+                        AddressOwner::Service(_) | AddressOwner::Node(_) => None,
+                    })
+                    .collect();
+                // Of several nobody knows which.
+                pods.first().filter(|_| pods.len() == 1).cloned()
+            }
+        };
+        match uid {
+            Some(pod_uid) => Subject::Container(ContainerRef {
+                pod_uid,
+                container_id: String::new(),
+            }),
+            None => Subject::Unknown(UnknownReason::PodNotSeen),
+        }
+    }
+
+    fn named(&self, namespace: &str, name: &str, port: u16) -> Peer {
+        let endpoint = match self.cluster.pod(namespace, name) {
+            Some(pod) => self.pod_endpoint(pod, ""),
+            None => Endpoint::Unknown {
+                reason: UnknownReason::PodNotSeen,
+                address: None,
+            },
+        };
+        plain(endpoint, port)
+    }
+}
+
+#[cfg(test)]
+mod tests;
