@@ -4,8 +4,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use kube::Client;
-use kube::config::{KubeConfigOptions, Kubeconfig};
 use nanoseg_policy::synthesize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -13,10 +11,10 @@ use tokio::sync::mpsc;
 use crate::apply::{Live, OnCluster, OnDirectory, WriteError, apply};
 use crate::directory::{self, Directory};
 use crate::read::ReadError;
+use crate::read::live::{ConnectError, client, configuration};
 use crate::receive::{self, Delivery, ReceiveError};
 use crate::reconcile::{Core, Due, Event, Guide, Round};
 use crate::settings::{Place, Settings};
-use crate::trouble::Trouble;
 use crate::watch;
 
 /// How long to wait for more after something changed: a rollout is hundreds of events, and one round for all of them.
@@ -40,31 +38,9 @@ const WAITING: usize = 4096;
 /// Why the controller cannot run.
 #[derive(Debug, thiserror::Error)]
 pub enum ControllerError {
-    /// No kubeconfig, and not in a pod either.
-    #[error(
-        "there is no cluster to work on: no kubeconfig (--kubeconfig FILE, the variable KUBECONFIG, ~/.kube/config) and no pod's \
-         ServiceAccount; without a cluster, use --cluster DIR --flows DIR --out DIR. {tried}"
-    )]
-    NoCluster {
-        /// What was tried, and what came of it.
-        tried: String,
-    },
-    /// The kubeconfig file cannot be used.
-    #[error("cannot use the kubeconfig {file}")]
-    Kubeconfig {
-        /// The file.
-        file: String,
-        /// Why.
-        source: kube::config::KubeconfigError,
-    },
-    /// The client cannot be made from the configuration.
-    #[error("cannot make a client for the API server at {url}")]
-    Client {
-        /// The API server.
-        url: String,
-        /// Why.
-        source: Trouble,
-    },
+    /// There is no way to the API server.
+    #[error(transparent)]
+    Connect(#[from] ConnectError),
     /// Learners cannot be listened to.
     #[error(transparent)]
     Receive(#[from] ReceiveError),
@@ -155,10 +131,7 @@ async fn on_cluster(
         .own_namespace
         .or_else(|| in_cluster.then(|| config.default_namespace.clone()));
     let listener = receive::listen(listen).await?;
-    let client = Client::try_from(config).map_err(|error| ControllerError::Client {
-        url: url.clone(),
-        source: error.into(),
-    })?;
+    let client = client(config)?;
     tracing::info!(url, learners = %listen, "watching the cluster");
 
     let (deliver, mut deliveries) = mpsc::channel::<Delivery>(WAITING);
@@ -185,22 +158,6 @@ async fn on_cluster(
             () = tokio::time::sleep(pace.rest()) => drop(pace.round(&live).await),
         }
     }
-}
-
-async fn configuration(file: Option<&Path>) -> Result<kube::Config, ControllerError> {
-    let Some(path) = file else {
-        return kube::Config::infer().await.map_err(|error| ControllerError::NoCluster {
-            tried: error.to_string(),
-        });
-    };
-    let unusable = |source| ControllerError::Kubeconfig {
-        file: path.display().to_string(),
-        source,
-    };
-    let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
-    kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-        .await
-        .map_err(unusable)
 }
 
 /// The core and its clock: when the next round is worth its cost.

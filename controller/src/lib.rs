@@ -7,7 +7,7 @@
 //! ```
 //!
 //! * [`settings`]: the command line as typed, and what follows from it.
-//! * [`read`]: manifests and reports from files.
+//! * [`read`]: manifests and flows from files, standard input and an API server.
 //! * [`segment`]: the `Segment` resource, the durable state.
 //! * [`lifecycle`]: windows, baselines, what is novel. Pure.
 //! * [`reconcile`]: from what was observed to what must be written. Pure.

@@ -1,19 +1,18 @@
 //! `nanoseg`: the controller and the command line.
 
-use std::io::{self, IsTerminal as _, Write as _};
+use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::Parser as _;
-use nanoseg::cli::{self, CommandError, Found};
+use nanoseg::cli::{self, CommandError, Found, Screen};
 use nanoseg::controller;
 use nanoseg::settings::{Arguments, Command, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
     let Arguments { command, log_format } = Arguments::parse();
-    log_to_stderr(log_format);
-    match run(command) {
+    match run(command, log_format) {
         Ok(Found::Nothing) => ExitCode::SUCCESS,
         Ok(Found::Something) => ExitCode::from(1),
         // Whoever reads the output has seen enough.
@@ -27,24 +26,30 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command) -> anyhow::Result<Found> {
-    let mut out = io::stdout().lock();
+fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
+    let mut out = BufWriter::new(io::stdout().lock());
+    let mut err = io::stderr().lock();
+    let mut screen = Screen::new(&mut out, &mut err);
     let found = match command {
         Command::Controller(arguments) => {
+            drop((out, err));
+            log_to_stderr(log_format);
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
             let outcome = runtime.block_on(controller::run(arguments.into()));
             runtime.shutdown_background();
             outcome?;
-            Found::Nothing
+            return Ok(Found::Nothing);
         }
-        Command::Audit(arguments) => cli::audit_flows(&arguments, &mut out)?,
-        Command::Synthesize(arguments) => cli::synthesize_policies(&arguments, &mut out)?,
-        Command::Graph(arguments) => cli::graph(&arguments, &mut out)?,
-        Command::Explain(arguments) => cli::explain(&arguments, &mut out)?,
-        Command::Crd => cli::crd(&mut out)?,
+        Command::Audit(arguments) => cli::audit_flows(&arguments, &mut screen),
+        Command::Synthesize(arguments) => cli::synthesize_policies(&arguments, &mut screen),
+        Command::Graph(arguments) => cli::graph(&arguments, &mut screen),
+        Command::Explain(arguments) => cli::explain(&arguments, &mut screen),
+        Command::Diff(arguments) => cli::diff_policies(&arguments, &mut screen),
+        Command::Crd => cli::crd(&mut screen),
     };
-    out.flush()?;
-    Ok(found)
+    // Answers come before the error that ended them.
+    out.flush().map_err(CommandError::Print)?;
+    Ok(found?)
 }
 
 fn log_to_stderr(format: LogFormat) {

@@ -1,6 +1,10 @@
 //! The command line as typed, and the settings that follow from it. Nothing else reads arguments or the environment.
+//!
+//! * [`commands`]: arguments of the commands that look at something once.
 
-use std::net::{IpAddr, SocketAddr};
+pub mod commands;
+
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
@@ -8,9 +12,9 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
-use nanoseg_graph::flow::Transport;
 
 use crate::lifecycle::{Rules, Scope};
+use commands::{AuditArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
 
 const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns that into NetworkPolicies.";
 
@@ -20,12 +24,22 @@ Examples:
     nanoseg controller
   The same without a cluster, on folders:
     nanoseg controller --cluster manifests/ --flows reports/ --out policies/
-  What would these policies deny of what was seen?
-    nanoseg audit --cluster manifests/ --flows reports/ --policies policies/
-  May web talk to db?
+  May web talk to db? On the current cluster, and on files:
+    nanoseg explain --from shop/web-0 --to shop/db-0 --port 5432
     nanoseg explain --cluster manifests/ --from shop/web-0 --to shop/db-0 --port 5432
+  Policies from what Hubble saw:
+    hubble observe -o json | nanoseg synthesize --flows - --out policies/
+  What would these policies deny of what was seen?
+    nanoseg audit --cluster manifests/ --flows flows.jsonl --policies policies/
 
-Exit codes: 0 all well, 1 something was found (audit, explain: denied), 2 the input cannot be used.";
+Input, for every command but controller:
+  --cluster takes Kubernetes YAML or JSON, Lists and several documents included; without it the current kubeconfig is used.
+  --flows takes learners' reports, Hubble's JSON, and JSON lines (gzip as well):
+    {\"source\": {\"namespace\": \"shop\", \"pod\": \"web-0\"}, \"destination\": {\"ip\": \"203.0.113.9\"}, \"port\": 443, \"protocol\": \"TCP\"}
+    and, if you have them, count, first_seen, last_seen (RFC 3339), outcome (attempted, refused, established).
+  - is standard input. What cannot be read is told with file, line and field, and the rest is used; --strict ends it there.
+
+Exit codes: 0 allowed, nothing denied, no difference; 1 the opposite; 2 the input cannot be used.";
 
 const CONTROLLER_EXAMPLES: &str = "\
 Examples:
@@ -75,32 +89,20 @@ pub enum Command {
     #[command(after_help = CONTROLLER_EXAMPLES)]
     Controller(ControllerArguments),
     /// Say which recorded flows a set of policies would deny, and why
-    #[command(after_help = "\
-Example:
-  nanoseg audit --cluster manifests/ --flows reports/ --policies policies/proposed/
-
-Without --policies the NetworkPolicies among the manifests are used. Exit code 1 if any flow would be denied.")]
+    #[command(after_help = commands::AUDIT_EXAMPLES)]
     Audit(AuditArguments),
     /// Print the NetworkPolicies that follow from recorded flows
-    #[command(after_help = "\
-Examples:
-  nanoseg synthesize --cluster manifests/ --flows reports/
-  nanoseg synthesize --cluster manifests/ --flows reports/ --out policies/   (NAMESPACE/POLICY.yaml in that folder)")]
+    #[command(after_help = commands::SYNTHESIZE_EXAMPLES)]
     Synthesize(SynthesizeArguments),
     /// Print the connection graph: who connects to whom, on which port
-    #[command(after_help = "\
-Examples:
-  nanoseg graph --cluster manifests/ --flows reports/
-  nanoseg graph --cluster manifests/ --flows reports/ -o json | jq .port")]
+    #[command(after_help = commands::GRAPH_EXAMPLES)]
     Graph(GraphArguments),
-    /// Say whether a connection is allowed, and which policy and rule decides
-    #[command(after_help = "\
-Examples:
-  nanoseg explain --cluster manifests/ --from shop/web-0 --to shop/db-0 --port 5432
-  nanoseg explain --cluster manifests/ --from shop/web-0 --to 203.0.113.9 --port 53 --protocol UDP
-
-Exit code 1 if it is denied.")]
+    /// Say whether a connection is allowed, and which policy and rule decides or what is missing
+    #[command(after_help = commands::EXPLAIN_EXAMPLES)]
     Explain(ExplainArguments),
+    /// Say which connections open and which close between two sets of policies, whatever their text
+    #[command(after_help = commands::DIFF_EXAMPLES)]
+    Diff(DiffArguments),
     /// Print the definitions of custom resources (CRDs) that a cluster needs before `nanoseg controller`
     #[command(after_help = "Example:\n  nanoseg crd | kubectl apply -f -")]
     Crd,
@@ -148,124 +150,6 @@ pub struct ControllerArguments {
     pub own_namespace: Option<String>,
 }
 
-/// The manifests and reports that a command looks at.
-#[derive(Debug, Args)]
-pub struct InputArguments {
-    /// Kubernetes objects, YAML or JSON, as `kubectl get ... -A -o yaml` prints them
-    #[arg(long, value_name = "DIR|FILE")]
-    pub cluster: PathBuf,
-    /// Pod or Service range of the cluster beyond those that its nodes declare. Can be given several times
-    #[arg(long, value_name = "CIDR")]
-    pub cluster_cidr: Vec<IpNet>,
-}
-
-/// Arguments of `nanoseg audit`.
-#[derive(Debug, Args)]
-pub struct AuditArguments {
-    #[command(flatten)]
-    pub input: InputArguments,
-    /// Learners' reports: a folder with `*.json`, or one file
-    #[arg(long, value_name = "DIR|FILE")]
-    pub flows: PathBuf,
-    /// NetworkPolicies to judge by, beside those among the manifests
-    #[arg(long, value_name = "DIR|FILE")]
-    pub policies: Option<PathBuf>,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
-}
-
-/// Arguments of `nanoseg synthesize`.
-#[derive(Debug, Args)]
-pub struct SynthesizeArguments {
-    #[command(flatten)]
-    pub input: InputArguments,
-    /// Learners' reports: a folder with `*.json`, or one file
-    #[arg(long, value_name = "DIR|FILE")]
-    pub flows: PathBuf,
-    /// Write NAMESPACE/POLICY.yaml into this folder instead of printing
-    #[arg(long, value_name = "DIR")]
-    pub out: Option<PathBuf>,
-}
-
-/// Arguments of `nanoseg graph`.
-#[derive(Debug, Args)]
-pub struct GraphArguments {
-    #[command(flatten)]
-    pub input: InputArguments,
-    /// Learners' reports: a folder with `*.json`, or one file
-    #[arg(long, value_name = "DIR|FILE")]
-    pub flows: PathBuf,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
-}
-
-/// Arguments of `nanoseg explain`.
-#[derive(Debug, Args)]
-pub struct ExplainArguments {
-    #[command(flatten)]
-    pub input: InputArguments,
-    /// NetworkPolicies to judge by, beside those among the manifests
-    #[arg(long, value_name = "DIR|FILE")]
-    pub policies: Option<PathBuf>,
-    /// Who connects
-    #[arg(long, value_name = "NAMESPACE/POD|IP")]
-    pub from: Party,
-    /// Who listens
-    #[arg(long, value_name = "NAMESPACE/POD|IP")]
-    pub to: Party,
-    /// Port that the listener itself listens on
-    #[arg(long, value_parser = clap::value_parser!(u16).range(1..))]
-    pub port: u16,
-    /// TCP, UDP or SCTP
-    #[arg(long, default_value = "TCP", value_parser = transport)]
-    pub protocol: Transport,
-    /// How to print
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
-}
-
-/// How a command prints what it found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// One JSON object a line.
-    Json,
-}
-
-/// An end of a connection that is asked about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Party {
-    /// A pod.
-    Pod {
-        /// Its namespace.
-        namespace: String,
-        /// Its name.
-        name: String,
-    },
-    /// An address.
-    Address(IpAddr),
-}
-
-impl FromStr for Party {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if let Ok(address) = text.parse() {
-            return Ok(Self::Address(address));
-        }
-        match text.split('/').collect::<Vec<_>>()[..] {
-            [namespace, name] if !namespace.is_empty() && !name.is_empty() => Ok(Self::Pod {
-                namespace: namespace.to_owned(),
-                name: name.to_owned(),
-            }),
-            _ => Err("write NAMESPACE/POD or an IP address"),
-        }
-    }
-}
-
 /// `NAMESPACE[=DURATION]`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Enforce {
@@ -306,15 +190,6 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     let parsed: Duration =
         humantime::parse_duration(text).map_err(|error| format!("{error} (write for example 90s, 15m, 24h, 7d)"))?;
     SignedDuration::try_from(parsed).map_err(|error| error.to_string())
-}
-
-fn transport(text: &str) -> Result<Transport, &'static str> {
-    match text.to_ascii_uppercase().as_str() {
-        "TCP" => Ok(Transport::Tcp),
-        "UDP" => Ok(Transport::Udp),
-        "SCTP" => Ok(Transport::Sctp),
-        _ => Err("write TCP, UDP or SCTP"),
-    }
 }
 
 /// The controller's settings.

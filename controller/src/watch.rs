@@ -10,10 +10,6 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures::{StreamExt as _, pin_mut};
-use k8s_openapi::api::apps::v1::{DaemonSet, Deployment, ReplicaSet, StatefulSet};
-use k8s_openapi::api::batch::v1::{CronJob, Job};
-use k8s_openapi::api::core::v1::{Namespace, Node, Pod, ReplicationController, Service};
-use k8s_openapi::api::discovery::v1::EndpointSlice;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
@@ -21,7 +17,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, CustomResourceExt as _, Resource, ResourceExt as _};
 use nanoseg_graph::cluster::{Object, ObjectKey};
-use nanoseg_policy::cluster_policy;
+use nanoseg_policy::cluster_policy::{self, ClusterNetworkPolicy};
 use nanoseg_policy::objects::{self, Manifest, Unreadable};
 use nanoseg_policy::ownership::PolicyName;
 use serde::de::DeserializeOwned;
@@ -31,6 +27,27 @@ use tokio::task::JoinSet;
 use crate::reconcile::{Event, Source};
 use crate::segment::{Segment, SegmentName};
 use crate::trouble::{Trouble, chain};
+
+/// Calls a macro with every kind that tells who is who: its plural, its type, and what reads it.
+macro_rules! each_kind {
+    ($callback:ident) => {
+        $callback! {
+            "pods": k8s_openapi::api::core::v1::Pod, nanoseg_policy::objects::pod;
+            "replicasets": k8s_openapi::api::apps::v1::ReplicaSet, nanoseg_policy::objects::replica_set;
+            "replicationcontrollers": k8s_openapi::api::core::v1::ReplicationController, nanoseg_policy::objects::replication_controller;
+            "deployments": k8s_openapi::api::apps::v1::Deployment, nanoseg_policy::objects::deployment;
+            "statefulsets": k8s_openapi::api::apps::v1::StatefulSet, nanoseg_policy::objects::stateful_set;
+            "daemonsets": k8s_openapi::api::apps::v1::DaemonSet, nanoseg_policy::objects::daemon_set;
+            "jobs": k8s_openapi::api::batch::v1::Job, nanoseg_policy::objects::job;
+            "cronjobs": k8s_openapi::api::batch::v1::CronJob, nanoseg_policy::objects::cron_job;
+            "services": k8s_openapi::api::core::v1::Service, nanoseg_policy::objects::service;
+            "endpointslices": k8s_openapi::api::discovery::v1::EndpointSlice, nanoseg_policy::objects::endpoint_slice;
+            "nodes": k8s_openapi::api::core::v1::Node, nanoseg_policy::objects::node;
+            "namespaces": k8s_openapi::api::core::v1::Namespace, nanoseg_policy::objects::namespace;
+        }
+    };
+}
+pub(crate) use each_kind;
 
 /// Everything that is watched.
 pub const SOURCES: [Source; 15] = [
@@ -68,26 +85,10 @@ pub fn watch_all(client: &Client, url: &str, events: &mpsc::Sender<Event>) -> Jo
             tasks.spawn(start(Source::Watch($plural)).follow(Api::<$kind>::all(client.clone()), object($convert)));
         )*};
     }
-    objects! {
-        "pods": Pod, objects::pod;
-        "replicasets": ReplicaSet, objects::replica_set;
-        "replicationcontrollers": ReplicationController, objects::replication_controller;
-        "deployments": Deployment, objects::deployment;
-        "statefulsets": StatefulSet, objects::stateful_set;
-        "daemonsets": DaemonSet, objects::daemon_set;
-        "jobs": Job, objects::job;
-        "cronjobs": CronJob, objects::cron_job;
-        "services": Service, objects::service;
-        "endpointslices": EndpointSlice, objects::endpoint_slice;
-        "nodes": Node, objects::node;
-        "namespaces": Namespace, objects::namespace;
-    }
+    each_kind!(objects);
     let policies = Api::<NetworkPolicy>::all(client.clone());
     tasks.spawn(start(Source::Watch("networkpolicies")).follow(policies, |object| Ok(policy(object))));
-    // Untyped, because the kind is not one of the API server's own.
-    let (group, version) = cluster_policy::API_VERSION.split_once('/').unwrap_or_default();
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, cluster_policy::KIND));
-    let policies = Api::<DynamicObject>::all_with(client.clone(), &resource);
+    let policies = cluster_policies(client);
     tasks.spawn(start(CLUSTER_POLICIES).follow(policies, of_cluster));
     // Untyped, because one Segment that cannot be read would keep every other from being listed.
     let resource: ApiResource = Segment::api_resource();
@@ -130,17 +131,28 @@ fn policy(mut policy: NetworkPolicy) -> (Key, Event) {
     (Key::Policy(PolicyName::of(&policy)), Event::Policy(Box::new(policy)))
 }
 
-fn of_cluster(mut object: DynamicObject) -> Told {
+/// The policies of the cluster: untyped, because the kind is not one of the API server's own.
+pub(crate) fn cluster_policies(client: &Client) -> Api<DynamicObject> {
+    let (group, version) = cluster_policy::API_VERSION.split_once('/').unwrap_or_default();
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, cluster_policy::KIND));
+    Api::all_with(client.clone(), &resource)
+}
+
+/// Reads a policy of the cluster.
+pub(crate) fn cluster_policy(mut object: DynamicObject) -> Result<Box<ClusterNetworkPolicy>, Box<Unreadable>> {
     object.metadata.managed_fields = None;
     let mut parsed = serde_json::to_value(object).map(objects::parse).unwrap_or_default();
     match (parsed.manifests.pop(), parsed.unreadable.pop()) {
-        (Some(Manifest::ClusterNetworkPolicy(policy)), _) => {
-            let name = policy.metadata.name.clone().unwrap_or_default();
-            Ok((Key::ClusterPolicy(name), Event::ClusterPolicy(policy)))
-        }
+        (Some(Manifest::ClusterNetworkPolicy(policy)), _) => Ok(policy),
         (_, Some(unreadable)) => Err(Box::new(unreadable)),
         (_, None) => Err(Box::new(Unreadable::NotAnObject { field: "kind" })),
     }
+}
+
+fn of_cluster(object: DynamicObject) -> Told {
+    let policy = cluster_policy(object)?;
+    let name = policy.metadata.name.clone().unwrap_or_default();
+    Ok((Key::ClusterPolicy(name), Event::ClusterPolicy(policy)))
 }
 
 fn segment(mut object: DynamicObject) -> (Key, Event) {

@@ -33,7 +33,12 @@ impl Core {
     /// Judges every workload by its own window. Returns the edges that are novel.
     fn judge(&mut self, now: Timestamp) -> Vec<(Workload, EdgeKey)> {
         let mut seen: BTreeMap<Workload, Vec<Seen<'_>>> = BTreeMap::new();
-        for (key, evidence) in self.graph.edges() {
+        let edges: Vec<_> = self
+            .graph
+            .edges()
+            .map(|(edge, evidence)| (edge.key(), evidence))
+            .collect();
+        for (key, evidence) in &edges {
             let ends: BTreeSet<&Workload> = [&key.source, &key.destination]
                 .into_iter()
                 .filter_map(Endpoint::workload)
@@ -43,7 +48,7 @@ impl Core {
                     via: evidence.via.clone(),
                     seen_at: evidence.reporters(),
                 };
-                let answered = self.guide.synthesis.in_baseline(key, evidence);
+                let answered = self.guide.synthesis.in_baseline(key.as_edge(), *evidence);
                 seen.entry(end.clone()).or_default().push(Seen { key, known, answered });
             }
         }

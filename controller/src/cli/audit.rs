@@ -1,0 +1,82 @@
+//! `nanoseg audit`.
+
+use nanoseg_policy::audit::{self, Audit, Finding, audit};
+use serde_json::json;
+
+use super::input::Input;
+use super::output::{Screen, connection_words, edge_json, edge_words, isolating};
+use super::{CommandError, Found};
+use crate::settings::commands::{AuditArguments, Output};
+
+/// Which recorded flows would be denied, and why.
+pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
+    let AuditArguments {
+        input,
+        flows,
+        policies,
+        output,
+    } = arguments;
+    let mut input = Input::read(input, &policies.policies, &flows.flows, screen)?;
+    let policies = input.policies(screen);
+    let graph = input.graph(&flows.flows, screen)?;
+    input.faults.settle(screen)?;
+    let Audit {
+        denied,
+        undecided,
+        permitted,
+    } = audit(&graph, &policies, &input.cluster);
+    for Finding {
+        edge,
+        connection,
+        why,
+        denied,
+        pairs,
+    } in &denied
+    {
+        match output {
+            Output::Table => {
+                screen.line(format_args!("denied: {}", edge_words(edge)))?;
+                let example = connection_words(connection);
+                screen.line(format_args!("  {denied} of {pairs} pairs, for example {example}"))?;
+                for why in why {
+                    screen.line(format_args!("  {why}"))?;
+                }
+            }
+            Output::Json => {
+                let mut line = edge_json(edge);
+                line["verdict"] = "Denied".into();
+                line["from"] = connection.source.to_string().into();
+                line["to"] = connection.destination.to_string().into();
+                line["pairs"] = json!(pairs);
+                line["deniedPairs"] = json!(denied);
+                line["reasons"] = why.iter().map(ToString::to_string).collect();
+                line["isolatedBy"] = json!(isolating(why));
+                screen.json(&line)?;
+            }
+        }
+    }
+    for (edge, why) in &undecided {
+        let reason = match why {
+            audit::Why::NoEnds(why) => why.to_string(),
+            audit::Why::Unknown(why) => why.to_string(),
+        };
+        match output {
+            Output::Table => screen.remark(format_args!("note: cannot be decided: {}: {reason}", edge_words(edge))),
+            Output::Json => {
+                let mut line = edge_json(edge);
+                line["verdict"] = "Unknown".into();
+                line["reasons"] = json!([reason]);
+                screen.json(&line)?;
+            }
+        }
+    }
+    if *output == Output::Table {
+        screen.line(format_args!(
+            "{} edges: {} denied, {} cannot be decided, {permitted} permitted",
+            graph.len(),
+            denied.len(),
+            undecided.len()
+        ))?;
+    }
+    Ok(Found::when(!denied.is_empty()))
+}

@@ -1,0 +1,266 @@
+//! `nanoseg explain`: one connection, or many from a file, each answered by itself.
+
+mod missing;
+
+use std::path::Path;
+
+use nanoseg_graph::cluster::Cluster;
+use nanoseg_graph::recorded::{Recorded, RecordedEnd, RecordedKey};
+use nanoseg_policy::evaluate::{Answer, Connection, End, Evaluator, Verdict};
+use serde::Serialize;
+
+use super::input::{Faults, Input};
+use super::output::{Screen, by, combined_word, connection_words, direction_word};
+use super::{CommandError, Found};
+use crate::read::Fault;
+use crate::read::flows::{self, At, Ended, Entry, Visitor};
+use crate::settings::commands::{ExplainArguments, Output, Party};
+use crate::trouble::chain;
+use missing::{Missing, missing};
+
+/// Whether connections are allowed, and what decides.
+pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
+    let ExplainArguments {
+        input,
+        policies,
+        from,
+        to,
+        port,
+        protocol,
+        flows,
+        output,
+    } = arguments;
+    let mut input = Input::read(input, &policies.policies, flows.as_slice(), screen)?;
+    let policies = input.policies(screen);
+    if let Some(path) = flows {
+        input.faults.settle(screen)?;
+        let output = output.unwrap_or(Output::Json);
+        let evaluator = Evaluator::new(&policies, &input.cluster);
+        return questions(path, &evaluator, output, &mut input.faults, screen);
+    }
+    // The command line demands all three where there are no flows.
+    let (Some(from), Some(to), Some(port)) = (from, to, port) else {
+        return Ok(Found::Nothing);
+    };
+    let connection = Connection {
+        source: end(from, &input)?,
+        destination: end(to, &input)?,
+        port: *port,
+        transport: *protocol,
+    };
+    input.faults.settle(screen)?;
+    let answer = Evaluator::new(&policies, &input.cluster).evaluate(&connection);
+    let combined = answer.combined();
+    let missing = missing(&combined, &connection, &input.cluster);
+    match output.unwrap_or(Output::Table) {
+        Output::Table => {
+            screen.line(connection_words(&connection))?;
+            screen.line(combined_word(&combined))?;
+            let Answer { egress, ingress } = &answer;
+            screen.line(format_args!("  egress:  {egress}"))?;
+            screen.line(format_args!("  ingress: {ingress}"))?;
+            for missing in missing {
+                screen.print(&missing.text()?)?;
+            }
+        }
+        Output::Json => screen.json(&Told {
+            from: Some(connection.source.to_string()),
+            to: Some(connection.destination.to_string()),
+            missing,
+            ..Told::of(&answer, &combined)
+        })?,
+    }
+    Ok(Found::when(!combined.permits()))
+}
+
+fn end(party: &Party, input: &Input) -> Result<End, CommandError> {
+    match party {
+        Party::Address(address) => Ok(End::Address(address.to_canonical())),
+        Party::Pod { namespace, name } if input.cluster.pod(namespace, name).is_some() => Ok(End::Pod {
+            namespace: namespace.clone(),
+            name: name.clone(),
+        }),
+        Party::Pod { namespace, name } => Err(CommandError::NoSuchPod {
+            namespace: namespace.clone(),
+            name: name.clone(),
+            cluster: input.from.clone(),
+            hint: hint(namespace, name, &input.cluster),
+        }),
+    }
+}
+
+/// A pod that may have been meant: people often write a workload's name.
+fn hint(namespace: &str, name: &str, cluster: &Cluster) -> String {
+    let mut pods = cluster.pods_in(namespace).peekable();
+    if pods.peek().is_none() {
+        return format!("; there is no pod in namespace {namespace} at all");
+    }
+    let mut elsewhere = cluster.pods().filter(|pod| pod.name == name);
+    pods.find(|pod| pod.name.starts_with(name) || cluster.workload_of(pod).name == name)
+        .or_else(|| elsewhere.next())
+        .map(|pod| format!("; there is {}/{}", pod.namespace, pod.name))
+        .unwrap_or_default()
+}
+
+/// An answer. The first four keys are a promise.
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    verdict: &'static str,
+    egress: &'static str,
+    ingress: &'static str,
+    by: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    line: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    from: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    to: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    egress_reason: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ingress_reason: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    missing: Vec<Missing>,
+    /// Why a line is no question.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    error: Option<String>,
+}
+
+impl Told {
+    fn of(Answer { egress, ingress }: &Answer, combined: &Verdict) -> Self {
+        Self {
+            verdict: combined_word(combined),
+            egress: direction_word(egress),
+            ingress: direction_word(ingress),
+            by: by(combined),
+            egress_reason: Some(egress.to_string()),
+            ingress_reason: Some(ingress.to_string()),
+            ..Self::default()
+        }
+    }
+
+    fn unknown() -> Self {
+        Self {
+            verdict: "Unknown",
+            egress: "Unknown",
+            ingress: "Unknown",
+            ..Self::default()
+        }
+    }
+}
+
+fn questions(
+    path: &Path,
+    evaluator: &Evaluator<'_>,
+    output: Output,
+    faults: &mut Faults,
+    screen: &mut Screen<'_>,
+) -> Result<Found, CommandError> {
+    let mut answering = Answering {
+        evaluator,
+        output,
+        faults,
+        screen,
+        asked: 0,
+        not_allowed: 0,
+    };
+    match flows::read(path, &mut answering) {
+        Ok(()) => {}
+        Err(Ended::Read(error)) => return Err(error.into()),
+        Err(Ended::Visitor(error)) => return Err(error),
+    }
+    let Answering { asked, not_allowed, .. } = answering;
+    faults.settle(screen)?;
+    if asked == 0 {
+        return Err(CommandError::NoFlows { path: path.to_owned() });
+    }
+    Ok(Found::when(not_allowed > 0))
+}
+
+struct Answering<'a, 's> {
+    evaluator: &'a Evaluator<'a>,
+    output: Output,
+    faults: &'a mut Faults,
+    screen: &'a mut Screen<'s>,
+    asked: u64,
+    not_allowed: u64,
+}
+
+impl Answering<'_, '_> {
+    fn tell(&mut self, told: &Told) -> Result<(), CommandError> {
+        match self.output {
+            Output::Json => self.screen.json(told),
+            Output::Table => {
+                let why = told.error.as_deref().or(told.skipped).map(str::to_owned);
+                let why = why.unwrap_or_else(|| told.by.join("; "));
+                let line = told.line.unwrap_or_default();
+                self.screen.line(format!("{line}: {} {why}", told.verdict).trim_end())
+            }
+        }
+    }
+
+    fn answer(&mut self, line: u64, recorded: Recorded) -> Result<(), CommandError> {
+        let RecordedKey {
+            source,
+            destination,
+            port,
+            transport,
+            reporter: _,
+        } = recorded.key;
+        let end = |end| match end {
+            RecordedEnd::Pod { namespace, name } => End::Pod { namespace, name },
+            RecordedEnd::Address(address) => End::Address(address),
+        };
+        let connection = Connection {
+            source: end(source),
+            destination: end(destination),
+            port,
+            transport,
+        };
+        let answer = self.evaluator.evaluate(&connection);
+        let combined = answer.combined();
+        self.asked += 1;
+        self.not_allowed += u64::from(!combined.permits());
+        self.tell(&Told {
+            line: Some(line),
+            ..Told::of(&answer, &combined)
+        })
+    }
+}
+
+impl Visitor for Answering<'_, '_> {
+    type Error = CommandError;
+
+    fn visit(&mut self, at: At<'_>, entry: Result<Entry, Fault>) -> Result<(), CommandError> {
+        let line = Some(at.line);
+        match entry {
+            Ok(Entry::Connection(connection) | Entry::OnNode { connection, .. }) => self.answer(at.line, *connection),
+            Ok(Entry::Skipped(skip)) => {
+                self.asked += 1;
+                self.tell(&Told {
+                    line,
+                    skipped: Some(skip.explain()),
+                    ..Told::unknown()
+                })
+            }
+            Ok(Entry::Report(_)) => Err(CommandError::NotQuestions {
+                path: at.file.to_owned(),
+            }),
+            Err(fault) => {
+                self.faults.about(&fault, self.screen);
+                self.tell(&Told {
+                    line,
+                    error: Some(chain(&fault)),
+                    ..Told::unknown()
+                })
+            }
+        }
+    }
+
+    fn warn(&mut self, fault: Fault) {
+        self.faults.about(&fault, self.screen);
+    }
+}

@@ -1,0 +1,77 @@
+//! `nanoseg graph`.
+
+use jiff::Timestamp;
+use nanoseg_graph::flow::{Outcome, Reporter, Tally};
+use nanoseg_graph::recorded::UNTIMED;
+use serde_json::json;
+
+use super::input::Input;
+use super::output::{Screen, edge_json};
+use super::{CommandError, Found};
+use crate::settings::commands::{GraphArguments, Output};
+
+/// Who connects to whom.
+pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
+    let GraphArguments { input, flows, output } = arguments;
+    let mut input = Input::read(input, &[], &flows.flows, screen)?;
+    let graph = input.graph(&flows.flows, screen)?;
+    input.faults.settle(screen)?;
+    let mut rows = vec![["SOURCE", "DESTINATION", "PORT", "OUTCOME", "VIA", "SEEN BY", "COUNT"].map(str::to_owned)];
+    for (edge, evidence) in graph.edges() {
+        let outcome = match evidence.outcome() {
+            Outcome::Attempted => "attempted",
+            Outcome::Refused => "refused",
+            Outcome::Established => "established",
+        };
+        let reporters: Vec<&str> = evidence
+            .reporters()
+            .into_iter()
+            .map(|reporter| match reporter {
+                Reporter::Source => "source",
+                Reporter::Destination => "destination",
+            })
+            .collect();
+        let via: Vec<String> = evidence
+            .via
+            .iter()
+            .map(|service| format!("{}/{}", service.namespace, service.name))
+            .collect();
+        // Both ends count the same connections: the larger count is the better one.
+        let tallies = [Reporter::Source, Reporter::Destination].map(|reporter| evidence.tally(reporter));
+        let count = tallies
+            .iter()
+            .flatten()
+            .map(|tally| tally.attempted.max(tally.established))
+            .max()
+            .unwrap_or(0);
+        match output {
+            Output::Table => rows.push([
+                edge.source.to_string(),
+                edge.destination.to_string(),
+                format!("{} {}", edge.transport, edge.port),
+                outcome.to_owned(),
+                via.join(","),
+                reporters.join(","),
+                count.to_string(),
+            ]),
+            Output::Json => {
+                let mut line = edge_json(&edge.key());
+                line["outcome"] = outcome.into();
+                line["via"] = via.into();
+                line["seenBy"] = reporters.into();
+                line["count"] = count.into();
+                let times = |of: fn(&Tally) -> Timestamp| {
+                    let times = tallies.iter().flatten().map(of);
+                    times.filter(|time| *time != UNTIMED).collect::<Vec<_>>()
+                };
+                line["firstSeen"] = json!(times(|tally| tally.first_seen).into_iter().min());
+                line["lastSeen"] = json!(times(|tally| tally.last_seen).into_iter().max());
+                screen.json(&line)?;
+            }
+        }
+    }
+    if *output == Output::Table {
+        screen.table(&rows)?;
+    }
+    Ok(Found::Nothing)
+}

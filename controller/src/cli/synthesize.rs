@@ -1,0 +1,270 @@
+//! `nanoseg synthesize`.
+
+use std::collections::BTreeSet;
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use nanoseg_graph::endpoint::Workload;
+use nanoseg_policy::direction::{Direction, Port};
+use nanoseg_policy::ownership::owned_workload;
+use nanoseg_policy::synthesize::{Note, Proposal, Refusal, synthesize_all};
+use nanoseg_policy::verify::{Accepted, Candidate, Others, accept};
+use serde::Serialize;
+
+use super::input::Input;
+use super::output::{Screen, yaml};
+use super::{CommandError, Found};
+use crate::apply::write_policy;
+use crate::settings::commands::{Manner, SynthesizeArguments};
+use crate::trouble::chain;
+
+/// The policies that follow from recorded flows.
+pub fn synthesize_policies(arguments: &SynthesizeArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
+    let SynthesizeArguments {
+        input,
+        flows,
+        out: folder,
+        output,
+        choices,
+    } = arguments;
+    let settings = choices.settings();
+    let mut input = Input::read(input, &[], &flows.flows, screen)?;
+    let graph = input.graph(&flows.flows, screen)?;
+    input.faults.settle(screen)?;
+
+    let mut proposals = Vec::new();
+    let mut refusals = Vec::new();
+    for (workload, outcome) in synthesize_all(&graph, &input.cluster, &settings) {
+        match outcome {
+            Ok(proposal) => proposals.push(proposal),
+            Err(refusal) => refusals.push((workload, refusal)),
+        }
+    }
+    // A dump of a cluster holds older policies of ours as well, which these replace.
+    let ours = |policy: &NetworkPolicy| owned_workload(policy).is_some();
+    let others: Vec<NetworkPolicy> = input.policies.iter().filter(|policy| !ours(policy)).cloned().collect();
+    let others = Others {
+        network: &others,
+        cluster: &input.cluster_policies,
+    };
+    let candidates = proposals.iter().map(|proposal| Candidate {
+        proposal,
+        baseline: &graph,
+    });
+    let mut violations = Vec::new();
+    let mut accepted = Vec::new();
+    // A policy that the evaluator refuses is not written, here as on a cluster.
+    for (workload, verdict) in accept(candidates, others, &input.cluster, &settings) {
+        match verdict {
+            Ok(policy) => accepted.push(policy),
+            Err(cuts) => violations.extend(cuts.into_iter().map(|cut| (workload.clone(), cut))),
+        }
+    }
+
+    for Proposal { workload, notes, .. } in &proposals {
+        for note in notes {
+            screen.remark(format_args!("note: {workload}: {note}"));
+        }
+    }
+    for (_, refusal) in &refusals {
+        screen.remark(format_args!("no policy: {refusal}"));
+    }
+    for (workload, violation) in &violations {
+        screen.remark(format_args!("no policy: {workload} would be cut: {}", chain(violation)));
+    }
+
+    for policy in accepted.iter().map(Accepted::policy) {
+        match (folder, output) {
+            (Some(folder), Manner::Yaml) => screen.line(write_policy(folder, policy)?.display())?,
+            (Some(folder), Manner::Json) => drop(write_policy(folder, policy)?),
+            (None, Manner::Yaml) => screen.print(&format!("---\n{}", yaml("a policy", policy)?))?,
+            (None, Manner::Json) => {}
+        }
+    }
+    if *output == Manner::Json {
+        screen.json(&Document {
+            policies: accepted.iter().map(Accepted::policy).collect(),
+            notes: proposals
+                .iter()
+                .flat_map(|proposal| proposal.notes.iter().map(|note| told(&proposal.workload, note)))
+                .collect(),
+            refusals: refusals
+                .iter()
+                .map(|(workload, refusal)| refused(workload, refusal))
+                .collect(),
+            violations: violations.iter().map(|(_, violation)| chain(violation)).collect(),
+        })?;
+    }
+    Ok(Found::when(!violations.is_empty()))
+}
+
+/// Everything as one document.
+#[derive(Serialize)]
+struct Document<'a> {
+    policies: Vec<&'a NetworkPolicy>,
+    notes: Vec<Told>,
+    refusals: Vec<Refused>,
+    /// What would be cut, so that no policy is made.
+    violations: Vec<String>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Told {
+    workload: String,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direction: Option<&'static str>,
+    /// Whether the policy allows more than was seen.
+    widening: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    peer: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    ports: Vec<PortTold>,
+    /// The others that are meant, or what stands in the way.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    concerns: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    text: String,
+}
+
+#[derive(Serialize)]
+struct PortTold {
+    port: u16,
+    protocol: &'static str,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Refused {
+    workload: String,
+    kind: &'static str,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    with: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    hint: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    notes: Vec<Told>,
+    text: String,
+}
+
+fn strings<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
+    items.into_iter().map(|item| item.to_string()).collect()
+}
+
+fn told(workload: &Workload, note: &Note) -> Told {
+    let blank = |kind, direction: Option<Direction>| Told {
+        workload: workload.to_string(),
+        kind,
+        direction: direction.map(Direction::as_str),
+        widening: note.is_widening(),
+        peer: None,
+        ports: Vec::new(),
+        concerns: Vec::new(),
+        hint: None,
+        text: note.to_string(),
+    };
+    let at = |kind, direction: Option<Direction>, peer: Option<String>, ports: &BTreeSet<Port>| Told {
+        peer,
+        ports: ports
+            .iter()
+            .map(|port| PortTold {
+                port: port.number,
+                protocol: port.transport.as_str(),
+            })
+            .collect(),
+        ..blank(kind, direction)
+    };
+    match note {
+        Note::NotObserved { direction } => blank("NotObserved", Some(*direction)),
+        Note::NotReady { direction, blockers } => Told {
+            concerns: strings(blockers),
+            ..blank("NotReady", Some(*direction))
+        },
+        Note::Unanswered { direction, edges } => Told {
+            concerns: edges.iter().map(super::output::edge_words).collect(),
+            ..blank("Unanswered", Some(*direction))
+        },
+        Note::PeerGone { direction, peer, ports } => at("PeerGone", Some(*direction), Some(peer.to_string()), ports),
+        Note::PeerOverlaps {
+            direction,
+            peer,
+            also,
+            hint,
+            ports,
+        } => Told {
+            concerns: strings(also),
+            hint: Some(hint.to_string()),
+            ..at("PeerOverlaps", Some(*direction), Some(peer.to_string()), ports)
+        },
+        Note::HostNetwork {
+            direction,
+            peer,
+            addresses,
+            ports,
+        } => Told {
+            concerns: strings(addresses),
+            ..at("HostNetwork", Some(*direction), Some(peer.to_string()), ports)
+        },
+        Note::AllPods {
+            direction,
+            peer,
+            workload: meant,
+            ports,
+        } => Told {
+            concerns: vec![meant.to_string()],
+            ..at("AllPods", Some(*direction), Some(peer.to_string()), ports)
+        },
+        Note::ExternalGroup {
+            direction,
+            group,
+            addresses,
+            ports,
+        } => Told {
+            concerns: strings(addresses),
+            ..at("ExternalGroup", Some(*direction), Some(group.name().to_owned()), ports)
+        },
+        Note::GroupNotUsed(conflict) => Told {
+            concerns: vec![conflict.inside.to_string()],
+            peer: Some(conflict.group.clone()),
+            ..blank("GroupNotUsed", None)
+        },
+        Note::PortRange {
+            direction,
+            range,
+            peers,
+            ports,
+        } => Told {
+            concerns: strings(peers),
+            ..at("PortRange", Some(*direction), Some(range.to_string()), ports)
+        },
+        Note::Dns { direction, peer, ports } => at("Dns", Some(*direction), Some(peer.to_string()), ports),
+        Note::NodeLocalDns { addresses, ports } => Told {
+            concerns: strings(addresses),
+            ..at("NodeLocalDns", Some(Direction::Egress), None, ports)
+        },
+    }
+}
+
+fn refused(workload: &Workload, refusal: &Refusal) -> Refused {
+    let (kind, with, hint, notes) = match refusal {
+        Refusal::Gone { workload: _ } => ("Gone", Vec::new(), None, &[][..]),
+        Refusal::HostNetwork { workload: _ } => ("HostNetwork", Vec::new(), None, &[][..]),
+        Refusal::NoLabels { workload: _, hint } => ("NoLabels", Vec::new(), Some(hint.to_string()), &[][..]),
+        Refusal::Overlaps {
+            workload: _,
+            with,
+            hint,
+        } => ("Overlaps", strings(with), Some(hint.to_string()), &[][..]),
+        Refusal::NotObserved { workload: _, notes } => ("NotObserved", Vec::new(), None, &notes[..]),
+        Refusal::NotReady { workload: _, notes } => ("NotReady", Vec::new(), None, &notes[..]),
+    };
+    Refused {
+        workload: workload.to_string(),
+        kind,
+        with,
+        hint,
+        notes: notes.iter().map(|note| told(workload, note)).collect(),
+        text: refusal.to_string(),
+    }
+}

@@ -1,0 +1,182 @@
+//! The same objects from an API server: every kind that the controller watches, listed once, a page at a time.
+
+use std::fmt::Debug;
+use std::path::Path;
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, ListParams};
+use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::{Client, Config};
+use serde::de::DeserializeOwned;
+
+use super::fault::Fault;
+use super::manifests::Manifests;
+use crate::trouble::Trouble;
+use crate::watch::{cluster_policies, cluster_policy, each_kind};
+
+/// Objects of one page: what kubectl asks for, and a few MiB of pods.
+const PAGE: u32 = 500;
+
+/// The plural of policies of the cluster.
+const CLUSTER_POLICIES: &str = "clusternetworkpolicies";
+
+/// Why there is no way to an API server.
+#[derive(Debug, thiserror::Error)]
+pub enum ConnectError {
+    /// No kubeconfig, and not in a pod either.
+    #[error(
+        "there is no cluster to work on: no kubeconfig (--kubeconfig FILE, the variable KUBECONFIG, ~/.kube/config) and no pod's \
+         ServiceAccount; without a cluster, name its manifests by --cluster. {tried}"
+    )]
+    NoCluster {
+        /// What was tried, and what came of it.
+        tried: String,
+    },
+    /// The kubeconfig file cannot be used.
+    #[error("cannot use the kubeconfig {file}")]
+    Kubeconfig {
+        /// The file.
+        file: String,
+        /// Why.
+        source: kube::config::KubeconfigError,
+    },
+    /// The client cannot be made from the configuration.
+    #[error("cannot make a client for the API server at {url}")]
+    Client {
+        /// The API server.
+        url: String,
+        /// Why.
+        source: Trouble,
+    },
+    /// There is nothing to make requests with.
+    #[error("cannot start the runtime")]
+    Runtime(#[source] std::io::Error),
+    /// A kind without which no answer is right cannot be listed.
+    #[error(
+        "cannot list {plural} at {url}, and without them no answer would be right; is the API server up, and may you list \
+         {plural} in all namespaces? Without a cluster, name its manifests by --cluster"
+    )]
+    Listing {
+        /// The kind.
+        plural: &'static str,
+        /// The API server.
+        url: String,
+        /// What it said.
+        source: Trouble,
+    },
+}
+
+/// How to reach the API server: by the file, else by what kubectl would take, else by the pod's service account.
+pub async fn configuration(file: Option<&Path>) -> Result<Config, ConnectError> {
+    let Some(path) = file else {
+        return Config::infer().await.map_err(|error| ConnectError::NoCluster {
+            tried: error.to_string(),
+        });
+    };
+    let unusable = |source| ConnectError::Kubeconfig {
+        file: path.display().to_string(),
+        source,
+    };
+    let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
+    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .map_err(unusable)
+}
+
+/// A client for it.
+pub fn client(config: Config) -> Result<Client, ConnectError> {
+    let url = config.cluster_url.to_string();
+    Client::try_from(config).map_err(|error| ConnectError::Client {
+        url,
+        source: error.into(),
+    })
+}
+
+/// Everything that matters of a cluster, as manifests. A kind that cannot be listed is a fault, unless it is one without which
+/// answers would be wrong.
+pub fn manifests(kubeconfig: Option<&Path>) -> Result<Manifests, ConnectError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ConnectError::Runtime)?;
+    runtime.block_on(async {
+        let config = configuration(kubeconfig).await?;
+        let url = config.cluster_url.to_string();
+        let client = client(config)?;
+        let mut manifests = Manifests::default();
+        let mut faults = Vec::new();
+        macro_rules! list {
+            ($($plural:literal: $kind:ty, $convert:path;)*) => {$(
+                match pages(Api::<$kind>::all(client.clone())).await {
+                    Ok(listed) => {
+                        for object in &listed {
+                            match $convert(object) {
+                                Ok(object) => manifests.objects.push(object),
+                                Err(reason) => faults.push(Fault::Live { url: url.clone(), source: Box::new(reason) }),
+                            }
+                        }
+                    }
+                    Err(source) => faults.push(not_listed($plural, &url, source)?),
+                }
+            )*};
+        }
+        each_kind!(list);
+        match pages(Api::<NetworkPolicy>::all(client.clone())).await {
+            Ok(policies) => manifests.policies = policies,
+            Err(source) => faults.push(not_listed("networkpolicies", &url, source)?),
+        }
+        match pages(cluster_policies(&client)).await {
+            Ok(policies) => {
+                for policy in policies {
+                    match cluster_policy(policy) {
+                        Ok(policy) => manifests.cluster_policies.push(*policy),
+                        Err(source) => faults.push(Fault::Live {
+                            url: url.clone(),
+                            source,
+                        }),
+                    }
+                }
+            }
+            // A kind that few clusters have: where it is not known there are none.
+            Err(error) if error.code() == Some(404) => {}
+            Err(source) => faults.push(not_listed(CLUSTER_POLICIES, &url, source)?),
+        }
+        manifests.faults = faults;
+        Ok(manifests)
+    })
+}
+
+fn not_listed(plural: &'static str, url: &str, source: Trouble) -> Result<Fault, ConnectError> {
+    let url = url.to_owned();
+    match plural {
+        "pods" | "namespaces" | "networkpolicies" | CLUSTER_POLICIES => {
+            Err(ConnectError::Listing { plural, url, source })
+        }
+        _ => Ok(Fault::Listing { plural, url, source }),
+    }
+}
+
+async fn pages<K>(api: Api<K>) -> Result<Vec<K>, Trouble>
+where
+    K: Clone + Debug + DeserializeOwned,
+{
+    let mut objects = Vec::new();
+    let mut parameters = ListParams::default().limit(PAGE);
+    loop {
+        let page = match api.list(&parameters).await {
+            Ok(page) => page,
+            // The server does not remember where the last page ended: everything at once instead.
+            Err(kube::Error::Api(status)) if status.code == 410 && parameters.continue_token.is_some() => {
+                objects.clear();
+                parameters = ListParams::default();
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        objects.extend(page.items);
+        match page.metadata.continue_.filter(|token| !token.is_empty()) {
+            Some(token) => parameters = parameters.continue_token(&token),
+            None => return Ok(objects),
+        }
+    }
+}

@@ -1,0 +1,306 @@
+//! Manifests: YAML and JSON, several documents in one file, lists as kubectl prints them.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use nanoseg_graph::cluster::Object;
+use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
+use nanoseg_policy::evaluate::PolicyRef;
+use nanoseg_policy::objects::{self, Manifest, Parsed};
+use nanoseg_policy::ownership::PolicyName;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use super::fault::{Fault, Syntax};
+use super::place::{MANIFEST_EXTENSIONS, Place, ReadError, STANDARD_INPUT, files, open};
+
+/// A document of a file.
+#[derive(Clone, Debug)]
+pub struct Document {
+    /// Where it stands.
+    pub place: Place,
+    /// All of it.
+    pub value: Value,
+}
+
+impl Document {
+    /// The document as a type.
+    pub fn typed<T: DeserializeOwned>(&self) -> Result<T, Fault> {
+        serde_path_to_error::deserialize(&self.value).map_err(|error| Fault::Field {
+            place: self.place.clone(),
+            field: error.path().to_string(),
+            source: error.into_inner(),
+        })
+    }
+}
+
+/// What manifests hold.
+#[derive(Debug, Default)]
+pub struct Manifests {
+    /// Objects that tell who is who.
+    pub objects: Vec<Object>,
+    /// Policies, as they were written.
+    pub policies: Vec<NetworkPolicy>,
+    /// Policies of the cluster, as they were written.
+    pub cluster_policies: Vec<ClusterNetworkPolicy>,
+    /// Where each policy was read last.
+    pub places: BTreeMap<PolicyRef, Place>,
+    /// What was left out.
+    pub faults: Vec<Fault>,
+    /// How many objects are of a kind that does not matter.
+    pub other: usize,
+}
+
+impl Manifests {
+    /// Everything that the files of a path hold, or that standard input does.
+    pub fn read(path: &Path) -> Result<Self, ReadError> {
+        let mut manifests = Self::default();
+        for file in files(path, &MANIFEST_EXTENSIONS)? {
+            manifests.add(&file);
+        }
+        Ok(manifests)
+    }
+
+    /// Takes in what a file holds.
+    pub fn add(&mut self, file: &Path) {
+        let (documents, faults) = documents(file);
+        self.faults.extend(faults);
+        for document in documents {
+            self.take(document);
+        }
+    }
+
+    fn take(&mut self, Document { place, value }: Document) {
+        let Parsed {
+            manifests,
+            unreadable,
+            unknown_fields,
+        } = objects::parse(value);
+        for manifest in manifests {
+            match manifest {
+                Manifest::Object(object) => self.objects.push(object),
+                Manifest::NetworkPolicy(policy) => {
+                    let name = PolicyRef::Namespaced(PolicyName::of(&policy).into());
+                    self.places.insert(name, place.clone());
+                    self.policies.push(*policy);
+                }
+                Manifest::ClusterNetworkPolicy(policy) => {
+                    let name = policy.metadata.name.as_deref().unwrap_or_default();
+                    self.places.insert(PolicyRef::Cluster(name.into()), place.clone());
+                    self.cluster_policies.push(*policy);
+                }
+                Manifest::Other { .. } => self.other += 1,
+            }
+        }
+        self.faults.extend(unreadable.into_iter().map(|reason| Fault::Object {
+            place: place.clone(),
+            source: Box::new(reason),
+        }));
+        self.faults
+            .extend(unknown_fields.into_iter().map(|field| Fault::UnknownField {
+                place: place.clone(),
+                source: Box::new(field),
+            }));
+    }
+}
+
+/// The documents of a file, and what had to be left out.
+pub fn documents(file: &Path) -> (Vec<Document>, Vec<Fault>) {
+    let read = || {
+        if file.as_os_str() == STANDARD_INPUT {
+            let mut bytes = Vec::new();
+            open(file)?.read_to_end(&mut bytes)?;
+            Ok(bytes)
+        } else {
+            fs::read(file)
+        }
+    };
+    match read() {
+        Ok(bytes) => documents_in(file, &bytes),
+        Err(source) => (Vec::new(), vec![unreadable(file, source)]),
+    }
+}
+
+fn unreadable(file: &Path, source: io::Error) -> Fault {
+    Fault::Unreadable {
+        file: file.to_owned(),
+        source,
+    }
+}
+
+/// The documents of what a file holds.
+pub fn documents_in(file: &Path, bytes: &[u8]) -> (Vec<Document>, Vec<Fault>) {
+    let text = match std::str::from_utf8(bytes) {
+        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+        Err(error) => {
+            let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
+            let source = io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"));
+            return (Vec::new(), vec![unreadable(file, source)]);
+        }
+    };
+    let mut reader = Reader {
+        file,
+        next: 1,
+        documents: Vec::new(),
+        faults: Vec::new(),
+    };
+    for (line, part) in split(text) {
+        if part.trim_start().starts_with('{') {
+            reader.json(part, line);
+        } else {
+            let place = reader.place(line);
+            match yaml(part) {
+                Ok(value) => reader.documents.push(Document { place, value }),
+                Err(error) => reader.faults.push(not_yaml(place, &error)),
+            }
+        }
+    }
+    (reader.documents, reader.faults)
+}
+
+struct Reader<'a> {
+    file: &'a Path,
+    /// Number of the next document.
+    next: usize,
+    documents: Vec<Document>,
+    faults: Vec<Fault>,
+}
+
+impl Reader<'_> {
+    fn place(&mut self, line: usize) -> Place {
+        let document = self.next;
+        self.next += 1;
+        Place {
+            file: self.file.to_owned(),
+            document,
+            line,
+        }
+    }
+
+    /// JSON objects, one after the other, as `jq -c` and `kubectl get --raw` in a loop write them; or one YAML document that
+    /// begins with a brace. After an error it goes on with the next line that begins with one.
+    fn json(&mut self, part: &str, first_line: usize) {
+        let (mut rest, mut line) = (part, first_line);
+        loop {
+            let blank = rest.len() - rest.trim_start().len();
+            line += newlines(&rest[..blank]);
+            rest = &rest[blank..];
+            let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
+            let end = match values.next() {
+                None => return,
+                Some(Ok(value)) => {
+                    let place = self.place(line);
+                    self.documents.push(Document { place, value });
+                    values.byte_offset()
+                }
+                Some(Err(error)) => {
+                    let end = rest.find("\n{").map_or(rest.len(), |at| at + 1);
+                    let place = self.place(line);
+                    match yaml(&rest[..end]) {
+                        Ok(value) => self.documents.push(Document { place, value }),
+                        Err(_) if is_json(rest) => self.faults.push(not_json(place, &error)),
+                        Err(error) => self.faults.push(not_yaml(place, &error)),
+                    }
+                    end
+                }
+            };
+            line += newlines(&rest[..end]);
+            rest = &rest[end..];
+        }
+    }
+}
+
+/// Whether text that begins with a brace was meant as JSON: its first key is quoted.
+fn is_json(text: &str) -> bool {
+    let inside = text.trim_start().strip_prefix('{').unwrap_or(text).trim_start();
+    inside.starts_with('"') || inside.starts_with('}') || inside.is_empty()
+}
+
+fn not_json(place: Place, error: &serde_json::Error) -> Fault {
+    let line = (place.line + error.line()).saturating_sub(1);
+    let text = error.to_string();
+    let reason = text.split(" at line ").next().unwrap_or(&text);
+    Fault::Syntax {
+        place,
+        language: "JSON",
+        source: Syntax(format!("{reason} at line {line}, column {}", error.column())),
+    }
+}
+
+fn not_yaml(place: Place, error: &serde_yaml::Error) -> Fault {
+    let text = error.to_string();
+    let source = Syntax(match error.location() {
+        Some(at) => {
+            let line = (place.line + at.line()).saturating_sub(1);
+            // Lines in the parser's words count from the document's first.
+            let reason = text.split(" at line ").next().unwrap_or(&text);
+            format!("{reason} at line {line}, column {}", at.column())
+        }
+        None => text,
+    });
+    Fault::Syntax {
+        place,
+        language: "YAML",
+        source,
+    }
+}
+
+/// Brackets that may be open at once in YAML. The parser refuses objects deeper than 128, but its time grows with the square of
+/// what is open before it gets there; text in a block of a real object has a few open brackets at most.
+const OPEN: usize = 1000;
+
+fn yaml(text: &str) -> Result<Value, serde_yaml::Error> {
+    let mut open: usize = 0;
+    for byte in text.bytes() {
+        match byte {
+            b'[' | b'{' => open += 1,
+            b']' | b'}' => open = open.saturating_sub(1),
+            _ => {}
+        }
+        if open > OPEN {
+            return Err(serde::de::Error::custom("it is nested too deeply"));
+        }
+    }
+    let mut value: serde_yaml::Value = serde_yaml::from_str(text)?;
+    value.apply_merge()?;
+    serde_yaml::from_value(value)
+}
+
+fn newlines(text: &str) -> usize {
+    text.matches('\n').count()
+}
+
+/// The documents of a YAML stream with the line on which each begins. Split before parsing, because a parser that meets an
+/// error in one document cannot find the next.
+fn split(text: &str) -> Vec<(usize, &str)> {
+    let mut parts = Vec::new();
+    let (mut begin, mut begin_line, mut at) = (0, 1, 0);
+    for (index, line) in text.split_inclusive('\n').enumerate() {
+        let bare = line.trim_end();
+        let opens = line.starts_with("--- ") || line.starts_with("---\t");
+        if bare == "---" || bare == "..." || opens {
+            parts.push((begin_line, &text[begin..at]));
+            // A document may begin on the separator's own line.
+            let content = opens && bare != "---" && !line[4..].trim_start().starts_with('#');
+            begin = if content { at + 4 } else { at + line.len() };
+            begin_line = if content { index + 1 } else { index + 2 };
+        } else if bare.starts_with('%') && text[begin..at].trim().is_empty() {
+            // A directive, which the separator after it ends.
+            begin = at + line.len();
+            begin_line = index + 2;
+        }
+        at += line.len();
+    }
+    parts.push((begin_line, &text[begin..]));
+    parts.retain(|(_, part)| {
+        part.lines()
+            .any(|line| !line.trim().is_empty() && !line.trim_start().starts_with('#'))
+    });
+    parts
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,108 @@
+//! Where something stands: a path or standard input, a document, a line.
+
+use std::fmt;
+use std::fs;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+
+/// The path that means standard input.
+pub const STANDARD_INPUT: &str = "-";
+
+/// What files of manifests are called.
+pub const MANIFEST_EXTENSIONS: [&str; 3] = ["yaml", "yml", "json"];
+/// What files of reports are called.
+pub const REPORT_EXTENSIONS: [&str; 1] = ["json"];
+/// What files of flows are called; their format is told by what is in them.
+pub const FLOW_EXTENSIONS: [&str; 5] = ["json", "jsonl", "ndjson", "gz", "log"];
+
+/// A path that cannot be read at all.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Neither a file nor a folder can be opened there.
+    #[error("cannot read {}", file_name(path))]
+    Path {
+        /// The path.
+        path: PathBuf,
+        /// What the operating system said.
+        source: io::Error,
+    },
+}
+
+/// Where a document stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: PathBuf,
+    /// Which document of the file, from 1.
+    pub document: usize,
+    /// The document's first line in the file, from 1.
+    pub line: usize,
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { file, document, line } = self;
+        write!(f, "{}: document {document} (line {line})", file_name(file))
+    }
+}
+
+/// A path for a person.
+pub fn file_name(path: &Path) -> std::path::Display<'_> {
+    if path.as_os_str() == STANDARD_INPUT {
+        Path::new("standard input").display()
+    } else {
+        path.display()
+    }
+}
+
+/// What a path holds, byte by byte.
+pub fn open(path: &Path) -> io::Result<Box<dyn Read>> {
+    Ok(if path.as_os_str() == STANDARD_INPUT {
+        Box::new(io::stdin().lock())
+    } else {
+        Box::new(fs::File::open(path)?)
+    })
+}
+
+/// The files of a path, sorted: the path itself, or every file with one of the extensions in the folder and below. What
+/// begins with a dot is left out (own files of editors and of volumes).
+pub fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, ReadError> {
+    let unreadable = |source| ReadError::Path {
+        path: path.to_owned(),
+        source,
+    };
+    if path.as_os_str() == STANDARD_INPUT || !fs::metadata(path).map_err(unreadable)?.is_dir() {
+        return Ok(vec![path.to_owned()]);
+    }
+    let mut found = Vec::new();
+    let mut folders = vec![path.to_owned()];
+    while let Some(folder) = folders.pop() {
+        let entries = match fs::read_dir(&folder) {
+            Ok(entries) => entries,
+            // Gone since its parent was listed.
+            Err(error) if folder != path && error.kind() == io::ErrorKind::NotFound => continue,
+            Err(source) => return Err(ReadError::Path { path: folder, source }),
+        };
+        for entry in entries {
+            let entry = entry.map_err(|source| ReadError::Path {
+                path: folder.clone(),
+                source,
+            })?;
+            let path = entry.path();
+            if entry.file_name().as_encoded_bytes().starts_with(b".") {
+                continue;
+            }
+            let fits = path
+                .extension()
+                .is_some_and(|extension| extensions.iter().any(|known| extension == *known));
+            match fs::metadata(&path) {
+                // A link to a folder is not followed: it could lead back.
+                Ok(metadata) if metadata.is_dir() && !path.is_symlink() => folders.push(path),
+                Ok(metadata) if metadata.is_file() && fits => found.push(path),
+                Ok(_) | Err(_) => {}
+            }
+        }
+    }
+    found.sort();
+    Ok(found)
+}
