@@ -1,4 +1,6 @@
-//! What the integration tests share: where the programs are, and how to wait for something.
+//! What the integration tests share: where the programs are, how to wait for something, and whom to ask for a second opinion.
+
+pub mod oracle;
 
 use std::fmt;
 use std::path::PathBuf;

@@ -16,6 +16,7 @@
 //! * [`peer`]: the program that is every container: it listens, calls, and writes what became of each call.
 //! * [`manifest`]: the application as Kubernetes objects.
 //! * [`full`]: a Kubernetes cluster of two nodes, from the real programs.
+//! * [`go`]: programs from Go modules, built once.
 //! * [`control`]: orders to a small lab in the background.
 //! * [`status`]: who called whom, and what became of it.
 //! * [`small`]: containers as network namespaces, veth pairs and cgroups; up in about a second.
@@ -24,6 +25,7 @@ pub mod addresses;
 pub mod app;
 pub mod control;
 pub mod full;
+pub mod go;
 pub mod manifest;
 pub mod peer;
 pub mod small;

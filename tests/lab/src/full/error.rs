@@ -4,7 +4,7 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use super::binaries;
+use crate::go;
 
 /// Why a full lab did not do what was asked. Every variant names the object and, where there is one, the remedy.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,7 @@ pub enum Error {
     NoBridgeNetfilter,
     /// The cluster's programs could not be built.
     #[error("the cluster's programs could not be built")]
-    Binaries(#[from] binaries::Error),
+    Binaries(#[from] go::Error),
     /// A file or folder could not be handled.
     #[error("cannot {action} {path}")]
     File {

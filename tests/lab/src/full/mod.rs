@@ -35,7 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
-pub use binaries::{Binaries, Error as BinariesError};
+pub use binaries::Binaries;
 pub use error::Error;
 pub use image::Image;
 pub use installation::with_image;
