@@ -4,10 +4,10 @@
 MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo test lint unit image clean
+.PHONY: help setup build demo test lint unit bench fuzz-policy image clean
 
 help: ## This list
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 18
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
 
 setup: ## Install what building, demo and tests need
 	@.ci/setup test
@@ -34,6 +34,15 @@ unit: ## Tests alone, nothing skipped: small lab and full lab too
 	cargo build --workspace --bins --locked
 	target/debug/lab build --full
 	NANOSEG_REQUIRE_ROOT=1 cargo test --workspace --locked
+
+bench: ## What the policy kernel costs, beside two other engines in the same run; a table, and target/bench.json
+	@.ci/setup test
+	cargo bench --locked -p nanoseg-tests --bench table
+
+fuzz-policy: ## The policy evaluator against two other engines: 10,000,000 questions to each, other ones every time
+	NANOSEG_REQUIRE_ROOT=1 NANOSEG_SEED=$${NANOSEG_SEED:-$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')} \
+		NANOSEG_QUESTIONS=$${NANOSEG_QUESTIONS:-10000000} \
+		cargo test --release --locked -p nanoseg-tests --test differential -- --nocapture
 
 image: ## The container image, target/nanoseg-image.tar
 	@.ci/setup build

@@ -119,9 +119,18 @@ fn calls(shop: &Shop, app: &App, since: Timestamp) -> Vec<(String, Call)> {
         let namespace = namespace.name.to_string();
         for pod in shop.items(&["pods", "--namespace", &namespace]) {
             let name = super::text(&pod["metadata"]["name"]);
-            let log = shop.kubectl(&["logs", "--namespace", &namespace, &name, &format!("--since-time={since}")]);
+            let log = shop.kubectl(&[
+                "logs",
+                "--namespace",
+                &namespace,
+                &name,
+                &format!("--since-time={since}"),
+            ]);
             let made = log.lines().filter_map(|line| serde_json::from_str::<Call>(line).ok());
-            calls.extend(made.filter(|call| call.at >= since).map(|call| (namespace.clone(), call)));
+            calls.extend(
+                made.filter(|call| call.at >= since)
+                    .map(|call| (namespace.clone(), call)),
+            );
         }
     }
     calls
