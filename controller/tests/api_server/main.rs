@@ -1,6 +1,7 @@
 //! `nanoseg controller` against a real API server, from a learner's report by gRPC to policies that are kept in sync.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod accepting;
 mod asking;
 mod server;
 

@@ -1,0 +1,158 @@
+//! What is synthesized is what an API server takes, word for word: a dry run of every policy, with unknown fields refused.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::process::Command;
+
+use k8s_openapi::api::core::v1::Namespace;
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use kube::api::{Api, Patch, PatchParams, ValidationDirective};
+use nanoseg_policy::plan::same;
+use serde_json::{Value, json};
+
+use super::server::{self, Server};
+
+/// Names as the API takes them, from the usual to the longest: they end up in names and annotations of policies.
+fn names() -> Vec<String> {
+    ["web", "db.v2-0", "a", "0-1", "x.y.z"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain([63, 200, 253].map(|length| "n".repeat(length)))
+        .collect()
+}
+
+/// Labels as the API takes them: with and without a prefix, empty, the longest.
+fn labels(index: usize) -> Value {
+    let app = format!("app-{index}");
+    match index % 4 {
+        0 => json!({ "app": app }),
+        1 => json!({ "app.kubernetes.io/name": app, "empty": "" }),
+        2 => {
+            json!({ format!("{}.example.com/{}", "p".repeat(60), "k".repeat(63)): format!("{app}{}", "v".repeat(50)) })
+        }
+        _ => json!({ "UPPER_case.9": app, "pod-template-hash": "5d4f" }),
+    }
+}
+
+/// Pods of workloads of several kinds, on two families, some on their node's network.
+fn cluster() -> Value {
+    let node = json!({
+        "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node1" },
+        "spec": { "podCIDRs": ["198.18.0.0/16", "fd00:18::/64"] },
+        "status": { "addresses": [{ "type": "InternalIP", "address": "192.0.2.1" }] },
+    });
+    let mut items = vec![node];
+    for (index, name) in names().iter().enumerate() {
+        for (place, namespace) in ["red", "blue"].into_iter().enumerate() {
+            let number = index * 2 + place;
+            let host = index == 3 && place == 1;
+            let addresses = if host {
+                json!([{ "ip": "192.0.2.1" }])
+            } else {
+                json!([{ "ip": format!("198.18.1.{}", number + 10) }, { "ip": format!("fd00:18::{:x}", number + 16) }])
+            };
+            items.push(json!({
+                "apiVersion": "v1", "kind": "Pod",
+                "metadata": {
+                    "namespace": namespace, "name": format!("p{number}"), "uid": format!("u{number}"), "labels": labels(index),
+                    "ownerReferences": [{
+                        "apiVersion": "apps/v1", "kind": (["StatefulSet", "DaemonSet", "Rollout"][index % 3]), "name": name,
+                        "uid": "o", "controller": true,
+                    }],
+                },
+                "spec": { "nodeName": "node1", "hostNetwork": host, "containers": [{ "name": "c" }] },
+                "status": { "phase": "Running", "podIPs": addresses },
+            }));
+        }
+    }
+    json!({ "apiVersion": "v1", "kind": "List", "items": items })
+}
+
+/// Each pod talks to some others, to its node, to addresses outside and to members of a group, at ports of every protocol.
+fn flows() -> String {
+    let mut lines = String::new();
+    let pods = names().len() * 2;
+    let pod = |number: usize| json!({ "namespace": if number % 2 == 0 { "red" } else { "blue" }, "pod": format!("p{number}") });
+    for from in 0..pods {
+        let to = [
+            (pod((from + 1) % pods), 80, "TCP"),
+            (pod((from + 3) % pods), 65535, "UDP"),
+            (pod((from + 5) % pods), 1, "SCTP"),
+            (json!({ "ip": "192.0.2.1" }), 10250, "TCP"),
+            (json!({ "ip": format!("203.0.113.{from}") }), 443, "TCP"),
+            (json!({ "ip": "2001:db8::7" }), 16400 + from, "UDP"),
+            (json!({ "ip": "198.51.100.9" }), 443, "TCP"),
+        ];
+        for (destination, port, protocol) in to {
+            let line = json!({ "source": pod(from), "destination": destination, "port": port, "protocol": protocol });
+            writeln!(lines, "{line}").unwrap();
+        }
+    }
+    lines
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_policy_is_what_an_api_server_takes() {
+    let Some(kubernetes) = server::kubernetes() else {
+        assert!(
+            std::env::var_os("NANOSEG_REQUIRE_ROOT").is_none(),
+            "kube-apiserver is not built: run `lab build --full`"
+        );
+        return;
+    };
+    let server = Server::start(&kubernetes).await;
+    let client = server.client().await;
+    let folder = tempfile::tempdir().unwrap();
+    let (manifests, recorded) = (folder.path().join("cluster.json"), folder.path().join("flows.jsonl"));
+    fs::write(&manifests, cluster().to_string()).unwrap();
+    fs::write(&recorded, flows()).unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_nanoseg"))
+        .args(["synthesize", "-o", "json", "--strict"])
+        .args([
+            "--external-group",
+            "partner=203.0.113.0/24",
+            "--port-range",
+            "rtp=UDP:16384-32767",
+        ])
+        .arg("--cluster")
+        .arg(&manifests)
+        .arg("--flows")
+        .arg(&recorded)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let document: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let policies: Vec<NetworkPolicy> = serde_json::from_value(document["policies"].clone()).unwrap();
+    // All but the one on its node's network.
+    assert_eq!(policies.len(), names().len() * 2 - 1, "{}", document["refusals"]);
+
+    for namespace in ["red", "blue"] {
+        let namespaces: Api<Namespace> = Api::all(client.clone());
+        let object = json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } });
+        let apply = PatchParams::apply("test");
+        namespaces
+            .patch(namespace, &apply, &Patch::Apply(object))
+            .await
+            .unwrap();
+    }
+    let strict = PatchParams {
+        dry_run: true,
+        field_validation: Some(ValidationDirective::Strict),
+        ..PatchParams::apply("nanoseg")
+    };
+    let text = document["policies"].to_string();
+    assert!(text.contains("endPort") && text.contains("203.0.113.0/24") && text.contains("2001:db8::7/128"));
+    for policy in policies {
+        let name = policy.metadata.name.clone().unwrap();
+        let namespace = policy.metadata.namespace.clone().unwrap();
+        let api: Api<NetworkPolicy> = Api::namespaced(client.clone(), &namespace);
+        let taken = api
+            .patch(&name, &strict, &Patch::Apply(&policy))
+            .await
+            .unwrap_or_else(|error| panic!("{namespace}/{name}: {error}\n{policy:#?}"));
+        assert!(
+            same(&policy, &taken),
+            "{namespace}/{name} came back as something else: {taken:#?}"
+        );
+    }
+}
