@@ -72,7 +72,7 @@ fn cluster() -> Value {
 fn flows() -> String {
     let mut lines = String::new();
     let pods = names().len() * 2;
-    let pod = |number: usize| json!({ "namespace": if number % 2 == 0 { "red" } else { "blue" }, "pod": format!("p{number}") });
+    let pod = |number: usize| json!({ "namespace": if number.is_multiple_of(2) { "red" } else { "blue" }, "pod": format!("p{number}") });
     for from in 0..pods {
         let to = [
             (pod((from + 1) % pods), 80, "TCP"),
