@@ -11,7 +11,18 @@ use kube::config::{KubeConfigOptions, Kubeconfig};
 use tempfile::TempDir;
 
 /// The multi-call program with `kube-apiserver` in it: what the lab builds, or what the variable names.
+///
+/// Where nothing may be skipped, it has to be there.
 pub(crate) fn kubernetes() -> Option<PathBuf> {
+    let found = built();
+    assert!(
+        found.is_some() || std::env::var_os("NANOSEG_REQUIRE_ROOT").is_none(),
+        "kube-apiserver is not built: run `lab build --full`"
+    );
+    found
+}
+
+fn built() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("NANOSEG_KUBERNETES") {
         return Some(path.into());
     }
