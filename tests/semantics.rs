@@ -9,10 +9,10 @@ use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
-use nanoseg_graph::cluster::Cluster;
+use nanoseg_graph::cluster::{Cluster, Object};
 use nanoseg_graph::flow::Transport;
 use nanoseg_policy::evaluate::{Connection, End, Evaluator, PolicySet, Verdict};
-use nanoseg_policy::objects::{self, Manifest};
+use nanoseg_policy::objects::{self, Manifest, Parsed};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -74,20 +74,27 @@ fn connection(question: &str) -> Option<Connection> {
     })
 }
 
-fn read(value: Value) -> Vec<Manifest> {
+fn read(value: Value) -> Parsed {
     let parsed = objects::parse(value);
     assert!(parsed.unreadable.is_empty(), "{:?}", parsed.unreadable);
     assert!(parsed.unknown_fields.is_empty(), "{:?}", parsed.unknown_fields);
-    parsed.manifests
+    parsed
 }
 
 fn cluster(objects: Vec<Value>) -> Cluster {
     let mut cluster = Cluster::new([]);
-    for manifest in objects.into_iter().flat_map(read) {
-        let Manifest::Object(object) = manifest else {
-            panic!("{manifest:?} is not part of a cluster")
-        };
-        cluster.observe(object, Timestamp::UNIX_EPOCH);
+    let mut declared = Vec::new();
+    for parsed in objects.into_iter().map(read) {
+        declared.extend(parsed.declared);
+        for manifest in parsed.manifests {
+            let Manifest::Object(object) = manifest else {
+                panic!("{manifest:?} is not part of a cluster")
+            };
+            cluster.observe(object, Timestamp::UNIX_EPOCH);
+        }
+    }
+    for pod in objects::stand_ins(&cluster, declared) {
+        cluster.observe(Object::Pod(pod), Timestamp::UNIX_EPOCH);
     }
     cluster
 }
@@ -107,7 +114,7 @@ fn check(case: &Case, cluster: &Cluster) -> Vec<String> {
         policy
     });
     let mut parsed = Vec::new();
-    for manifest in policies.flat_map(read) {
+    for manifest in policies.flat_map(|policy| read(policy).manifests) {
         let Manifest::NetworkPolicy(policy) = manifest else {
             panic!("{manifest:?} is not a NetworkPolicy")
         };

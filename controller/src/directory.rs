@@ -14,7 +14,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::cluster::{Object, ObjectKey};
-use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
+use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::ownership::{PolicyName, owned_workload};
 
 use crate::apply::{APPLIED, SEGMENTS, file};
@@ -281,7 +281,7 @@ struct ManifestFiles {
 struct Held {
     objects: BTreeMap<ObjectKey, Object>,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
-    cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
+    cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
 }
 
 impl ManifestFiles {
@@ -317,7 +317,7 @@ impl ManifestFiles {
                 .filter(|policy| owned_workload(policy).is_none());
             let policies = policies.map(|policy| (PolicyName::of(&policy), policy));
             let of_cluster = manifests.cluster_policies.into_iter();
-            let of_cluster = of_cluster.map(|policy| (policy.metadata.name.clone().unwrap_or_default(), policy));
+            let of_cluster = of_cluster.map(|policy| (policy.name(), policy));
             let held = self.held.entry(path).or_default();
             if is_whole && !is_empty {
                 held.objects.clear();

@@ -33,7 +33,7 @@ use nanoseg_graph::cluster::{Cluster, Object};
 use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::FlowTable;
-use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
+use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
 use nanoseg_policy::plan::Plan;
 use nanoseg_policy::synthesize;
@@ -94,7 +94,7 @@ pub struct Core {
     flows: FlowTable,
     graph: ConnectionGraph,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
-    cluster_policies: BTreeMap<String, ClusterNetworkPolicy>,
+    cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
     subjects: BTreeMap<Workload, Subject>,
     segments: BTreeMap<SegmentName, Workload>,
     unreadable: BTreeMap<SegmentName, String>,
@@ -171,7 +171,7 @@ impl Core {
                 self.held.remove(&ObjectId::Policy(name));
             }
             Event::ClusterPolicy(policy) => {
-                let name = policy.metadata.name.clone().unwrap_or_default();
+                let name = policy.name();
                 let known = self.cluster_policies.get(&name);
                 if known.is_none_or(|known| known.spec != policy.spec) {
                     self.rethink();

@@ -17,7 +17,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, CustomResourceExt as _, Resource, ResourceExt as _};
 use nanoseg_graph::cluster::{Object, ObjectKey};
-use nanoseg_policy::cluster_policy::{self, ClusterNetworkPolicy};
+use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName, Kind};
 use nanoseg_policy::objects::{self, Manifest, Unreadable};
 use nanoseg_policy::ownership::PolicyName;
 use serde::de::DeserializeOwned;
@@ -50,7 +50,7 @@ macro_rules! each_kind {
 pub(crate) use each_kind;
 
 /// Everything that is watched.
-pub const SOURCES: [Source; 15] = [
+pub const SOURCES: [Source; 17] = [
     Source::Watch("pods"),
     Source::Watch("replicasets"),
     Source::Watch("replicationcontrollers"),
@@ -64,12 +64,18 @@ pub const SOURCES: [Source; 15] = [
     Source::Watch("nodes"),
     Source::Watch("namespaces"),
     Source::Watch("networkpolicies"),
-    CLUSTER_POLICIES,
+    Source::Watch(CLUSTER_POLICIES[0].1),
+    Source::Watch(CLUSTER_POLICIES[1].1),
+    Source::Watch(CLUSTER_POLICIES[2].1),
     Source::Watch("segments"),
 ];
 
-/// Policies of the cluster: a kind that few clusters have. Where it is not known there are none.
-const CLUSTER_POLICIES: Source = Source::Watch("clusternetworkpolicies");
+/// Policies of the cluster: kinds that few clusters have, with their plurals. Where one is not known there are none of it.
+pub(crate) const CLUSTER_POLICIES: [(Kind, &str); 3] = [
+    (Kind::ClusterNetworkPolicy, "clusternetworkpolicies"),
+    (Kind::AdminNetworkPolicy, "adminnetworkpolicies"),
+    (Kind::BaselineAdminNetworkPolicy, "baselineadminnetworkpolicies"),
+];
 
 /// Watches everything, and tells it to `events`, until the set is dropped.
 pub fn watch_all(client: &Client, url: &str, events: &mpsc::Sender<Event>) -> JoinSet<()> {
@@ -88,8 +94,10 @@ pub fn watch_all(client: &Client, url: &str, events: &mpsc::Sender<Event>) -> Jo
     each_kind!(objects);
     let policies = Api::<NetworkPolicy>::all(client.clone());
     tasks.spawn(start(Source::Watch("networkpolicies")).follow(policies, |object| Ok(policy(object))));
-    let policies = cluster_policies(client);
-    tasks.spawn(start(CLUSTER_POLICIES).follow(policies, of_cluster));
+    for (kind, plural) in CLUSTER_POLICIES {
+        let policies = cluster_policies(client, kind);
+        tasks.spawn(start(Source::Watch(plural)).follow(policies, of_cluster));
+    }
     // Untyped, because one Segment that cannot be read would keep every other from being listed.
     let resource: ApiResource = Segment::api_resource();
     let segments = Api::<DynamicObject>::all_with(client.clone(), &resource);
@@ -102,7 +110,7 @@ pub fn watch_all(client: &Client, url: &str, events: &mpsc::Sender<Event>) -> Jo
 enum Key {
     Object(ObjectKey),
     Policy(PolicyName),
-    ClusterPolicy(String),
+    ClusterPolicy(ClusterPolicyName),
     Segment(SegmentName),
 }
 
@@ -131,10 +139,10 @@ fn policy(mut policy: NetworkPolicy) -> (Key, Event) {
     (Key::Policy(PolicyName::of(&policy)), Event::Policy(Box::new(policy)))
 }
 
-/// The policies of the cluster: untyped, because the kind is not one of the API server's own.
-pub(crate) fn cluster_policies(client: &Client) -> Api<DynamicObject> {
-    let (group, version) = cluster_policy::API_VERSION.split_once('/').unwrap_or_default();
-    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, cluster_policy::KIND));
+/// The policies of the cluster of one kind: untyped, because none is one of the API server's own.
+pub(crate) fn cluster_policies(client: &Client, kind: Kind) -> Api<DynamicObject> {
+    let (group, version) = kind.api_version().split_once('/').unwrap_or_default();
+    let resource = ApiResource::from_gvk(&GroupVersionKind::gvk(group, version, kind.as_str()));
     Api::all_with(client.clone(), &resource)
 }
 
@@ -151,8 +159,7 @@ pub(crate) fn cluster_policy(mut object: DynamicObject) -> Result<Box<ClusterNet
 
 fn of_cluster(object: DynamicObject) -> Told {
     let policy = cluster_policy(object)?;
-    let name = policy.metadata.name.clone().unwrap_or_default();
-    Ok((Key::ClusterPolicy(name), Event::ClusterPolicy(policy)))
+    Ok((Key::ClusterPolicy(policy.name()), Event::ClusterPolicy(policy)))
 }
 
 fn segment(mut object: DynamicObject) -> (Key, Event) {
@@ -190,7 +197,7 @@ impl Watch {
         let mut complained: BTreeMap<String, String> = BTreeMap::new();
         while let Some(event) = stream.next().await {
             let told = match event {
-                Err(error) if source == CLUSTER_POLICIES && is_unknown_kind(&error) => {
+                Err(error) if is_optional(source) && is_unknown_kind(&error) => {
                     // A kind that was taken away has taken its objects along.
                     let gone = std::mem::take(&mut there).into_keys().map(Key::gone);
                     for event in gone.chain([Event::Synced(source)]) {
@@ -251,6 +258,13 @@ impl Watch {
             }
         }
     }
+}
+
+/// Whether clusters do well without the kind.
+fn is_optional(source: Source) -> bool {
+    CLUSTER_POLICIES
+        .iter()
+        .any(|(_, plural)| source == Source::Watch(plural))
 }
 
 /// Whether the API server has no such kind.

@@ -103,7 +103,7 @@ impl World {
             match manifest {
                 Manifest::Object(object) => cluster.observe(object, Timestamp::UNIX_EPOCH),
                 Manifest::NetworkPolicy(policy) => policies.push(*policy),
-                Manifest::ClusterNetworkPolicy(_) | Manifest::Other { .. } => {}
+                Manifest::ClusterNetworkPolicy(_) | Manifest::OtherPolicy(_) | Manifest::Other { .. } => {}
             }
         }
         let (policies, rejected) = PolicySet::parse(&policies);

@@ -122,7 +122,7 @@ mod tests {
 ---
 {apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: db, labels: {app: db}}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.4}]}}
 ---
-{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: unborn}, spec: {containers: []}}
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: unborn}, spec: {containers: []}, status: {phase: Pending}}
 ";
 
     #[test]

@@ -1,16 +1,74 @@
 //! `ClusterNetworkPolicy` of `policy.networking.k8s.io/v1alpha2`, as its API writes it: policies of a whole cluster that come
 //! before (tier Admin) and behind (tier Baseline) the `NetworkPolicies` of its namespaces.
 //!
+//! Its forerunners `AdminNetworkPolicy` and `BaselineAdminNetworkPolicy` are read as such policies ([`v1alpha1`]).
+//!
 //! The shapes and their bounds are those of the `CustomResourceDefinition` of the Network Policy API. Nothing is checked here:
 //! [`crate::evaluate::PolicySet::parse_all`] does that.
+
+pub mod v1alpha1;
+
+use std::fmt;
+use std::sync::Arc;
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use serde::{Deserialize, Serialize};
 
 /// Group and version of the API.
 pub const API_VERSION: &str = "policy.networking.k8s.io/v1alpha2";
-/// Kind.
-pub const KIND: &str = "ClusterNetworkPolicy";
+/// As which kind a policy of the cluster was written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub enum Kind {
+    /// Of [`API_VERSION`].
+    #[default]
+    ClusterNetworkPolicy,
+    /// Of [`v1alpha1::API_VERSION`]: the tier Admin.
+    AdminNetworkPolicy,
+    /// Of [`v1alpha1::API_VERSION`]: the tier Baseline; one at most, with the name `default`.
+    BaselineAdminNetworkPolicy,
+}
+
+impl Kind {
+    /// All kinds.
+    pub const ALL: [Self; 3] = [
+        Self::ClusterNetworkPolicy,
+        Self::AdminNetworkPolicy,
+        Self::BaselineAdminNetworkPolicy,
+    ];
+
+    /// As objects write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ClusterNetworkPolicy => "ClusterNetworkPolicy",
+            Self::AdminNetworkPolicy => "AdminNetworkPolicy",
+            Self::BaselineAdminNetworkPolicy => "BaselineAdminNetworkPolicy",
+        }
+    }
+
+    /// Group and version of its API.
+    pub const fn api_version(self) -> &'static str {
+        match self {
+            Self::ClusterNetworkPolicy => API_VERSION,
+            Self::AdminNetworkPolicy | Self::BaselineAdminNetworkPolicy => v1alpha1::API_VERSION,
+        }
+    }
+}
+
+/// Names a policy of the cluster.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ClusterPolicyName {
+    /// As which kind it was written.
+    pub kind: Kind,
+    /// Its name.
+    pub name: Arc<str>,
+}
+
+impl fmt::Display for ClusterPolicyName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { kind, name } = self;
+        write!(f, "{} {name}", kind.as_str())
+    }
+}
 
 /// A policy of the cluster.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -19,9 +77,9 @@ pub struct ClusterNetworkPolicy {
     /// `policy.networking.k8s.io/v1alpha2`.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub api_version: String,
-    /// `ClusterNetworkPolicy`.
-    #[serde(default, skip_serializing_if = "String::is_empty")]
-    pub kind: String,
+    /// As which kind it was written.
+    #[serde(default)]
+    pub kind: Kind,
     /// Metadata; it has no namespace.
     #[serde(default)]
     pub metadata: ObjectMeta,
@@ -30,6 +88,16 @@ pub struct ClusterNetworkPolicy {
     /// What the network plugin says of it.
     #[serde(default, skip_serializing_if = "serde_json::Value::is_null")]
     pub status: serde_json::Value,
+}
+
+impl ClusterNetworkPolicy {
+    /// What it is called.
+    pub fn name(&self) -> ClusterPolicyName {
+        ClusterPolicyName {
+            kind: self.kind,
+            name: self.metadata.name.as_deref().unwrap_or_default().into(),
+        }
+    }
 }
 
 /// What a policy says.

@@ -213,7 +213,9 @@ pub(crate) fn manifests(yaml: &str) -> Vec<Manifest> {
 pub(crate) fn policies(yaml: &str) -> Vec<NetworkPolicy> {
     let policy = |manifest| match manifest {
         Manifest::NetworkPolicy(policy) => Some(*policy),
-        Manifest::Object(_) | Manifest::ClusterNetworkPolicy(_) | Manifest::Other { .. } => None,
+        Manifest::Object(_) | Manifest::ClusterNetworkPolicy(_) | Manifest::OtherPolicy(_) | Manifest::Other { .. } => {
+            None
+        }
     };
     manifests(yaml).into_iter().filter_map(policy).collect()
 }
@@ -222,7 +224,10 @@ pub(crate) fn policies(yaml: &str) -> Vec<NetworkPolicy> {
 pub(crate) fn cluster_of(yaml: &str) -> Cluster {
     let object = |manifest| match manifest {
         Manifest::Object(object) => Some(object),
-        Manifest::NetworkPolicy(_) | Manifest::ClusterNetworkPolicy(_) | Manifest::Other { .. } => None,
+        Manifest::NetworkPolicy(_)
+        | Manifest::ClusterNetworkPolicy(_)
+        | Manifest::OtherPolicy(_)
+        | Manifest::Other { .. } => None,
     };
     cluster(manifests(yaml).into_iter().filter_map(object))
 }

@@ -242,7 +242,10 @@ fn is_cut(verdict: &Verdict, ours: bool) -> bool {
             | Undecidable::NoSuchPod(_)
             | Undecidable::Finished(_)
             | Undecidable::NoAddress(_) => false,
-            Undecidable::FamiliesDiffer | Undecidable::HostNetworkPeer(_) | Undecidable::ServiceAddress(_) => ours,
+            Undecidable::FamiliesDiffer
+            | Undecidable::HostNetworkPeer(_)
+            | Undecidable::AddressDecides { .. }
+            | Undecidable::ServiceAddress(_) => ours,
             // Policies of the cluster speak wherever no proposal isolates as well.
             Undecidable::DomainNames(_) | Undecidable::SamePriority(_) => true,
         },

@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use nanoseg_graph::cluster::Cluster;
+use nanoseg_graph::cluster::{Cluster, Object, Pod};
 use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::Endpoint;
 use nanoseg_graph::flow::{FlowTable, Origin, Report};
@@ -14,6 +14,7 @@ use nanoseg_graph::recorded::{RecordedEnd, RecordedKey, Recording};
 use nanoseg_graph::resolve::{resolve, resolve_recorded};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 use nanoseg_policy::evaluate::{PolicyRef, PolicySet, Rejected};
+use nanoseg_policy::objects::stand_ins;
 
 use super::CommandError;
 use super::output::{Screen, counted};
@@ -67,6 +68,8 @@ pub(super) struct Input {
     pub(super) cluster: Cluster,
     pub(super) policies: Vec<NetworkPolicy>,
     pub(super) cluster_policies: Vec<ClusterNetworkPolicy>,
+    /// A pod for each workload that was read, as its template describes it.
+    declared: Vec<Pod>,
     places: BTreeMap<PolicyRef, Place>,
     pub(super) faults: Faults,
     /// Where the cluster was read, for a person.
@@ -95,6 +98,7 @@ impl Input {
             cluster: Cluster::new(cluster_cidr.iter().copied()),
             policies: Vec::new(),
             cluster_policies: Vec::new(),
+            declared: Vec::new(),
             places: BTreeMap::new(),
             faults: Faults::new(*strict),
             from: String::new(),
@@ -115,6 +119,7 @@ impl Input {
                 return Err(CommandError::NoObjects { path: path.clone() });
             }
         }
+        input.stand_in(screen);
         if !paths.is_empty() {
             let names: Vec<String> = paths.iter().map(|path| file_name(path).to_string()).collect();
             input.from = format!("among the manifests of {}", names.join(", "));
@@ -143,6 +148,7 @@ impl Input {
     fn take(&mut self, manifests: Manifests, screen: &mut Screen<'_>) {
         let Manifests {
             objects,
+            declared,
             policies,
             cluster_policies,
             places,
@@ -157,9 +163,31 @@ impl Input {
         for object in objects {
             self.cluster.observe(object, now);
         }
+        self.declared.extend(declared);
         self.policies.extend(policies);
         self.cluster_policies.extend(cluster_policies);
         self.places.extend(places);
+    }
+
+    /// Lets workloads without a pod be asked about: manifests that nobody has applied yet have none.
+    fn stand_in(&mut self, screen: &mut Screen<'_>) {
+        let pods = stand_ins(&self.cluster, std::mem::take(&mut self.declared));
+        let names: Vec<String> = pods
+            .iter()
+            .map(|pod| format!("{}/{}", pod.namespace, pod.name))
+            .collect();
+        for pod in pods {
+            self.cluster.observe(Object::Pod(pod), Timestamp::now());
+        }
+        if !names.is_empty() {
+            let pods = counted(names.len() as u64, "workload has no pod", "workloads have no pods");
+            let more = if names.len() > EXAMPLES { ", .." } else { "" };
+            let some = &names[..names.len().min(EXAMPLES)];
+            screen.remark(format_args!(
+                "note: {pods} among the manifests; a pod of its template stands for each: {}{more}",
+                some.join(", ")
+            ));
+        }
     }
 
     /// The policies, checked.

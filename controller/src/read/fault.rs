@@ -5,7 +5,7 @@ use std::io;
 use std::path::PathBuf;
 
 use nanoseg_policy::evaluate::Rejected;
-use nanoseg_policy::objects::{UnknownField, Unreadable};
+use nanoseg_policy::objects::{ObjectName, UnknownField, Unreadable};
 
 use super::place::{Place, file_name};
 
@@ -60,6 +60,16 @@ pub enum Fault {
         place: Place,
         /// Which object and which field.
         source: Box<UnknownField>,
+    },
+    /// A policy of another API.
+    #[error(
+        "{place}: {object} is not taken in: verdicts are those of NetworkPolicies and of policy.networking.k8s.io alone"
+    )]
+    OtherPolicy {
+        /// Where.
+        place: Place,
+        /// The policy.
+        object: Box<ObjectName>,
     },
     /// A policy that no API server would take.
     #[error("{}left out, the API server would not take it", at(place.as_ref()))]
@@ -118,7 +128,7 @@ impl Fault {
     /// Whether something was left out because of it.
     pub const fn leaves_out(&self) -> bool {
         match self {
-            Self::UnknownField { .. } | Self::UnknownKey { .. } => false,
+            Self::UnknownField { .. } | Self::UnknownKey { .. } | Self::OtherPolicy { .. } => false,
             Self::Unreadable { .. }
             | Self::Syntax { .. }
             | Self::Field { .. }

@@ -12,13 +12,10 @@ use serde::de::DeserializeOwned;
 use super::fault::Fault;
 use super::manifests::Manifests;
 use crate::trouble::Trouble;
-use crate::watch::{cluster_policies, cluster_policy, each_kind};
+use crate::watch::{CLUSTER_POLICIES, cluster_policies, cluster_policy, each_kind};
 
 /// Objects of one page: what kubectl asks for, and a few MiB of pods.
 const PAGE: u32 = 500;
-
-/// The plural of policies of the cluster.
-const CLUSTER_POLICIES: &str = "clusternetworkpolicies";
 
 /// Why there is no way to an API server.
 #[derive(Debug, thiserror::Error)]
@@ -125,21 +122,23 @@ pub fn manifests(kubeconfig: Option<&Path>) -> Result<Manifests, ConnectError> {
             Ok(policies) => manifests.policies = policies,
             Err(source) => faults.push(not_listed("networkpolicies", &url, source)?),
         }
-        match pages(cluster_policies(&client)).await {
-            Ok(policies) => {
-                for policy in policies {
-                    match cluster_policy(policy) {
-                        Ok(policy) => manifests.cluster_policies.push(*policy),
-                        Err(source) => faults.push(Fault::Live {
-                            url: url.clone(),
-                            source,
-                        }),
+        for (kind, plural) in CLUSTER_POLICIES {
+            match pages(cluster_policies(&client, kind)).await {
+                Ok(policies) => {
+                    for policy in policies {
+                        match cluster_policy(policy) {
+                            Ok(policy) => manifests.cluster_policies.push(*policy),
+                            Err(source) => faults.push(Fault::Live {
+                                url: url.clone(),
+                                source,
+                            }),
+                        }
                     }
                 }
+                // Where the kind is not known there are none of it.
+                Err(error) if error.code() == Some(404) => {}
+                Err(source) => faults.push(not_listed(plural, &url, source)?),
             }
-            // A kind that few clusters have: where it is not known there are none.
-            Err(error) if error.code() == Some(404) => {}
-            Err(source) => faults.push(not_listed(CLUSTER_POLICIES, &url, source)?),
         }
         manifests.faults = faults;
         Ok(manifests)
@@ -148,11 +147,12 @@ pub fn manifests(kubeconfig: Option<&Path>) -> Result<Manifests, ConnectError> {
 
 fn not_listed(plural: &'static str, url: &str, source: Trouble) -> Result<Fault, ConnectError> {
     let url = url.to_owned();
-    match plural {
-        "pods" | "namespaces" | "networkpolicies" | CLUSTER_POLICIES => {
-            Err(ConnectError::Listing { plural, url, source })
-        }
-        _ => Ok(Fault::Listing { plural, url, source }),
+    let decides = ["pods", "namespaces", "networkpolicies"].contains(&plural)
+        || CLUSTER_POLICIES.iter().any(|(_, known)| *known == plural);
+    if decides {
+        Err(ConnectError::Listing { plural, url, source })
+    } else {
+        Ok(Fault::Listing { plural, url, source })
     }
 }
 

@@ -6,7 +6,7 @@ use std::io::{self, Read as _};
 use std::path::Path;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use nanoseg_graph::cluster::Object;
+use nanoseg_graph::cluster::{Object, Pod};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 use nanoseg_policy::evaluate::PolicyRef;
 use nanoseg_policy::objects::{self, Manifest, Parsed};
@@ -42,6 +42,8 @@ impl Document {
 pub struct Manifests {
     /// Objects that tell who is who.
     pub objects: Vec<Object>,
+    /// A pod for each workload, as its template describes it.
+    pub declared: Vec<Pod>,
     /// Policies, as they were written.
     pub policies: Vec<NetworkPolicy>,
     /// Policies of the cluster, as they were written.
@@ -76,9 +78,11 @@ impl Manifests {
     fn take(&mut self, Document { place, value }: Document) {
         let Parsed {
             manifests,
+            declared,
             unreadable,
             unknown_fields,
         } = objects::parse(value);
+        self.declared.extend(declared);
         for manifest in manifests {
             match manifest {
                 Manifest::Object(object) => self.objects.push(object),
@@ -88,9 +92,15 @@ impl Manifests {
                     self.policies.push(*policy);
                 }
                 Manifest::ClusterNetworkPolicy(policy) => {
-                    let name = policy.metadata.name.as_deref().unwrap_or_default();
-                    self.places.insert(PolicyRef::Cluster(name.into()), place.clone());
+                    self.places.insert(PolicyRef::Cluster(policy.name()), place.clone());
                     self.cluster_policies.push(*policy);
+                }
+                Manifest::OtherPolicy(object) => {
+                    self.other += 1;
+                    self.faults.push(Fault::OtherPolicy {
+                        place: place.clone(),
+                        object: Box::new(object),
+                    });
                 }
                 Manifest::Other { .. } => self.other += 1,
             }

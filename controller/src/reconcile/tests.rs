@@ -457,6 +457,7 @@ fn p39_a_policy_of_the_cluster_that_cuts_a_baseline_edge_holds_its_proposal_back
     };
     let mut world = World::default();
     let mut core = world.core(&shop(), at(0));
+    let name = deny.name();
     core.take(Event::ClusterPolicy(Box::new(deny)), at(0));
     core.take(report(&[("db", WEB, 5432)]), at(0));
     world.settle(&mut core, at(0));
@@ -472,7 +473,7 @@ fn p39_a_policy_of_the_cluster_that_cuts_a_baseline_edge_holds_its_proposal_back
         status.reason
     );
 
-    core.take(Event::ClusterPolicyGone("quarantine".to_owned()), at(21));
+    core.take(Event::ClusterPolicyGone(name), at(21));
     world.settle(&mut core, at(21));
     assert!(world.policy("db").is_some());
 }

@@ -9,7 +9,7 @@ use nanoseg_graph::cluster::{Object, ObjectKey};
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::Report;
-use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
+use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::ownership::PolicyName;
 use serde::{Serialize, Serializer};
 
@@ -30,7 +30,7 @@ pub enum Event {
     /// A policy of the cluster.
     ClusterPolicy(Box<ClusterNetworkPolicy>),
     /// A policy of the cluster, by name, is not there any more.
-    ClusterPolicyGone(String),
+    ClusterPolicyGone(ClusterPolicyName),
     /// A live Segment.
     Segment(Box<Segment>),
     /// There is a Segment that cannot be read.

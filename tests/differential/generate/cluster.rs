@@ -3,7 +3,7 @@
 use fastrand::Rng;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nanoseg_policy::cluster_policy::{
-    API_VERSION, ClusterNetworkPolicy, ClusterNetworkPolicySpec, EgressRule, IngressRule, KIND, NamespacedPod, Peer,
+    API_VERSION, ClusterNetworkPolicy, ClusterNetworkPolicySpec, EgressRule, IngressRule, Kind, NamespacedPod, Peer,
     Port, PortRange, Ports, Protocol, Subject,
 };
 
@@ -49,7 +49,7 @@ pub(super) fn policy(rng: &mut Rng, index: u8, addresses: &Addresses) -> Cluster
     let tier = *pick(rng, &["Admin", "Baseline"]);
     ClusterNetworkPolicy {
         api_version: API_VERSION.to_owned(),
-        kind: KIND.to_owned(),
+        kind: Kind::ClusterNetworkPolicy,
         metadata: ObjectMeta {
             name: Some(format!("cluster{index}")),
             ..Default::default()

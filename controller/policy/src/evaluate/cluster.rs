@@ -1,18 +1,24 @@
 //! `ClusterNetworkPolicies`, checked once against the bounds of their `CustomResourceDefinition`.
 
-use std::sync::Arc;
-
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use nanoseg_graph::flow::Transport;
 
 use super::policy::{
     Action, Fault, OnHost, Peer, PolicyRef, PortMatch, PortNumbers, Problem, Rule, Tier, range, selector,
 };
-use crate::cluster_policy::{self as api, ClusterNetworkPolicy, ClusterNetworkPolicySpec};
+use crate::cluster_policy::{self as api, ClusterNetworkPolicy, ClusterNetworkPolicySpec, ClusterPolicyName, Kind};
 use crate::selector::Selector;
 
-/// Most rules of a direction, peers of a rule, protocols of a rule and networks of a peer.
+/// Most networks of a peer, and names.
 const MOST: usize = 25;
+
+/// Most rules of a direction, peers of a rule and protocols of a rule.
+const fn most(kind: Kind) -> usize {
+    match kind {
+        Kind::ClusterNetworkPolicy => MOST,
+        Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy => 100,
+    }
+}
 
 /// A checked policy of the cluster.
 #[derive(Clone, Debug)]
@@ -25,7 +31,12 @@ pub(super) struct ClusterPolicy {
 }
 
 impl ClusterPolicy {
-    pub(super) fn parse(policy: &ClusterNetworkPolicy, name: &Arc<str>) -> Result<(Tier, u16, Self), Fault> {
+    pub(super) fn parse(policy: &ClusterNetworkPolicy, name: &ClusterPolicyName) -> Result<(Tier, u16, Self), Fault> {
+        let kind = name.kind;
+        let most = most(kind);
+        if kind == Kind::BaselineAdminNetworkPolicy && &*name.name != "default" {
+            return Err(("metadata.name".to_owned(), Problem::NotDefault(name.name.to_string())));
+        }
         let ClusterNetworkPolicySpec {
             tier,
             priority,
@@ -50,8 +61,8 @@ impl ClusterPolicy {
             (Some(_), Some(_)) => return Err(("spec.subject".to_owned(), Problem::OneField(2))),
         };
         for (field, found) in [("spec.ingress", ingress.len()), ("spec.egress", egress.len())] {
-            if found > MOST {
-                return Err((field.to_owned(), Problem::Items { found, most: MOST }));
+            if found > most {
+                return Err((field.to_owned(), Problem::Items { found, most }));
             }
         }
         let ingress = ingress.iter().enumerate().map(|(index, rule)| {
@@ -67,7 +78,7 @@ impl ClusterPolicy {
                     return Err((format!("{path}.from[{index}]"), Problem::EgressOnly));
                 }
             }
-            rule_of(action, from, protocols.as_deref(), &path, "from")
+            rule_of(kind, action, from, protocols.as_deref(), &path, "from")
         });
         let egress = egress.iter().enumerate().map(|(index, rule)| {
             let api::EgressRule {
@@ -76,16 +87,31 @@ impl ClusterPolicy {
                 to,
                 protocols,
             } = rule;
-            rule_of(action, to, protocols.as_deref(), &format!("spec.egress[{index}]"), "to")
+            rule_of(
+                kind,
+                action,
+                to,
+                protocols.as_deref(),
+                &format!("spec.egress[{index}]"),
+                "to",
+            )
         });
         let policy = Self {
-            name: PolicyRef::Cluster(Arc::clone(name)),
+            name: PolicyRef::Cluster(name.clone()),
             namespaces,
             pods,
             ingress: ingress.collect::<Result<_, _>>()?,
             egress: egress.collect::<Result<_, _>>()?,
         };
         Ok((tier, priority, policy))
+    }
+}
+
+/// What each kind calls the list of protocols and ports.
+const fn protocols_of(kind: Kind) -> &'static str {
+    match kind {
+        Kind::ClusterNetworkPolicy => "protocols",
+        Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy => "ports",
     }
 }
 
@@ -104,15 +130,16 @@ fn named_pods(pods: &api::NamespacedPod, path: &str) -> Result<(Selector, Select
     ))
 }
 
-fn items(found: usize, path: impl FnOnce() -> String) -> Result<(), Fault> {
-    if (1..=MOST).contains(&found) {
+fn items(found: usize, most: usize, path: impl FnOnce() -> String) -> Result<(), Fault> {
+    if (1..=most).contains(&found) {
         Ok(())
     } else {
-        Err((path(), Problem::Items { found, most: MOST }))
+        Err((path(), Problem::Items { found, most }))
     }
 }
 
 fn rule_of(
+    kind: Kind,
     action: &str,
     peers: &[api::Peer],
     protocols: Option<&[api::Protocol]>,
@@ -125,17 +152,18 @@ fn rule_of(
         "Pass" => Action::Pass,
         other => return Err((format!("{path}.action"), Problem::Action(other.to_owned()))),
     };
-    items(peers.len(), || format!("{path}.{list}"))?;
+    items(peers.len(), most(kind), || format!("{path}.{list}"))?;
     let mut named = Vec::new();
     for (index, peer) in peers.iter().enumerate() {
         named.extend(peers_of(peer, action, &format!("{path}.{list}[{index}]"))?);
     }
     let ports = protocols
         .map(|protocols| {
-            items(protocols.len(), || format!("{path}.protocols"))?;
+            let list = protocols_of(kind);
+            items(protocols.len(), most(kind), || format!("{path}.{list}"))?;
             let numbered = protocols.iter().enumerate();
             numbered
-                .map(|(index, protocol)| port_of(protocol, &format!("{path}.protocols[{index}]")))
+                .map(|(index, protocol)| port_of(protocol, &format!("{path}.{list}[{index}]")))
                 .collect::<Result<Vec<_>, _>>()
         })
         .transpose()?;
@@ -184,7 +212,7 @@ fn peers_of(peer: &api::Peer, action: Action, path: &str) -> Result<Vec<Peer>, F
         return Ok(vec![Peer::Nodes(read(nodes, &format!("{path}.nodes"))?)]);
     }
     if let Some(networks) = networks {
-        items(networks.len(), || format!("{path}.networks"))?;
+        items(networks.len(), MOST, || format!("{path}.networks"))?;
         let block = |(index, text): (usize, &String)| {
             let cidr = range(text, || format!("{path}.networks[{index}]"))?;
             let except = Vec::new();
@@ -193,7 +221,7 @@ fn peers_of(peer: &api::Peer, action: Action, path: &str) -> Result<Vec<Peer>, F
         return networks.iter().enumerate().map(block).collect();
     }
     if let Some(names) = domain_names {
-        items(names.len(), || format!("{path}.domainNames"))?;
+        items(names.len(), MOST, || format!("{path}.domainNames"))?;
         if action != Action::Accept {
             return Err((format!("{path}.domainNames"), Problem::AcceptOnly));
         }

@@ -13,7 +13,7 @@ use rustc_hash::FxBuildHasher;
 
 use super::labels::{LabelArena, LabelSet, MeansNothing, Span, Tests, texts};
 use super::policy::{self, Action, OnHost, PolicySet, PortNumbers, Source, Tier};
-use super::space::{Space, Spot, Stretch};
+use super::space::{Part, SOMEWHERE, Space, Spot, Stretch};
 use crate::direction::Direction;
 use crate::selector::Selector;
 
@@ -442,6 +442,15 @@ impl<'a> Compiled<'a> {
             (Peer::Everyone, _) => Match::Yes,
             (Peer::Pods { .. }, None) | (Peer::Domains, Some(_)) => Match::No,
             (Peer::Domains, None) => Match::Perhaps,
+            (Peer::Block { within, except }, _) if SOMEWHERE.contains(&spot) => {
+                let part = |stretch| self.space.part_of(stretch, spot);
+                let mut excepted = except.of(&self.stretches).iter();
+                match part(*within) {
+                    Part::None => Match::No,
+                    Part::All if excepted.all(|stretch| part(*stretch) == Part::None) => Match::Yes,
+                    Part::Some | Part::All => Match::Perhaps,
+                }
+            }
             (Peer::Block { within, except }, _) => {
                 let held = within.holds(spot) && !except.of(&self.stretches).iter().any(|range| range.holds(spot));
                 if held { Match::Yes } else { Match::No }

@@ -8,7 +8,7 @@ use rustc_hash::FxBuildHasher;
 use super::compiled::{Compiled, Governing, Match, NONE, Rule};
 use super::place::{Place, Who};
 use super::policy::Action;
-use super::space::Spot;
+use super::space::{SOMEWHERE, Spot};
 use crate::direction::Direction;
 
 /// Pairs that are remembered at most: at some 40 bytes each with the rules that mean them this is about 50 MiB, and holds the
@@ -42,6 +42,8 @@ pub(super) enum Outcome {
     FamiliesDiffer,
     HostNetworkSubject,
     HostNetworkPeer,
+    /// A rule that means some addresses, and which address the peer will have is not known.
+    AddressDecides(u32),
     /// A rule that means names in DNS.
     Domains(u32),
     /// Rules of two policies of one priority that do not agree.
@@ -57,6 +59,7 @@ impl Outcome {
             | Self::FamiliesDiffer
             | Self::HostNetworkSubject
             | Self::HostNetworkPeer
+            | Self::AddressDecides(_)
             | Self::Domains(_)
             | Self::SamePriority(..) => Ruling::Unknown,
         }
@@ -137,6 +140,8 @@ struct Asked<'a, 'b> {
     listener: u32,
     port: u16,
     transport: Transport,
+    peer: &'b Place,
+    spot: Spot,
 }
 
 pub(super) fn decide(
@@ -223,6 +228,13 @@ fn side(compiled: &Compiled<'_>, memory: &mut Memory, sides: &Sides<'_>) -> Outc
     let first = by_tiers(compiled, memory, governing, sides, first);
     let Some(second) = second else { return first };
     let second = by_tiers(compiled, memory, governing, sides, second);
+    // Where the address decides it decides the family as well.
+    if let Some(decides) = [first, second]
+        .into_iter()
+        .find(|outcome| matches!(outcome, Outcome::AddressDecides(_)))
+    {
+        return decides;
+    }
     if first.ruling() == second.ruling() {
         first
     } else {
@@ -251,6 +263,8 @@ fn by_tiers(
         listener,
         port: sides.port,
         transport: sides.transport,
+        peer: sides.peer,
+        spot,
     };
     let baseline = || asked(part(pair.baseline, pair.end)).first_that_fits(&|| Outcome::NotIsolated);
     let network = || {
@@ -318,25 +332,21 @@ impl Asked<'_, '_> {
 
     /// The rules of `NetworkPolicies` add up.
     fn any_that_allows(&self) -> Outcome {
-        let mut perhaps = false;
+        let mut perhaps = None;
         for meant in self.meant.iter().filter(|meant| self.fits(**meant)) {
             if !meant.perhaps {
                 return Outcome::Allowed(meant.rule);
             }
-            perhaps = true;
+            perhaps = perhaps.or(Some(meant.rule));
         }
-        if perhaps {
-            Outcome::HostNetworkPeer
-        } else {
-            Outcome::NoRule
-        }
+        perhaps.map_or(Outcome::NoRule, |rule| self.open(rule))
     }
 
     /// In a tier of the cluster's policies the first rule that fits decides; what none decides is left to what comes `next`.
     fn first_that_fits(&self, next: &dyn Fn() -> Outcome) -> Outcome {
         let mut rest = self.meant;
-        // A rule that perhaps accepts: it makes no difference if what follows allows as well.
-        let mut perhaps = None;
+        // What rules that perhaps fit would make of it: no difference, if what follows makes the same of it.
+        let mut perhaps: Vec<(u32, Ruling)> = Vec::new();
         while let Some(leader) = rest.first() {
             let priority = self.rule(*leader).priority;
             let others = rest.iter().position(|meant| self.rule(*meant).priority != priority);
@@ -352,7 +362,7 @@ impl Asked<'_, '_> {
                     continue;
                 }
                 if meant.perhaps {
-                    perhaps = perhaps.or(Some(meant.rule));
+                    perhaps.push((meant.rule, self.acts(meant, next).ruling()));
                     continue;
                 }
                 speaker = Some(rule.policy);
@@ -370,10 +380,32 @@ impl Asked<'_, '_> {
                     }
                     _ => outcome,
                 };
-                return certain(perhaps, agreed);
+                return self.certain(&perhaps, agreed);
             }
         }
-        certain(perhaps, next())
+        self.certain(&perhaps, next())
+    }
+
+    /// An outcome that holds whether or not the rules that perhaps fit do.
+    fn certain(&self, perhaps: &[(u32, Ruling)], otherwise: Outcome) -> Outcome {
+        let contrary = perhaps.iter().find(|(_, ruling)| *ruling != otherwise.ruling());
+        contrary.map_or(otherwise, |(rule, _)| self.open(*rule))
+    }
+
+    /// Why a rule that perhaps fits leaves the answer open.
+    fn open(&self, rule: u32) -> Outcome {
+        let on_host = self
+            .compiled
+            .classes
+            .get(self.peer.class as usize)
+            .is_some_and(|class| class.host_network);
+        if SOMEWHERE.contains(&self.spot) && !on_host {
+            Outcome::AddressDecides(rule)
+        } else if self.peer.class == NONE {
+            Outcome::Domains(rule)
+        } else {
+            Outcome::HostNetworkPeer
+        }
     }
 
     fn acts(&self, meant: Meant, next: &dyn Fn() -> Outcome) -> Outcome {
@@ -382,12 +414,5 @@ impl Asked<'_, '_> {
             Action::Deny => Outcome::Denied(meant.rule),
             Action::Pass => next(),
         }
-    }
-}
-
-fn certain(perhaps: Option<u32>, otherwise: Outcome) -> Outcome {
-    match perhaps {
-        Some(rule) if otherwise.ruling() != Ruling::Allowed => Outcome::Domains(rule),
-        _ => otherwise,
     }
 }

@@ -153,6 +153,10 @@ impl<'a> Evaluator<'a> {
             Outcome::FamiliesDiffer => Verdict::Unknown(Undecidable::FamiliesDiffer),
             Outcome::HostNetworkSubject => Verdict::Unknown(Undecidable::HostNetworkSubject(self.places.end(subject))),
             Outcome::HostNetworkPeer => Verdict::Unknown(Undecidable::HostNetworkPeer(self.places.end(peer))),
+            Outcome::AddressDecides(number) => Verdict::Unknown(Undecidable::AddressDecides {
+                end: self.places.end(peer),
+                rule: rule(number),
+            }),
             Outcome::Domains(number) => Verdict::Unknown(Undecidable::DomainNames(rule(number))),
             Outcome::SamePriority(one, other) => {
                 Verdict::Unknown(Undecidable::SamePriority(Box::new([rule(one), rule(other)])))

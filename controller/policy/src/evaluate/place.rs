@@ -8,7 +8,7 @@ use nanoseg_graph::cluster::{AddressOwner, Cluster, Pod, PodPhase};
 use rustc_hash::FxBuildHasher;
 
 use super::compiled::{Compiled, NONE};
-use super::space::Spot;
+use super::space::{SOMEWHERE, Spot};
 use super::verdict::{End, Undecidable};
 
 /// An end of a connection, found in an [`super::Evaluator`]: small, and valid for that one only.
@@ -58,6 +58,12 @@ pub(crate) struct Kind {
     on_network_of: u32,
 }
 
+/// Whether a connection can begin or end at a pod that has not finished. Of one that is only written down selectors tell what
+/// they mean; one that runs without an address, in the eyes of the API server, does not connect yet.
+fn has_place(pod: &Pod) -> bool {
+    pod.phase == PodPhase::Declared || !pod.addresses.is_empty()
+}
+
 /// Everything that can be an end.
 #[derive(Debug)]
 pub(super) struct Places<'a> {
@@ -103,7 +109,7 @@ impl<'a> Places<'a> {
         if pod.phase == PodPhase::Finished {
             return Err(Undecidable::Finished(end.clone()));
         }
-        if pod.addresses.is_empty() {
+        if !has_place(pod) {
             return Err(Undecidable::NoAddress(end.clone()));
         }
         Ok(self.at_all_addresses(number, compiled))
@@ -113,12 +119,19 @@ impl<'a> Places<'a> {
     pub(super) fn living<'b>(&'b self, compiled: &'b Compiled<'a>) -> impl Iterator<Item = (&'a Pod, Place)> + 'b {
         (0..)
             .zip(&self.pods)
-            .filter(|(_, pod)| pod.phase != PodPhase::Finished && !pod.addresses.is_empty())
+            .filter(|(_, pod)| pod.phase != PodPhase::Finished && has_place(pod))
             .map(|(number, pod)| (*pod, self.at_all_addresses(number, compiled)))
     }
 
     fn at_all_addresses(&self, number: u32, compiled: &Compiled<'a>) -> Place {
-        let addresses = &self.pods[number as usize].addresses;
+        let Pod { addresses, phase, .. } = self.pods[number as usize];
+        if *phase == PodPhase::Declared && addresses.is_empty() {
+            let unknown = Place {
+                spots: SOMEWHERE.map(Some),
+                ..self.pod(number, [None, None], compiled)
+            };
+            return unknown;
+        }
         let first = |is: fn(&IpAddr) -> bool| addresses.iter().copied().find(is);
         self.pod(number, [first(IpAddr::is_ipv4), first(IpAddr::is_ipv6)], compiled)
     }

@@ -13,7 +13,7 @@ use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nanoseg_graph::flow::Transport;
 
 use super::cluster::ClusterPolicy;
-use crate::cluster_policy::ClusterNetworkPolicy;
+use crate::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use crate::direction::Direction;
 use crate::ownership::PolicyName;
 use crate::selector::{Selector, SelectorError};
@@ -60,6 +60,9 @@ pub enum Problem {
     /// An action that does not exist.
     #[error("is {0:?}, expected Accept, Deny or Pass")]
     Action(String),
+    /// There is one policy of its kind at most.
+    #[error("is {0:?}, expected default")]
+    NotDefault(String),
     /// A list that is too short or too long.
     #[error("has {found} items, expected 1 to {most}")]
     Items {
@@ -87,15 +90,15 @@ pub enum Problem {
 pub enum PolicyRef {
     /// A `NetworkPolicy`.
     Namespaced(Arc<PolicyName>),
-    /// A `ClusterNetworkPolicy`.
-    Cluster(Arc<str>),
+    /// A policy of the cluster.
+    Cluster(ClusterPolicyName),
 }
 
 impl fmt::Display for PolicyRef {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Namespaced(name) => name.fmt(f),
-            Self::Cluster(name) => write!(f, "ClusterNetworkPolicy {name}"),
+            Self::Cluster(name) => name.fmt(f),
         }
     }
 }
@@ -117,7 +120,7 @@ pub struct Rejected {
 pub struct PolicySet {
     namespaces: BTreeMap<String, BTreeMap<String, Policy>>,
     /// In the order in which they are asked: those of one priority by name.
-    cluster: BTreeMap<(Tier, u16, Arc<str>), ClusterPolicy>,
+    cluster: BTreeMap<(Tier, u16, ClusterPolicyName), ClusterPolicy>,
 }
 
 impl PolicySet {
@@ -136,10 +139,10 @@ impl PolicySet {
         let mut rejected = Vec::new();
         let mut latest = BTreeMap::new();
         for policy in cluster {
-            let name: Arc<str> = policy.metadata.name.clone().unwrap_or_default().into();
+            let name = policy.name();
             match ClusterPolicy::parse(policy, &name) {
                 Ok((tier, priority, policy)) => {
-                    latest.insert(Arc::clone(&name), ((tier, priority, name), policy));
+                    latest.insert(name.clone(), ((tier, priority, name), policy));
                 }
                 Err((field, problem)) => rejected.push(Rejected {
                     policy: PolicyRef::Cluster(name),

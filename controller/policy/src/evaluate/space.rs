@@ -10,11 +10,22 @@ use ipnet::IpNet;
 /// A piece of the address space that no range cuts.
 pub(super) type Spot = u32;
 
+/// The spot of an IPv4 and of an IPv6 address of which only the family is known.
+pub(super) const SOMEWHERE: [Spot; 2] = [Spot::MAX - 1, Spot::MAX];
+
 /// First and last spot of a range.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Stretch {
     first: Spot,
     last: Spot,
+}
+
+/// See [`Space::part_of`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Part {
+    None,
+    Some,
+    All,
 }
 
 impl Stretch {
@@ -60,7 +71,20 @@ impl Space {
             IpAddr::V6(address) => (self.v4.len(), place(&self.v6, address.to_bits())),
         };
         // Each range adds two spots at most, so billions of ranges would be needed to run out of numbers.
-        u32::try_from(before + index).unwrap_or(u32::MAX)
+        u32::try_from(before + index).unwrap_or(SOMEWHERE[0] - 1)
+    }
+
+    /// Of the addresses at one of [`SOMEWHERE`] all, some or none are in a range.
+    pub(super) fn part_of(&self, stretch: Stretch, somewhere: Spot) -> Part {
+        let [v4, v6] = [self.v4.len(), self.v4.len() + self.v6.len()].map(|end| u32::try_from(end).unwrap_or(u32::MAX));
+        let (first, end) = if somewhere == SOMEWHERE[0] { (0, v4) } else { (v4, v6) };
+        if stretch.last < first || stretch.first >= end {
+            Part::None
+        } else if stretch.first == first && stretch.last + 1 == end {
+            Part::All
+        } else {
+            Part::Some
+        }
     }
 
     /// The first address of each spot.

@@ -160,6 +160,13 @@ pub enum Undecidable {
     HostNetworkSubject(End),
     /// Whether a selector means a pod on its node's network is left to each implementation, and it decides here.
     HostNetworkPeer(End),
+    /// A rule means addresses, and which one a pod that does not run yet will have is not known; it decides.
+    AddressDecides {
+        /// The pod.
+        end: End,
+        /// The rule.
+        rule: RuleName,
+    },
     /// Whether a policy sees a Service's address or the pod's behind it is left to each implementation; ask about the pods.
     ServiceAddress(ServiceName),
     /// A rule means names in DNS, and which addresses have those is not known here; it decides.
@@ -187,6 +194,9 @@ impl fmt::Display for Undecidable {
                     f,
                     "{end} uses its node's network, and whether a selector means it depends on the network plugin"
                 )
+            }
+            Self::AddressDecides { end, rule } => {
+                write!(f, "{rule} means addresses, and {end} has none before it runs")
             }
             Self::ServiceAddress(service) => {
                 write!(

@@ -4,12 +4,13 @@ use std::fmt;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::serde::de::DeserializeOwned;
-use nanoseg_graph::cluster::Object;
+use nanoseg_graph::cluster::{Object, Pod};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
+use super::template::{self, Declaration};
 use super::{ObjectName, Unreadable};
-use crate::cluster_policy::{self, ClusterNetworkPolicy};
+use crate::cluster_policy::{self, ClusterNetworkPolicy, v1alpha1::AdminNetworkPolicy};
 
 /// One object of a manifest.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +21,8 @@ pub enum Manifest {
     NetworkPolicy(Box<NetworkPolicy>),
     /// A policy of the whole cluster, as it was written.
     ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
+    /// A policy of a kind that is not evaluated, though somebody may enforce it.
+    OtherPolicy(ObjectName),
     /// An object of a kind that does not matter here.
     Other {
         /// Its `apiVersion`.
@@ -46,6 +49,9 @@ pub struct UnknownField {
 pub struct Parsed {
     /// What could be read, in the order of the document.
     pub manifests: Vec<Manifest>,
+    /// A pod for each workload that will have pods, as its template describes them. It stands for the workload where no pod of
+    /// it is known.
+    pub declared: Vec<Pod>,
     /// What could not, in the order of the document.
     pub unreadable: Vec<Unreadable>,
     /// Fields of objects that could be read, and that no API server would keep.
@@ -95,7 +101,7 @@ fn read(value: Value, parsed: &mut Parsed) {
         }
         return;
     }
-    let outcome = object(&api_version, &kind, fields, &mut parsed.unknown_fields);
+    let outcome = object(&api_version, &kind, fields, parsed);
     match outcome {
         Ok(manifest) => parsed.manifests.push(manifest),
         Err(unreadable) => parsed.unreadable.push(unreadable),
@@ -106,7 +112,7 @@ fn object(
     api_version: &str,
     kind: &str,
     fields: Map<String, Value>,
-    unknown: &mut Vec<UnknownField>,
+    parsed: &mut Parsed,
 ) -> Result<Manifest, Unreadable> {
     let metadata = fields.get("metadata").and_then(Value::as_object);
     let part = |key| metadata.and_then(|metadata| text(metadata, key));
@@ -115,19 +121,21 @@ fn object(
         namespace: part("namespace"),
         name: part("name"),
     };
-    let mut document = Document { name, fields, unknown };
+    let mut document = Document { name, fields, parsed };
     let object = match (api_version, kind) {
         ("v1", "Pod") => super::pod(&document.decode()?),
         ("v1", "Service") => super::service(&document.decode()?),
         ("v1", "Node") => super::node(&document.decode()?),
         ("v1", "Namespace") => super::namespace(&document.decode()?),
-        ("v1", "ReplicationController") => super::replication_controller(&document.decode()?),
-        ("apps/v1", "ReplicaSet") => super::replica_set(&document.decode()?),
-        ("apps/v1", "Deployment") => super::deployment(&document.decode()?),
-        ("apps/v1", "StatefulSet") => super::stateful_set(&document.decode()?),
-        ("apps/v1", "DaemonSet") => super::daemon_set(&document.decode()?),
-        ("batch/v1", "Job") => super::job(&document.decode()?),
-        ("batch/v1", "CronJob") => super::cron_job(&document.decode()?),
+        ("v1", "ReplicationController") => {
+            document.workload(template::of_replication_controller, super::replication_controller)
+        }
+        ("apps/v1", "ReplicaSet") => document.workload(template::of_replica_set, super::replica_set),
+        ("apps/v1", "Deployment") => document.workload(template::of_deployment, super::deployment),
+        ("apps/v1", "StatefulSet") => document.workload(template::of_stateful_set, super::stateful_set),
+        ("apps/v1", "DaemonSet") => document.workload(template::of_daemon_set, super::daemon_set),
+        ("batch/v1", "Job") => document.workload(template::of_job, super::job),
+        ("batch/v1", "CronJob") => document.workload(template::of_cron_job, super::cron_job),
         ("discovery.k8s.io/v1", "EndpointSlice") => super::endpoint_slice(&document.decode()?),
         ("networking.k8s.io/v1", "NetworkPolicy") => {
             let policy: NetworkPolicy = document.decode()?;
@@ -136,13 +144,19 @@ fn object(
             }
             return Ok(Manifest::NetworkPolicy(Box::new(policy)));
         }
-        (cluster_policy::API_VERSION, cluster_policy::KIND) => {
-            let policy: ClusterNetworkPolicy = document.decode()?;
+        _ if let Some(kind) = cluster_policy_kind(api_version, kind) => {
+            let policy = match kind {
+                cluster_policy::Kind::ClusterNetworkPolicy => document.decode::<ClusterNetworkPolicy>()?,
+                cluster_policy::Kind::AdminNetworkPolicy | cluster_policy::Kind::BaselineAdminNetworkPolicy => {
+                    document.decode::<AdminNetworkPolicy>()?.into_cluster_policy(kind)
+                }
+            };
             if policy.metadata.name.as_deref().is_none_or(str::is_empty) {
                 return Err(document.name.missing("metadata.name"));
             }
             return Ok(Manifest::ClusterNetworkPolicy(Box::new(policy)));
         }
+        _ if is_other_policy(api_version, kind) => return Ok(Manifest::OtherPolicy(document.name)),
         _ => {
             let name = document.name.name;
             return Ok(Manifest::Other {
@@ -155,13 +169,55 @@ fn object(
     object.map(Manifest::Object)
 }
 
+/// Kinds by which other network plugins and meshes allow and deny connections.
+fn is_other_policy(api_version: &str, kind: &str) -> bool {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    matches!(
+        (group, kind),
+        ("cilium.io", "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy")
+            | (
+                "crd.projectcalico.org" | "projectcalico.org",
+                "NetworkPolicy" | "GlobalNetworkPolicy"
+            )
+            | ("crd.antrea.io", "NetworkPolicy" | "ClusterNetworkPolicy")
+            | (
+                "policy.networking.k8s.io",
+                "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" | "ClusterNetworkPolicy"
+            )
+            | ("k8s.cni.cncf.io", "MultiNetworkPolicy")
+            | ("security.istio.io", "AuthorizationPolicy")
+    )
+}
+
+fn cluster_policy_kind(api_version: &str, kind: &str) -> Option<cluster_policy::Kind> {
+    let mut all = cluster_policy::Kind::ALL.into_iter();
+    all.find(|known| known.as_str() == kind && known.api_version() == api_version)
+}
+
 struct Document<'a> {
     name: ObjectName,
     fields: Map<String, Value>,
-    unknown: &'a mut Vec<UnknownField>,
+    parsed: &'a mut Parsed,
 }
 
 impl Document<'_> {
+    fn workload<T: DeserializeOwned + Serialize>(
+        &mut self,
+        template: fn(&T) -> Option<Declaration<'_>>,
+        read: fn(&T) -> Result<Object, Unreadable>,
+    ) -> Result<Object, Unreadable> {
+        let typed = self.decode()?;
+        let object = read(&typed)?;
+        if let Some(declaration) = template(&typed) {
+            match declaration.pod(&self.name) {
+                Ok(pod) => self.parsed.declared.extend(pod),
+                // The workload is who it is, whatever its pods would be.
+                Err(unreadable) => self.parsed.unreadable.push(unreadable),
+            }
+        }
+        Ok(object)
+    }
+
     fn decode<T: DeserializeOwned + Serialize>(&mut self) -> Result<T, Unreadable> {
         let document = Value::Object(std::mem::take(&mut self.fields));
         let typed: T = serde_path_to_error::deserialize(&document).map_err(|error| Unreadable::Shape {
@@ -173,10 +229,12 @@ impl Document<'_> {
         if let Ok(known) = serde_json::to_value(&typed) {
             let mut fields = Vec::new();
             lost(&document, &known, Path::Root, &mut fields);
-            self.unknown.extend(fields.into_iter().map(|field| UnknownField {
-                object: self.name.clone(),
-                field,
-            }));
+            self.parsed
+                .unknown_fields
+                .extend(fields.into_iter().map(|field| UnknownField {
+                    object: self.name.clone(),
+                    field,
+                }));
         }
         Ok(typed)
     }
@@ -201,11 +259,13 @@ impl fmt::Display for Path<'_> {
     }
 }
 
-/// Paths of `before` that have a value and are not in `after`.
+/// Paths of `before` that have a value and are not in `after`. A status is what somebody else said of the object: kinds lose and
+/// gain it with versions of the API.
 fn lost(before: &Value, after: &Value, path: Path<'_>, fields: &mut Vec<String>) {
     match (before, after) {
         (Value::Object(before), Value::Object(after)) => {
-            for (key, value) in before.iter().filter(|(_, value)| !value.is_null()) {
+            let ignored = |key: &str| matches!(path, Path::Root) && key == "status";
+            for (key, value) in before.iter().filter(|(key, value)| !value.is_null() && !ignored(key)) {
                 let path = Path::Key(&path, key);
                 match after.get(key) {
                     Some(kept) => lost(value, kept, path, fields),

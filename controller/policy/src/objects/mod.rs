@@ -5,6 +5,7 @@
 //! field.
 
 mod manifest;
+mod template;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,7 @@ use nanoseg_graph::endpoint::ServiceName;
 use nanoseg_graph::flow::Transport;
 
 pub use manifest::{Manifest, Parsed, UnknownField, parse};
+pub use template::stand_ins;
 
 /// The label by which an `EndpointSlice` names its Service.
 const SERVICE_NAME: &str = "kubernetes.io/service-name";
@@ -143,6 +145,8 @@ pub fn pod(pod: &core::v1::Pod) -> Result<Object, Unreadable> {
         Some("Succeeded" | "Failed") => PodPhase::Finished,
         // `Unknown` is what the API says of a pod whose node does not report: it may well be running.
         Some("Running" | "Unknown") => PodPhase::Running,
+        // An API server gives every pod a phase.
+        None | Some("") if addresses.is_empty() => PodPhase::Declared,
         _ => PodPhase::Pending,
     };
     Ok(Object::Pod(Pod {

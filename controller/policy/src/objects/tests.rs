@@ -1,3 +1,4 @@
+use nanoseg_graph::cluster::Cluster;
 use serde_json::json;
 
 use super::*;
@@ -82,7 +83,8 @@ fn phases() {
         ("{phase: Unknown}", PodPhase::Running),
         ("{phase: Succeeded}", PodPhase::Finished),
         ("{phase: Failed}", PodPhase::Finished),
-        ("{}", PodPhase::Pending),
+        ("{}", PodPhase::Declared),
+        ("{podIP: 198.18.0.1}", PodPhase::Pending),
     ] {
         let yaml =
             format!("{{apiVersion: v1, kind: Pod, metadata: {{name: p}}, spec: {{containers: []}}, status: {phase}}}");
@@ -263,4 +265,46 @@ fn fields_that_the_api_does_not_have_are_named() {
     assert_eq!(fields, ["spec.egress[0].to[0].cidr", "spec.ingres"]);
     assert_eq!(parsed.manifests.len(), 1);
     assert!(parse(serde_json::Value::Null).manifests.is_empty());
+}
+
+#[test]
+fn a_template_stands_for_a_workload_without_pods_under_a_name_of_its_own() {
+    let template = "template: {metadata: {labels: {app: web}}, spec: {containers: []}}";
+    let text = format!(
+        "{{apiVersion: v1, kind: List, items: [
+          {{apiVersion: apps/v1, kind: Deployment, metadata: {{namespace: a, name: web}}, spec: {{selector: {{}}, {template}}}}},
+          {{apiVersion: batch/v1, kind: CronJob, metadata: {{namespace: a, name: web}}, spec: {{schedule: x, jobTemplate: {{spec: {{{template}}}}}}}}},
+          {{apiVersion: apps/v1, kind: ReplicaSet, metadata: {{namespace: a, name: web-1, ownerReferences: [{{apiVersion: apps/v1, kind: Deployment, name: web, uid: u, controller: true}}]}}, spec: {{selector: {{}}, {template}}}}},
+          {{apiVersion: batch/v1, kind: Job, metadata: {{namespace: a, name: begun}}, spec: {{{template}}}, status: {{startTime: 2026-01-01T00:00:00Z}}}},
+          {{apiVersion: apps/v1, kind: Deployment, metadata: {{namespace: a, name: odd}}, spec: {{selector: {{}}, template: {{spec: {{containers: [{{name: c, ports: [{{containerPort: 0}}]}}]}}}}}}}},
+        ]}}"
+    );
+    let parsed = parse(serde_yaml::from_str(&text).unwrap());
+    assert_eq!(
+        parsed.manifests.len(),
+        5,
+        "a bad template does not take its workload along"
+    );
+    assert_eq!(
+        parsed.unreadable[0].to_string(),
+        "Deployment a/odd: spec.containers[c].ports is \"0\", expected a port from 1 to 65535"
+    );
+    let names = |pods: Vec<Pod>| pods.into_iter().map(|pod| pod.name).collect::<Vec<_>>();
+    let mut cluster = Cluster::new([]);
+    for manifest in parsed.manifests {
+        let Manifest::Object(object) = manifest else { continue };
+        cluster.observe(object, Timestamp::UNIX_EPOCH);
+    }
+    assert_eq!(
+        names(stand_ins(&cluster, parsed.declared.clone())),
+        ["web", "cronjob-web"]
+    );
+    let mut live = parsed.declared[0].clone();
+    live.name = "web-1-x".to_owned();
+    cluster.observe(Object::Pod(live), Timestamp::UNIX_EPOCH);
+    assert_eq!(
+        names(stand_ins(&cluster, parsed.declared)),
+        ["web"],
+        "the Deployment has a pod"
+    );
 }

@@ -35,6 +35,8 @@ pub struct ContainerPort {
 /// How far a pod's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodPhase {
+    /// Written down, and taken in by no API server yet: it has no address, and will have one.
+    Declared,
     /// Not all containers have started; init containers may be talking already.
     Pending,
     /// At least one container runs.

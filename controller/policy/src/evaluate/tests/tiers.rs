@@ -4,6 +4,7 @@ use serde_json::Value;
 
 use super::*;
 use crate::cluster_policy::ClusterNetworkPolicy;
+use crate::objects::{self, Manifest};
 
 /// Specs of policies of the cluster, specs of `NetworkPolicies` in `shop`, `source destination port [transport]`, the verdicts of
 /// egress and ingress, and what the case is about.
@@ -359,5 +360,60 @@ fn what_the_definition_would_refuse_is_rejected_with_its_field() {
         let (set, rejected) = PolicySet::parse_all([], &cluster_policies(&[spec, good]));
         assert_eq!(set.len(), 1, "p18 the good one stays");
         assert_eq!(rejected[0].to_string(), format!("ClusterNetworkPolicy c0: {expected}"));
+    }
+}
+
+#[test]
+fn policies_of_the_former_api_are_the_tiers() {
+    let read = |text: &str| {
+        let mut parsed = objects::parse(serde_yaml::from_str(text).unwrap());
+        assert!(parsed.unreadable.is_empty(), "{:?}", parsed.unreadable);
+        match parsed.manifests.pop() {
+            Some(Manifest::ClusterNetworkPolicy(policy)) => *policy,
+            other => panic!("{other:?}"),
+        }
+    };
+    let admin = read(
+        "{apiVersion: policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy, metadata: {name: a}, spec: {priority: 5, subject: {namespaces: {}}, ingress: [
+          {action: Allow, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}}], ports: [{portNumber: {port: 80}}, {portRange: {protocol: UDP, start: 10, end: 20}}]},
+          {action: Pass, from: [{namespaces: {}}], ports: [{portNumber: {protocol: SCTP, port: 7}}]},
+          {action: Deny, from: [{namespaces: {}}]}]}}",
+    );
+    let baseline = read(
+        "{apiVersion: policy.networking.k8s.io/v1alpha1, kind: BaselineAdminNetworkPolicy, metadata: {name: default}, spec: {subject: {namespaces: {}}, egress: [
+          {action: Deny, to: [{networks: [198.51.100.0/24]}]}]}}",
+    );
+    let named = read(
+        "{apiVersion: policy.networking.k8s.io/v1alpha1, kind: BaselineAdminNetworkPolicy, metadata: {name: other}, spec: {subject: {namespaces: {}}}}",
+    );
+    let (set, rejected) = PolicySet::parse_all([], [&admin, &baseline, &named]);
+    let rejected: Vec<String> = rejected.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        rejected,
+        ["BaselineAdminNetworkPolicy other: metadata.name is \"other\", expected default"]
+    );
+    let cluster = cluster_of(CLUSTER);
+    for (question, expected) in [
+        ("shop/web shop/db 80", "allowed: AdminNetworkPolicy a spec.ingress[0]"),
+        (
+            "shop/web shop/db 20 UDP",
+            "allowed: AdminNetworkPolicy a spec.ingress[0]",
+        ),
+        (
+            "shop/web shop/db 21 UDP",
+            "denied: ingress of Pod shop/db is denied by AdminNetworkPolicy a spec.ingress[2]",
+        ),
+        ("shop/web shop/db 7 SCTP", "allowed: no policy applies"),
+        (
+            "shop/web shop/db 81",
+            "denied: ingress of Pod shop/db is denied by AdminNetworkPolicy a spec.ingress[2]",
+        ),
+        (
+            "shop/web 198.51.100.1 443",
+            "denied: egress of Pod shop/web is denied by BaselineAdminNetworkPolicy default spec.egress[0]",
+        ),
+    ] {
+        let verdict = evaluate(&set, &cluster, &connection(question)).combined();
+        assert_eq!(verdict.to_string(), expected, "{question}");
     }
 }
