@@ -56,7 +56,7 @@ pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -
         let mut unknown: Option<(Pair, Decision)> = None;
         let (mut denied, mut possible) = (0, 0);
         let asked = ends.pairs_of(indexes.map(|index| pods[index.index()]), edge, |pair| {
-            let decision = evaluator.decide(&pair.source, &pair.destination, edge.port, edge.transport);
+            let decision = evaluator.decide_once(&pair.source, &pair.destination, edge.port, edge.transport);
             match decision.combined() {
                 Ruling::Denied => {
                     denied += pair.count;
@@ -123,6 +123,10 @@ mod tests {
 {apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: db, labels: {app: db}}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.4}]}}
 ---
 {apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: unborn}, spec: {containers: []}, status: {phase: Pending}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: static-a, ownerReferences: [{apiVersion: v1, kind: Node, name: n1, uid: n, controller: true}]}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.5}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: static-b, labels: {canary: 'yes'}, ownerReferences: [{apiVersion: v1, kind: Node, name: n1, uid: n, controller: true}]}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.6}]}}
 ";
 
     #[test]
@@ -144,16 +148,22 @@ mod tests {
             edge(pod("db"), Endpoint::External(ip("2001:db8::1")), 443, Transport::Tcp),
             edge(web.clone(), pod("unborn"), 80, Transport::Tcp),
             edge(unknown, web, 80, Transport::Tcp),
+            edge(pod("static-a"), pod("db"), 9, Transport::Tcp),
+            edge(pod("static-b"), pod("db"), 5432, Transport::Tcp),
         ]);
         let Audit {
             denied,
             undecided,
             permitted,
         } = audit(&edges, &policies, &cluster_of(CLUSTER));
-        assert_eq!(denied.len(), 1);
-        assert_eq!((denied[0].denied, denied[0].pairs), (1, 2), "only the canary");
+        let found: Vec<_> = denied.iter().map(|found| (found.denied, found.pairs)).collect();
         assert_eq!(
-            denied[0].why[0].to_string(),
+            found,
+            [(1, 1), (1, 1), (1, 2)],
+            "a node's static pods are workloads of their own; of two replicas one is a canary"
+        );
+        assert_eq!(
+            denied[2].why[0].to_string(),
             "ingress of Pod shop/db is isolated by NetworkPolicy shop/db, and no rule allows it"
         );
         let reasons: Vec<_> = undecided.into_iter().map(|(_, why)| why).collect();

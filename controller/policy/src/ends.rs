@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use nanoseg_graph::cluster::Cluster;
+use nanoseg_graph::cluster::{Cluster, OwnerRef};
 use nanoseg_graph::connection::{ConnectionGraph, Edge};
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
 use rustc_hash::FxBuildHasher;
@@ -61,20 +61,37 @@ impl Pair {
 pub(crate) struct Ends<'e, 'a> {
     cluster: &'a Cluster,
     evaluator: &'e Evaluator<'a>,
-    workloads: HashMap<Workload, Vec<Group>, FxBuildHasher>,
+    /// The number of each workload.
+    workloads: HashMap<Workload, usize, FxBuildHasher>,
+    groups: Vec<Vec<Group>>,
 }
 
 impl<'e, 'a> Ends<'e, 'a> {
     pub(crate) fn new(cluster: &'a Cluster, evaluator: &'e Evaluator<'a>) -> Self {
-        let mut workloads: HashMap<Workload, Vec<Group>, FxBuildHasher> = HashMap::default();
+        let mut groups: Vec<Vec<Group>> = Vec::new();
+        let mut workloads: HashMap<Workload, usize, FxBuildHasher> = HashMap::default();
+        // Pods of one owner are of one workload, so that it is looked for once for all of them.
+        let mut owners: HashMap<(&str, &OwnerRef), usize, FxBuildHasher> = HashMap::default();
         for (pod, place) in evaluator.pods() {
-            let groups = workloads.entry(cluster.workload_of(pod)).or_default();
-            add(groups, place);
+            let mut of_workload = || {
+                let number = *workloads.entry(cluster.workload_of(pod)).or_insert(groups.len());
+                groups.resize_with(groups.len().max(number + 1), Vec::new);
+                number
+            };
+            let number = match &pod.owner {
+                // A node owns its static pods in name only: each is a workload.
+                Some(owner) if owner.kind != "Node" => {
+                    *owners.entry((&pod.namespace, owner)).or_insert_with(of_workload)
+                }
+                Some(_) | None => of_workload(),
+            };
+            add(&mut groups[number], place);
         }
         Self {
             cluster,
             evaluator,
             workloads,
+            groups,
         }
     }
 
@@ -113,8 +130,8 @@ impl<'e, 'a> Ends<'e, 'a> {
 
     /// The pods behind an endpoint; `None` where there are none.
     fn pods(&self, endpoint: &Endpoint) -> Option<Pods<'_>> {
-        let groups = self.workloads.get(endpoint.workload()?)?;
-        Some(Pods(groups))
+        let number = self.workloads.get(endpoint.workload()?)?;
+        Some(Pods(&self.groups[*number]))
     }
 
     /// The pods behind each endpoint of a graph, by its index: nobody's name is looked up for each edge.

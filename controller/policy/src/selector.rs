@@ -34,7 +34,7 @@ pub enum SelectorError {
 }
 
 /// One requirement; a selector is all of its requirements.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Requirement {
     /// The key has this value.
     Equals(String, String),
@@ -61,7 +61,7 @@ impl Requirement {
 }
 
 /// A checked selector.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Selector {
     /// Selects nothing: what an absent selector means.
     Nothing,

@@ -195,7 +195,7 @@ fn cuts(
         return Vec::new();
     }
     let asked = ends.pairs(edge, |pair| {
-        let decision = evaluator.decide(&pair.source, &pair.destination, edge.port, edge.transport);
+        let decision = evaluator.decide_once(&pair.source, &pair.destination, edge.port, edge.transport);
         for Side { direction, ours, cut } in &mut found {
             if cut.is_some() || decision.direction(*direction) == Ruling::Allowed {
                 continue;

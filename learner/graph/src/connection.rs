@@ -161,6 +161,11 @@ impl ConnectionGraph {
         self.graph.node_count()
     }
 
+    /// How many sets of Services there are: the number of each is below it.
+    pub fn via_count(&self) -> usize {
+        self.links.via_count()
+    }
+
     /// The index of an endpoint. It depends on the order of learning, and stays the same for the life of the graph.
     pub fn index_of(&self, endpoint: &Endpoint) -> Option<NodeIndex> {
         self.nodes.get(endpoint).copied()

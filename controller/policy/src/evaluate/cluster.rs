@@ -1,5 +1,7 @@
 //! `ClusterNetworkPolicies`, checked once against the bounds of their `CustomResourceDefinition`.
 
+use std::sync::Arc;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use nanoseg_graph::flow::Transport;
 
@@ -195,16 +197,16 @@ fn peers_of(peer: &api::Peer, action: Action, path: &str) -> Result<Vec<Peer>, F
     }
     if let Some(namespaces) = namespaces {
         return Ok(vec![Peer::Pods {
-            namespaces: Some(read(namespaces, &format!("{path}.namespaces"))?),
-            pods: Selector::everything(),
+            namespaces: Some(Arc::new(read(namespaces, &format!("{path}.namespaces"))?)),
+            pods: Arc::new(Selector::everything()),
             on_host: OnHost::Never,
         }]);
     }
     if let Some(pods) = pods {
         let (namespaces, pods) = named_pods(pods, &format!("{path}.pods"))?;
         return Ok(vec![Peer::Pods {
-            namespaces: Some(namespaces),
-            pods,
+            namespaces: Some(Arc::new(namespaces)),
+            pods: Arc::new(pods),
             on_host: OnHost::Never,
         }]);
     }

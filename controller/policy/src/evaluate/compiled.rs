@@ -63,13 +63,6 @@ struct Peers {
     rest: Span,
 }
 
-/// A peer that means no pod without this label.
-#[derive(Clone, Copy, Debug)]
-struct Keyed {
-    pair: u32,
-    peer: Peer,
-}
-
 #[derive(Clone, Copy, Debug)]
 enum Peer {
     Pods {
@@ -147,7 +140,10 @@ pub(super) struct Compiled<'a> {
     labels: LabelArena<'a>,
     namespaces: Numbers<&'a str>,
     namespace_labels: Vec<LabelSet>,
-    keyed: Vec<Keyed>,
+    /// Labels without which a peer means no pod, and those peers at the same places: the labels of one rule are searched, and lie
+    /// together.
+    keys: Vec<u32>,
+    keyed: Vec<Peer>,
     peers: Vec<Peer>,
     ports: Vec<Port>,
     stretches: Vec<Stretch>,
@@ -172,6 +168,7 @@ impl<'a> Compiled<'a> {
             labels: LabelArena::default(),
             namespaces: Numbers::default(),
             namespace_labels: Vec::new(),
+            keys: Vec::new(),
             keyed: Vec::new(),
             peers: Vec::new(),
             ports: Vec::new(),
@@ -355,21 +352,22 @@ impl<'a> Compiled<'a> {
         for peer in peers {
             match peer {
                 Peer::Pods { pods, .. } => match self.labels.required_pair(pods) {
-                    Ok(Some(pair)) => keyed.push(Keyed { pair, peer }),
+                    Ok(Some(pair)) => keyed.push((pair, peer)),
                     Ok(None) => rest.push(peer),
                     Err(MeansNothing) => {}
                 },
                 Peer::Block { .. } | Peer::Domains | Peer::Everyone => rest.push(peer),
             }
         }
-        keyed.sort_unstable_by_key(|keyed| keyed.pair);
+        keyed.sort_unstable_by_key(|(pair, _)| *pair);
+        Span::push(&mut self.keys, keyed.iter().map(|(pair, _)| *pair));
         Peers {
-            keyed: Span::push(&mut self.keyed, keyed),
+            keyed: Span::push(&mut self.keyed, keyed.into_iter().map(|(_, peer)| peer)),
             rest: Span::push(&mut self.peers, rest),
         }
     }
 
-    fn peer(&mut self, peer: &policy::Peer, action: Action, own: u32, cluster: &Cluster, compiled: &mut Vec<Peer>) {
+    fn peer(&mut self, peer: &'a policy::Peer, action: Action, own: u32, cluster: &Cluster, compiled: &mut Vec<Peer>) {
         match peer {
             policy::Peer::Pods {
                 namespaces,
@@ -378,9 +376,9 @@ impl<'a> Compiled<'a> {
             } => compiled.push(Peer::Pods {
                 namespaces: match namespaces {
                     None => Namespaces::One(own),
-                    Some(namespaces) => Namespaces::Selected(self.labels.selector(namespaces)),
+                    Some(namespaces) => Namespaces::Selected(self.labels.shared(namespaces)),
                 },
-                pods: self.labels.selector(pods),
+                pods: self.labels.shared(pods),
                 on_host: *on_host,
             }),
             policy::Peer::Block { cidr, except } => {
@@ -420,11 +418,13 @@ impl<'a> Compiled<'a> {
         let class = self.classes.get(class as usize);
         let mut best = Match::No;
         if let Some(class) = class {
+            let keys = peers.keyed.of(&self.keys);
             let keyed = peers.keyed.of(&self.keyed);
             for pair in self.labels.pairs(class.labels) {
-                let from = keyed.partition_point(|keyed| keyed.pair < *pair);
-                for keyed in keyed[from..].iter().take_while(|keyed| keyed.pair == *pair) {
-                    best = best.max(self.is_meant(&keyed.peer, Some(class), spot));
+                let from = keys.partition_point(|key| key < pair);
+                let meant = keys[from..].iter().zip(&keyed[from..]);
+                for (_, peer) in meant.take_while(|(key, _)| *key == pair) {
+                    best = best.max(self.is_meant(peer, Some(class), spot));
                 }
             }
         }

@@ -122,6 +122,8 @@ type PairKey = (u64, u64);
 pub(super) struct Memory {
     pairs: HashMap<PairKey, Pair, FxBuildHasher>,
     meant: Vec<Meant>,
+    /// The rules of the latest pair that was not remembered.
+    once: Vec<Meant>,
 }
 
 /// The side of a connection that policies select, and the other side.
@@ -131,6 +133,16 @@ struct Sides<'a> {
     peer: &'a Place,
     port: u16,
     transport: Transport,
+}
+
+impl Sides<'_> {
+    /// The pod whose declared ports a name means; an address outside the cluster declares none.
+    const fn listener(&self) -> u32 {
+        match self.direction {
+            Direction::Ingress => self.subject.class,
+            Direction::Egress => self.peer.class,
+        }
+    }
 }
 
 /// The questions that a tier asks of the rules that mean a pair.
@@ -144,9 +156,19 @@ struct Asked<'a, 'b> {
     spot: Spot,
 }
 
+/// Whether the rules that mean a pair are remembered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Asks {
+    /// The pair will be asked about at other ports, or again.
+    Often,
+    /// It will hardly be: only the rules at the port are looked at.
+    Once,
+}
+
 pub(super) fn decide(
     compiled: &Compiled<'_>,
     memory: &mut Memory,
+    asks: Asks,
     source: &Place,
     destination: &Place,
     port: u16,
@@ -164,7 +186,7 @@ pub(super) fn decide(
             port,
             transport,
         };
-        side(compiled, memory, &sides)
+        side(compiled, memory, asks, &sides)
     };
     Decision {
         egress: direction(Direction::Egress),
@@ -205,7 +227,7 @@ pub(super) fn port_starts(
     }
 }
 
-fn side(compiled: &Compiled<'_>, memory: &mut Memory, sides: &Sides<'_>) -> Outcome {
+fn side(compiled: &Compiled<'_>, memory: &mut Memory, asks: Asks, sides: &Sides<'_>) -> Outcome {
     let [v4, v6] = [0, 1].map(|family: usize| sides.subject.spots[family].and(sides.peer.spots[family]));
     let (first, second) = match (v4, v6) {
         (None, None) => return Outcome::NoCommonFamily,
@@ -225,9 +247,9 @@ fn side(compiled: &Compiled<'_>, memory: &mut Memory, sides: &Sides<'_>) -> Outc
     if compiled.classes[sides.subject.class as usize].host_network {
         return Outcome::HostNetworkSubject;
     }
-    let first = by_tiers(compiled, memory, governing, sides, first);
+    let first = by_tiers(compiled, memory, asks, governing, sides, first);
     let Some(second) = second else { return first };
-    let second = by_tiers(compiled, memory, governing, sides, second);
+    let second = by_tiers(compiled, memory, asks, governing, sides, second);
     // Where the address decides it decides the family as well.
     if let Some(decides) = [first, second]
         .into_iter()
@@ -246,17 +268,17 @@ fn side(compiled: &Compiled<'_>, memory: &mut Memory, sides: &Sides<'_>) -> Outc
 fn by_tiers(
     compiled: &Compiled<'_>,
     memory: &mut Memory,
+    asks: Asks,
     governing: &Governing,
     sides: &Sides<'_>,
     spot: Spot,
 ) -> Outcome {
-    let pair = memory.pair(compiled, governing, sides, spot);
-    let part = |from: u32, to: u32| &memory.meant[from as usize..to as usize];
-    // The pod whose declared ports a name means; an address outside the cluster declares none.
-    let listener = match sides.direction {
-        Direction::Ingress => sides.subject.class,
-        Direction::Egress => sides.peer.class,
+    let (pair, meant) = match asks {
+        Asks::Often => (memory.pair(compiled, governing, sides, spot), &memory.meant),
+        Asks::Once => (memory.pair_at_port(compiled, governing, sides, spot), &memory.once),
     };
+    let part = |from: u32, to: u32| &meant[from as usize..to as usize];
+    let listener = sides.listener();
     let asked = |meant| Asked {
         compiled,
         meant,
@@ -279,6 +301,36 @@ fn by_tiers(
     asked(part(pair.admin, pair.network)).first_that_fits(&network)
 }
 
+impl Pair {
+    /// Puts the rules that match at the end of `meant`.
+    fn of(
+        compiled: &Compiled<'_>,
+        governing: &Governing,
+        meant: &mut Vec<Meant>,
+        matched: impl Fn(&Rule) -> Match,
+    ) -> Self {
+        let mut part = |rules: &[u32]| {
+            let start = u32::try_from(meant.len()).unwrap_or(NONE);
+            for number in rules {
+                let matched = matched(&compiled.rules[*number as usize]);
+                if matched != Match::No {
+                    meant.push(Meant {
+                        rule: *number,
+                        perhaps: matched == Match::Perhaps,
+                    });
+                }
+            }
+            start
+        };
+        Self {
+            admin: part(&governing.admin),
+            network: part(&governing.network),
+            baseline: part(&governing.baseline),
+            end: part(&[]),
+        }
+    }
+}
+
 impl Memory {
     fn pair(&mut self, compiled: &Compiled<'_>, governing: &Governing, sides: &Sides<'_>, spot: Spot) -> Pair {
         let direction = match sides.direction {
@@ -296,27 +348,23 @@ impl Memory {
             self.pairs.clear();
             self.meant.clear();
         }
-        let mut part = |rules: &[u32]| {
-            let start = u32::try_from(self.meant.len()).unwrap_or(NONE);
-            for number in rules {
-                let matched = compiled.means(&compiled.rules[*number as usize], sides.peer.class, spot);
-                if matched != Match::No {
-                    self.meant.push(Meant {
-                        rule: *number,
-                        perhaps: matched == Match::Perhaps,
-                    });
-                }
-            }
-            start
-        };
-        let pair = Pair {
-            admin: part(&governing.admin),
-            network: part(&governing.network),
-            baseline: part(&governing.baseline),
-            end: part(&[]),
-        };
+        let matched = |rule: &Rule| compiled.means(rule, sides.peer.class, spot);
+        let pair = Pair::of(compiled, governing, &mut self.meant, matched);
         self.pairs.insert(key, pair);
         pair
+    }
+
+    /// The same at the port of the question alone, and not remembered: of many rules few are about a port.
+    fn pair_at_port(&mut self, compiled: &Compiled<'_>, governing: &Governing, sides: &Sides<'_>, spot: Spot) -> Pair {
+        self.once.clear();
+        let listener = sides.listener();
+        Pair::of(compiled, governing, &mut self.once, |rule| {
+            if compiled.at_port(rule, listener, sides.port, sides.transport) {
+                compiled.means(rule, sides.peer.class, spot)
+            } else {
+                Match::No
+            }
+        })
     }
 }
 

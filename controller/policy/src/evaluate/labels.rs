@@ -3,6 +3,7 @@
 //! Law: a compiled selector selects a compiled set of labels exactly if the selector selects the labels.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use nanoseg_graph::cluster::Labels;
 use rustc_hash::FxBuildHasher;
@@ -66,6 +67,8 @@ pub(super) struct LabelArena<'a> {
     keys: Numbers<&'a str>,
     numbers: Vec<u32>,
     tests: Vec<Test>,
+    /// What selectors that several rules share were compiled to, by where they are.
+    shared: HashMap<*const Selector, Tests, FxBuildHasher>,
 }
 
 impl<'a> LabelArena<'a> {
@@ -81,6 +84,17 @@ impl<'a> LabelArena<'a> {
             pairs: Span::push(&mut self.numbers, pairs),
             keys: Span::push(&mut self.numbers, keys),
         }
+    }
+
+    /// Compiles a selector that lives as long as this arena, once.
+    pub(super) fn shared(&mut self, selector: &'a Arc<Selector>) -> Tests {
+        let place = Arc::as_ptr(selector);
+        if let Some(tests) = self.shared.get(&place) {
+            return *tests;
+        }
+        let tests = self.selector(selector);
+        self.shared.insert(place, tests);
+        tests
     }
 
     /// Compiles a selector.

@@ -33,8 +33,8 @@ use nanoseg_graph::flow::Transport;
 
 use crate::direction::Direction;
 use compiled::Compiled;
+use decide::{Asks, Memory, Outcome, decide};
 pub use decide::{Decision, Ruling};
-use decide::{Memory, Outcome, decide};
 pub(crate) use place::Kind;
 pub use place::Place;
 use place::{Places, Who};
@@ -96,7 +96,21 @@ impl<'a> Evaluator<'a> {
     /// Answers one question about places that this evaluator has found.
     pub fn decide(&self, source: &Place, destination: &Place, port: u16, transport: Transport) -> Decision {
         let memory = &mut self.memory.borrow_mut();
-        decide(&self.compiled, memory, source, destination, port, transport)
+        decide(
+            &self.compiled,
+            memory,
+            Asks::Often,
+            source,
+            destination,
+            port,
+            transport,
+        )
+    }
+
+    /// The same, where hardly any pair is asked about twice: nothing is remembered.
+    pub(crate) fn decide_once(&self, source: &Place, destination: &Place, port: u16, transport: Transport) -> Decision {
+        let memory = &mut self.memory.borrow_mut();
+        decide(&self.compiled, memory, Asks::Once, source, destination, port, transport)
     }
 
     /// The words of a decision about these two places.

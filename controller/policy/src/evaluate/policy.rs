@@ -1,6 +1,6 @@
 //! Policies, checked once and defaulted as the API server does: what both kinds share, and `NetworkPolicy`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::fmt;
 use std::ops::RangeInclusive;
 use std::sync::Arc;
@@ -11,6 +11,7 @@ use k8s_openapi::api::networking::v1::{
 };
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nanoseg_graph::flow::Transport;
+use rustc_hash::FxBuildHasher;
 
 use super::cluster::ClusterPolicy;
 use crate::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
@@ -152,9 +153,10 @@ impl PolicySet {
             }
         }
         set.cluster.extend(latest.into_values());
+        let mut selectors = Selectors::default();
         for policy in policies {
             let name = PolicyName::of(policy);
-            match Policy::parse(policy, &name) {
+            match Policy::parse(policy, &name, &mut selectors) {
                 Ok(policy) => {
                     set.namespaces
                         .entry(name.namespace)
@@ -236,8 +238,8 @@ pub(super) struct Rule {
 pub(super) enum Peer {
     Pods {
         /// `None`: the policy's own namespace.
-        namespaces: Option<Selector>,
-        pods: Selector,
+        namespaces: Option<Arc<Selector>>,
+        pods: Arc<Selector>,
         on_host: OnHost,
     },
     Block {
@@ -250,6 +252,21 @@ pub(super) enum Peer {
     Domains,
     /// A field that this version does not know: whoever it means, the rule must fail closed.
     Unsupported,
+}
+
+/// Selectors of peers, each held once: many rules name the same peers.
+#[derive(Debug, Default)]
+struct Selectors(HashSet<Arc<Selector>, FxBuildHasher>);
+
+impl Selectors {
+    fn share(&mut self, selector: Selector) -> Arc<Selector> {
+        if let Some(known) = self.0.get(&selector) {
+            return Arc::clone(known);
+        }
+        let shared = Arc::new(selector);
+        self.0.insert(Arc::clone(&shared));
+        shared
+    }
 }
 
 /// What a selector says of pods on their node's network.
@@ -315,7 +332,7 @@ impl<'a> Source<'a> {
 pub(super) type Fault = (String, Problem);
 
 impl Policy {
-    fn parse(policy: &NetworkPolicy, name: &PolicyName) -> Result<Self, Fault> {
+    fn parse(policy: &NetworkPolicy, name: &PolicyName, selectors: &mut Selectors) -> Result<Self, Fault> {
         let absent = NetworkPolicySpec::default();
         let NetworkPolicySpec {
             egress,
@@ -333,7 +350,7 @@ impl Policy {
             .enumerate()
             .map(|(index, rule)| {
                 let path = format!("spec.ingress[{index}]");
-                Rule::parse(rule.from.as_deref(), rule.ports.as_deref(), &path, "from")
+                Rule::parse(rule.from.as_deref(), rule.ports.as_deref(), &path, "from", selectors)
             })
             .collect::<Result<_, _>>()?;
         let egress: Vec<Rule> = egress
@@ -342,7 +359,7 @@ impl Policy {
             .enumerate()
             .map(|(index, rule)| {
                 let path = format!("spec.egress[{index}]");
-                Rule::parse(rule.to.as_deref(), rule.ports.as_deref(), &path, "to")
+                Rule::parse(rule.to.as_deref(), rule.ports.as_deref(), &path, "to", selectors)
             })
             .collect::<Result<_, _>>()?;
         let mut isolates_ingress = false;
@@ -378,12 +395,13 @@ impl Rule {
         ports: Option<&[NetworkPolicyPort]>,
         path: &str,
         list: &str,
+        selectors: &mut Selectors,
     ) -> Result<Self, Fault> {
         let peers = peers.filter(|peers| !peers.is_empty()).map(|peers| {
             peers
                 .iter()
                 .enumerate()
-                .map(|(index, peer)| Peer::parse(peer, &format!("{path}.{list}[{index}]")))
+                .map(|(index, peer)| Peer::parse(peer, || format!("{path}.{list}[{index}]"), selectors))
                 .collect()
         });
         let ports = ports.filter(|ports| !ports.is_empty()).map(|ports| {
@@ -402,20 +420,20 @@ impl Rule {
 }
 
 impl Peer {
-    fn parse(peer: &NetworkPolicyPeer, path: &str) -> Result<Self, Fault> {
+    fn parse(peer: &NetworkPolicyPeer, path: impl Fn() -> String, selectors: &mut Selectors) -> Result<Self, Fault> {
         let NetworkPolicyPeer {
             ip_block,
             namespace_selector,
             pod_selector,
         } = peer;
         match (ip_block, namespace_selector, pod_selector) {
-            (None, None, None) => Err((path.to_owned(), Problem::EmptyPeer)),
-            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => Err((path.to_owned(), Problem::MixedPeer)),
+            (None, None, None) => Err((path(), Problem::EmptyPeer)),
+            (Some(_), Some(_), _) | (Some(_), _, Some(_)) => Err((path(), Problem::MixedPeer)),
             (Some(IPBlock { cidr, except }), None, None) => {
-                let cidr = range(cidr, || format!("{path}.ipBlock.cidr"))?;
+                let cidr = range(cidr, || format!("{}.ipBlock.cidr", path()))?;
                 let mut exceptions = Vec::new();
                 for (index, text) in except.iter().flatten().enumerate() {
-                    let field = format!("{path}.ipBlock.except[{index}]");
+                    let field = format!("{}.ipBlock.except[{index}]", path());
                     let exception = range(text, || field.clone())?;
                     if !cidr.contains(&exception) || cidr.prefix_len() == exception.prefix_len() {
                         return Err((field, Problem::Except(text.clone())));
@@ -430,12 +448,13 @@ impl Peer {
             (None, namespaces, pods) => Ok(Self::Pods {
                 namespaces: namespaces
                     .as_ref()
-                    .map(|namespaces| selector(Some(namespaces), || format!("{path}.namespaceSelector")))
-                    .transpose()?,
-                pods: match pods {
+                    .map(|namespaces| selector(Some(namespaces), || format!("{}.namespaceSelector", path())))
+                    .transpose()?
+                    .map(|namespaces| selectors.share(namespaces)),
+                pods: selectors.share(match pods {
                     None => Selector::everything(),
-                    some => selector(some.as_ref(), || format!("{path}.podSelector"))?,
-                },
+                    some => selector(some.as_ref(), || format!("{}.podSelector", path()))?,
+                }),
                 on_host: OnHost::Perhaps,
             }),
         }

@@ -15,7 +15,7 @@ use crate::identity::{Identities, Proof};
 
 /// A peer that selects pods.
 struct Extent<'a> {
-    peer: &'a Peer,
+    peer: Peer<'a>,
     selection: &'a Selection,
     spans: BTreeSet<Span>,
     /// What all pods that were observed behind it have.
@@ -39,7 +39,7 @@ impl Extent<'_> {
 
 /// Takes superfluous peers out, port by port, and hands what they come from to the peers that stand in for them. Returns what
 /// was taken out.
-pub(super) fn drop_covered(entries: &mut [Entry<'_>], identities: &Identities) -> BTreeSet<(Peer, Span)> {
+pub(super) fn drop_covered<'a>(entries: &mut [Entry<'a>], identities: &Identities) -> BTreeSet<(Peer<'a>, Span)> {
     let mut moves = BTreeMap::new();
     superfluous_pods(entries, identities, &mut moves);
     superfluous_blocks(entries, &mut moves);
@@ -47,15 +47,15 @@ pub(super) fn drop_covered(entries: &mut [Entry<'_>], identities: &Identities) -
         return BTreeSet::new();
     }
     for entry in entries {
-        if let Some(wide) = moves.get(&(entry.peer.clone(), entry.span)) {
-            entry.peer = wide.clone();
+        if let Some(wide) = moves.get(&(entry.peer, entry.span)) {
+            entry.peer = *wide;
         }
     }
     moves.into_keys().collect()
 }
 
 /// Addresses that lie in a range which is named at the same port.
-fn superfluous_blocks(entries: &[Entry<'_>], moves: &mut BTreeMap<(Peer, Span), Peer>) {
+fn superfluous_blocks<'a>(entries: &[Entry<'a>], moves: &mut BTreeMap<(Peer<'a>, Span), Peer<'a>>) {
     let block = |entry: &Entry<'_>| match entry.peer {
         Peer::Block(cidr) => Some((entry.span, cidr)),
         Peer::Pods(_) => None,
@@ -76,14 +76,18 @@ fn superfluous_blocks(entries: &[Entry<'_>], moves: &mut BTreeMap<(Peer, Span), 
     }
 }
 
-fn superfluous_pods(entries: &[Entry<'_>], identities: &Identities, moves: &mut BTreeMap<(Peer, Span), Peer>) {
-    let is_wide = |entry: &Entry<'_>| is_wide(entry.whom, identities);
+fn superfluous_pods<'a>(
+    entries: &[Entry<'a>],
+    identities: &Identities,
+    moves: &mut BTreeMap<(Peer<'a>, Span), Peer<'a>>,
+) {
+    let is_wide = |entry: &Entry<'_>| matches!(entry.peer, Peer::Pods(named) if named.selection.wide);
     if !entries.iter().any(is_wide) {
         return;
     }
-    let mut behind: BTreeMap<&Peer, Vec<&Entry<'_>>> = BTreeMap::new();
+    let mut behind: BTreeMap<Peer<'a>, Vec<&Entry<'a>>> = BTreeMap::new();
     for entry in entries {
-        behind.entry(&entry.peer).or_default().push(entry);
+        behind.entry(entry.peer).or_default().push(entry);
     }
     let mut extents: Vec<Extent<'_>> = behind
         .into_iter()
@@ -126,7 +130,7 @@ fn superfluous_pods(entries: &[Entry<'_>], identities: &Identities, moves: &mut 
         for extent in named {
             let stays = kept.iter().any(|kept| kept.peer == extent.peer);
             if let Some(wide) = kept.iter().find(|wide| !stays && wide.covers(extent)) {
-                moves.insert((extent.peer.clone(), span), wide.peer.clone());
+                moves.insert((extent.peer, span), wide.peer);
             }
         }
     }
@@ -141,10 +145,11 @@ fn is_wide(whom: Whom<'_>, identities: &Identities) -> bool {
     }
 }
 
-fn extent<'a>(peer: &'a Peer, entries: &[&Entry<'_>], identities: &Identities) -> Option<Extent<'a>> {
-    let Peer::Pods(selection) = peer else {
+fn extent<'a>(peer: Peer<'a>, entries: &[&Entry<'a>], identities: &Identities) -> Option<Extent<'a>> {
+    let Peer::Pods(named) = peer else {
         return None;
     };
+    let selection = named.selection;
     let mut shared: Option<Labels> = None;
     for entry in entries {
         let known = match entry.whom {

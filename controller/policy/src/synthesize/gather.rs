@@ -13,25 +13,33 @@ use super::note::{Blocker, Note};
 use super::peers::{DNS_PORT, Meaning, Peer, View, Widening};
 use super::rules::{Entry, Reason, Rule, Whom, merge};
 use super::settings::{PortRange, Span};
+use super::words::Words;
 use crate::direction::{Direction, Port};
 
-/// What each endpoint of a graph means, found when it is first asked for: many workloads have the same peers.
+/// What each endpoint of a graph means and what evidence calls it, found when it is first asked for: many workloads have the
+/// same peers.
 #[derive(Debug)]
-pub(super) struct Meanings(Vec<OnceCell<Meaning>>);
+pub(super) struct Meanings<'a> {
+    of: Vec<OnceCell<Meaning<'a>>>,
+    pub(super) words: Words,
+}
 
-impl Meanings {
+impl Meanings<'_> {
     pub(super) fn of(graph: &ConnectionGraph) -> Self {
-        Self(vec![OnceCell::new(); graph.node_count()])
+        Self {
+            of: vec![OnceCell::new(); graph.node_count()],
+            words: Words::new(graph.node_count(), graph.via_count()),
+        }
     }
 }
 
 /// One direction of one workload.
-pub(super) struct Side<'a> {
+pub(super) struct Side<'a, 'b> {
     pub(super) direction: Direction,
     pub(super) subject: &'a Workload,
     pub(super) graph: &'a ConnectionGraph,
     pub(super) view: View<'a>,
-    pub(super) meanings: &'a Meanings,
+    pub(super) meanings: &'b Meanings<'a>,
 }
 
 pub(super) enum Gathered<'a> {
@@ -48,7 +56,7 @@ struct Observed<'a> {
     evidence: EvidenceRef<'a>,
 }
 
-impl<'a> Side<'a> {
+impl<'a> Side<'a, '_> {
     pub(super) fn gather(&self, notes: &mut BTreeSet<Note>) -> Gathered<'a> {
         let direction = self.direction;
         let mut unanswered = BTreeSet::new();
@@ -135,7 +143,7 @@ impl<'a> Side<'a> {
             made = self.view.meaning(peer, port);
             &made
         } else {
-            self.meanings.0[place.index.index()].get_or_init(|| self.view.meaning(peer, port))
+            self.meanings.of[place.index.index()].get_or_init(|| self.view.meaning(peer, port))
         };
         let span = self.view.settings.span(port);
         match (meaning, reason) {
@@ -169,10 +177,15 @@ impl<'a> Side<'a> {
                 }
                 ports.insert(port);
             }
-            (Meaning::Peers { peers, widenings }, _) => {
+            (Meaning::Exactly(_) | Meaning::Peers { .. }, _) => {
+                let (peers, widenings) = match meaning {
+                    Meaning::Exactly(peer) => (std::slice::from_ref(peer), [].as_slice()),
+                    Meaning::Peers { peers, widenings } => (peers.as_slice(), widenings.as_slice()),
+                    Meaning::Group(_) | Meaning::Gone | Meaning::Blocked(_) => return,
+                };
                 for named in peers {
                     collected.entries.push(Entry {
-                        peer: named.clone(),
+                        peer: *named,
                         span,
                         whom: Whom::Endpoint(peer),
                         reason,
@@ -263,9 +276,9 @@ struct Collected<'a> {
     cache: BTreeSet<Port>,
 }
 
-impl Collected<'_> {
+impl<'a> Collected<'a> {
     /// A peer that is not named itself widens nothing.
-    fn narrow(&mut self, covered: &BTreeSet<(Peer, Span)>, view: View<'_>) {
+    fn narrow(&mut self, covered: &BTreeSet<(Peer<'a>, Span)>, view: View<'a>) {
         if covered.is_empty() {
             return;
         }
@@ -273,8 +286,8 @@ impl Collected<'_> {
             if let Widening::Overlaps { peer, .. } = widening
                 && let Some(selection) = view.around.selections.get(peer)
             {
-                let named = Peer::Pods(std::sync::Arc::clone(selection));
-                ports.retain(|port| !covered.contains(&(named.clone(), view.settings.span(*port))));
+                let named = Peer::pods(selection);
+                ports.retain(|port| !covered.contains(&(named, view.settings.span(*port))));
             }
         }
         self.widenings.retain(|_, ports| !ports.is_empty());

@@ -16,6 +16,7 @@ mod rules;
 mod settings;
 #[cfg(test)]
 mod tests;
+mod words;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
@@ -34,6 +35,7 @@ pub use peers::Surroundings;
 use peers::View;
 use rules::Rule;
 pub use settings::{ExternalGroup, GroupConflict, PortRange, SettingError, Settings, Unanswered};
+use words::Words;
 
 /// Bytes of evidence that an object carries at most. All annotations of an object together may have 256 KiB.
 const EVIDENCE: usize = 128 * 1024;
@@ -175,11 +177,11 @@ impl<'a> Synthesizer<'a> {
             .map(move |workload| (workload, self.propose_with(workload, graph, &meanings)))
     }
 
-    fn propose_with(
-        &self,
-        workload: &Workload,
-        graph: &ConnectionGraph,
-        meanings: &Meanings,
+    fn propose_with<'b>(
+        &'b self,
+        workload: &'b Workload,
+        graph: &'b ConnectionGraph,
+        meanings: &Meanings<'b>,
     ) -> Result<Proposal, Refusal> {
         let subject = workload.clone();
         let identities = &self.surroundings.identities;
@@ -242,7 +244,7 @@ impl<'a> Synthesizer<'a> {
             }),
             (true, false) => {
                 let directions = ready.keys().copied().collect();
-                let policy = policy(workload, identity.labels.clone(), &ready);
+                let policy = policy(workload, identity.labels.clone(), &ready, &meanings.words);
                 Ok(Proposal {
                     workload: subject,
                     policy,
@@ -258,9 +260,10 @@ fn policy(
     workload: &Workload,
     labels: nanoseg_graph::cluster::Labels,
     ready: &BTreeMap<Direction, Vec<Rule<'_>>>,
+    words: &Words,
 ) -> NetworkPolicy {
     let mut metadata = ownership::metadata(workload);
-    if let Some(evidence) = evidence(ready) {
+    if let Some(evidence) = evidence(ready, words) {
         metadata
             .annotations
             .get_or_insert_default()
@@ -280,12 +283,12 @@ fn policy(
 }
 
 /// What each rule comes from, one line for each endpoint; `None` when there is no rule.
-fn evidence(ready: &BTreeMap<Direction, Vec<Rule<'_>>>) -> Option<String> {
+fn evidence(ready: &BTreeMap<Direction, Vec<Rule<'_>>>, words: &Words) -> Option<String> {
     let mut text = String::new();
     let mut omitted: usize = 0;
     for (direction, rules) in ready {
         for (index, rule) in rules.iter().enumerate() {
-            rule.evidence(*direction, index, |line| {
+            rule.evidence(*direction, index, words, |line| {
                 if omitted > 0 || text.len() + line.len() >= EVIDENCE {
                     omitted += 1;
                 } else {

@@ -13,7 +13,7 @@ use nanoseg_graph::flow::Transport;
 use super::note::Blocker;
 use super::settings::{ExternalGroup, GroupConflict, Settings};
 use crate::direction::Port;
-use crate::identity::{Identities, Label, Proof};
+use crate::identity::{Identities, Identity, Label, Proof};
 
 /// Where DNS is served, by convention of every Service that does.
 pub(super) const DNS_PORT: u16 = 53;
@@ -25,38 +25,55 @@ pub(super) struct Selection {
     rank: u32,
     pub(super) namespace: String,
     pub(super) labels: Labels,
+    /// Whether it selects pods of others, too.
+    pub(super) wide: bool,
 }
 
-impl PartialEq for Selection {
+/// A selection, compared without looking at it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Named<'a> {
+    rank: u32,
+    pub(super) selection: &'a Selection,
+}
+
+impl PartialEq for Named<'_> {
     fn eq(&self, other: &Self) -> bool {
         self.rank == other.rank
     }
 }
 
-impl Eq for Selection {}
+impl Eq for Named<'_> {}
 
-impl PartialOrd for Selection {
+impl PartialOrd for Named<'_> {
     fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
         Some(self.cmp(other))
     }
 }
 
-impl Ord for Selection {
+impl Ord for Named<'_> {
     fn cmp(&self, other: &Self) -> std::cmp::Ordering {
         self.rank.cmp(&other.rank)
     }
 }
 
 /// One peer of a rule.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Peer {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Peer<'a> {
     /// Pods with these labels.
-    Pods(Arc<Selection>),
+    Pods(Named<'a>),
     /// A single address, or a range of a group.
     Block(IpNet),
 }
 
-impl Peer {
+impl<'a> Peer<'a> {
+    /// Pods.
+    pub(super) const fn pods(selection: &'a Selection) -> Self {
+        Self::Pods(Named {
+            rank: selection.rank,
+            selection,
+        })
+    }
+
     /// A single address.
     pub(super) fn address(address: IpAddr) -> Self {
         Self::Block(IpNet::from(address))
@@ -65,7 +82,7 @@ impl Peer {
     /// How many lines of YAML it takes.
     pub(super) fn lines(&self) -> usize {
         match self {
-            Self::Pods(selection) => 5 + selection.labels.len(),
+            Self::Pods(named) => 5 + named.selection.labels.len(),
             Self::Block(_) => 2,
         }
     }
@@ -73,15 +90,29 @@ impl Peer {
 
 /// What an endpoint means for a rule.
 #[derive(Clone, Debug)]
-pub(super) enum Meaning {
+pub(super) enum Meaning<'a> {
+    /// This peer, which means nothing else: nearly all do.
+    Exactly(Peer<'a>),
     /// These peers, and why they mean more than the endpoint.
-    Peers { peers: Vec<Peer>, widenings: Vec<Widening> },
+    Peers {
+        peers: Vec<Peer<'a>>,
+        widenings: Vec<Widening>,
+    },
     /// The ranges of the group with this place among the settings' groups.
     Group(usize),
     /// It is not there any more.
     Gone,
     /// No rule can be made of it.
     Blocked(Obstacle),
+}
+
+impl<'a> Meaning<'a> {
+    fn of(peers: Vec<Peer<'a>>, widenings: Vec<Widening>) -> Self {
+        match (peers.as_slice(), widenings.is_empty()) {
+            ([peer], true) => Self::Exactly(*peer),
+            _ => Self::Peers { peers, widenings },
+        }
+    }
 }
 
 /// Why no rule can be made of an endpoint, at whatever port.
@@ -199,22 +230,23 @@ impl Surroundings {
 
 /// How every workload of a cluster is named, in order.
 fn selections(identities: &Identities) -> BTreeMap<Workload, Arc<Selection>> {
-    let mut named: Vec<(&Workload, &Labels)> = identities
-        .iter()
-        .map(|(workload, identity)| (workload, &identity.labels))
-        .collect();
-    let by = |named: &(&'_ Workload, &'_ Labels)| (named.0.namespace.clone(), named.1.clone());
-    named.sort_by_cached_key(by);
-    let mut selections = BTreeMap::new();
-    let same = |one: &(&Workload, &Labels), next: &(&Workload, &Labels)| {
-        one.0.namespace == next.0.namespace && one.1 == next.1
+    let mut named: Vec<(&Workload, &Identity)> = identities.iter().collect();
+    let by = |one: &(&Workload, &Identity), next: &(&Workload, &Identity)| {
+        let ((one, identity), (next, other)) = (one, next);
+        one.namespace
+            .cmp(&next.namespace)
+            .then_with(|| identity.labels.cmp(&other.labels))
     };
+    named.sort_by(by);
+    let mut selections = BTreeMap::new();
+    let same = |one: &(&Workload, &Identity), next: &(&Workload, &Identity)| by(one, next).is_eq();
     for (rank, run) in (0..).zip(named.chunk_by(same)) {
-        let Some((first, labels)) = run.first() else { continue };
+        let Some((first, identity)) = run.first() else { continue };
         let selection = Arc::new(Selection {
             rank,
             namespace: first.namespace.clone(),
-            labels: (*labels).clone(),
+            labels: identity.labels.clone(),
+            wide: run.iter().any(|(_, identity)| identity.proof != Proof::Exact),
         });
         selections.extend(
             run.iter()
@@ -253,7 +285,7 @@ impl<'a> View<'a> {
     }
 
     /// What an endpoint means; `port` matters for Services only.
-    pub(super) fn meaning(&self, endpoint: &Endpoint, port: Port) -> Meaning {
+    pub(super) fn meaning(&self, endpoint: &Endpoint, port: Port) -> Meaning<'a> {
         match endpoint {
             Endpoint::Workload(workload) => self.workload(workload),
             Endpoint::Node(name) => {
@@ -287,17 +319,14 @@ impl<'a> View<'a> {
             .map(|(_, place, group)| (place, group))
     }
 
-    fn external(&self, address: IpAddr) -> Meaning {
+    fn external(&self, address: IpAddr) -> Meaning<'a> {
         match self.group_of(address) {
             Some((place, _)) if !self.around.conflicts.contains_key(&place) => Meaning::Group(place),
-            Some(_) | None => Meaning::Peers {
-                peers: vec![Peer::address(address)],
-                widenings: Vec::new(),
-            },
+            Some(_) | None => Meaning::Exactly(Peer::address(address)),
         }
     }
 
-    fn workload(&self, workload: &Workload) -> Meaning {
+    fn workload(&self, workload: &Workload) -> Meaning<'a> {
         let identities = &self.around.identities;
         let (Some(identity), Some(placement), Some(selection)) = (
             identities.get(workload),
@@ -310,7 +339,7 @@ impl<'a> View<'a> {
         let mut widenings = Vec::new();
         // Pods that are not born yet will have a network of their own, as far as is known.
         if placement.own_network || !placement.host_network {
-            peers.push(Peer::Pods(Arc::clone(selection)));
+            peers.push(Peer::pods(selection));
             match &identity.proof {
                 Proof::Exact => {}
                 Proof::Overlaps { hint, .. } | Proof::NoLabels { hint } => {
@@ -333,10 +362,10 @@ impl<'a> View<'a> {
             peers.extend(addresses.iter().copied().map(Peer::address));
             widenings.push(Widening::HostNetwork(addresses));
         }
-        Meaning::Peers { peers, widenings }
+        Meaning::of(peers, widenings)
     }
 
-    fn service(&self, name: &ServiceName, port: Port) -> Meaning {
+    fn service(&self, name: &ServiceName, port: Port) -> Meaning<'a> {
         let Some(service) = self.cluster.service(name) else {
             return Meaning::Gone;
         };
@@ -352,6 +381,10 @@ impl<'a> View<'a> {
                 Owner::Pod(pod) => {
                     let workload = self.cluster.workload_of(pod);
                     match self.workload(&workload) {
+                        Meaning::Exactly(peer) => {
+                            peers.insert(peer);
+                            widenings.insert(Widening::AllPods(workload));
+                        }
                         Meaning::Peers {
                             peers: named,
                             widenings: noted,
@@ -379,10 +412,7 @@ impl<'a> View<'a> {
         if !nodes.is_empty() {
             widenings.insert(Widening::HostNetwork(nodes));
         }
-        Meaning::Peers {
-            peers: peers.into_iter().collect(),
-            widenings: widenings.into_iter().collect(),
-        }
+        Meaning::of(peers.into_iter().collect(), widenings.into_iter().collect())
     }
 
     /// Addresses of the slices that have this port.
@@ -431,7 +461,7 @@ enum Owner<'a> {
     Nobody,
 }
 
-fn host_network(addresses: BTreeSet<IpAddr>) -> Meaning {
+fn host_network<'a>(addresses: BTreeSet<IpAddr>) -> Meaning<'a> {
     Meaning::Peers {
         peers: addresses.iter().copied().map(Peer::address).collect(),
         widenings: vec![Widening::HostNetwork(addresses)],

@@ -4,7 +4,8 @@
 //! (each peer once with all its ports, or each port once with all its peers) the one that takes fewer lines is written.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fmt::{self, Write as _};
+use std::fmt::Write as _;
+use std::ops::Range;
 
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
@@ -18,17 +19,19 @@ use nanoseg_graph::flow::Reporter;
 
 use super::peers::Peer;
 use super::settings::{ExternalGroup, Span};
+use super::words::Words;
 use crate::direction::Direction;
 use crate::objects::NAMESPACE_NAME;
 
 /// Why a peer is allowed at a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Reason<'a> {
-    /// It was observed, by these ends, through these Services.
+    /// It was observed, by these ends, through these Services, which the graph has under this number.
     Observed {
         source: bool,
         destination: bool,
         via: &'a BTreeSet<ServiceName>,
+        number: u32,
     },
     /// DNS needs both transports.
     Dns,
@@ -42,15 +45,17 @@ impl<'a> Reason<'a> {
             source: evidence.reported_by(Reporter::Source),
             destination: evidence.reported_by(Reporter::Destination),
             via: evidence.via,
+            number: evidence.via_number(),
         }
     }
 
-    fn explain(self, line: &mut String) {
+    fn explain(self, line: &mut String, words: &Words) {
         match self {
             Self::Observed {
                 source,
                 destination,
                 via,
+                number,
             } => {
                 line.push_str(match (source, destination) {
                     (true, true) => "seen at both ends",
@@ -58,16 +63,18 @@ impl<'a> Reason<'a> {
                     (false, true) => "seen at the destination",
                     (false, false) => "observed",
                 });
-                for (index, service) in via.iter().enumerate() {
-                    line.push_str(if index == 0 {
-                        ", through Service "
-                    } else {
-                        " and Service "
-                    });
-                    line.push_str(&service.namespace);
-                    line.push('/');
-                    line.push_str(&service.name);
-                }
+                words.services(number, line, |line| {
+                    for (index, service) in via.iter().enumerate() {
+                        line.push_str(if index == 0 {
+                            ", through Service "
+                        } else {
+                            " and Service "
+                        });
+                        line.push_str(&service.namespace);
+                        line.push('/');
+                        line.push_str(&service.name);
+                    }
+                });
             }
             Self::Dns => line.push_str("not seen, DNS needs it"),
             Self::DnsCache => line.push_str("not seen, the DNS cache of the node may answer"),
@@ -85,29 +92,24 @@ pub(super) enum Whom<'a> {
 }
 
 impl Whom<'_> {
-    fn name(self, line: &mut String) -> fmt::Result {
-        match self {
-            // By far the most, so that they do not go through the formatter.
-            Self::Endpoint(Endpoint::Workload(workload)) => {
-                for part in [&workload.kind, " ", &workload.namespace, "/", &workload.name] {
-                    line.push_str(part);
-                }
-                Ok(())
-            }
+    fn name(self, line: &mut String) {
+        let written = match self {
             Self::Endpoint(endpoint) => write!(line, "{endpoint}"),
             Self::Group(group) => write!(line, "external group {}", group.name()),
-        }
+        };
+        // Writing to a string cannot fail.
+        debug_assert!(written.is_ok());
     }
 }
 
 /// A peer that is allowed at a port, and where that comes from.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct Entry<'a> {
-    pub(super) peer: Peer,
+    pub(super) peer: Peer<'a>,
     pub(super) span: Span,
     pub(super) whom: Whom<'a>,
     pub(super) reason: Reason<'a>,
-    /// The same number where the same is spoken of. It says nothing else, and orders nothing that can be seen.
+    /// The graph's number of an endpoint, or one that no endpoint has. It orders nothing that can be seen.
     pub(super) who: u32,
 }
 
@@ -115,7 +117,7 @@ pub(super) struct Entry<'a> {
 #[derive(Debug, Default)]
 pub(super) struct Rule<'a> {
     spans: Vec<Span>,
-    peers: Vec<Peer>,
+    peers: Vec<Peer<'a>>,
     entries: Vec<Entry<'a>>,
 }
 
@@ -146,24 +148,37 @@ pub(super) fn merge(mut entries: Vec<Entry<'_>>) -> Vec<Rule<'_>> {
 
 /// Each peer once: peers with the same ports share a rule.
 fn by_peer<'a>(entries: &[Entry<'a>]) -> Vec<Rule<'a>> {
-    let mut rules: BTreeMap<Vec<Span>, Rule<'a>> = BTreeMap::new();
+    let mut spans: Vec<Span> = Vec::with_capacity(entries.len());
+    let mut runs = Vec::new();
     for run in entries.chunk_by(|one, next| one.peer == next.peer) {
-        let mut spans: Vec<Span> = run.iter().map(|entry| entry.span).collect();
-        spans.dedup();
-        let rule = rules.entry(spans).or_default();
-        rule.peers.extend(run.first().map(|entry| entry.peer.clone()));
-        rule.entries.extend_from_slice(run);
+        let begin = spans.len();
+        for entry in run {
+            if spans[begin..].last() != Some(&entry.span) {
+                spans.push(entry.span);
+            }
+        }
+        runs.push((begin..spans.len(), run));
     }
-    let with_spans = |(spans, rule): (Vec<Span>, Rule<'a>)| Rule { spans, ..rule };
-    rules.into_iter().map(with_spans).collect()
+    // Stable, so that the peers of a rule stay in order.
+    runs.sort_by(|(one, _), (next, _)| spans[one.clone()].cmp(&spans[next.clone()]));
+    let same = |(one, _): &(Range<usize>, _), (next, _): &(Range<usize>, _)| spans[one.clone()] == spans[next.clone()];
+    let rule = |runs: &[(Range<usize>, &[Entry<'a>])]| Rule {
+        spans: runs
+            .first()
+            .map(|(range, _)| spans[range.clone()].to_vec())
+            .unwrap_or_default(),
+        peers: runs.iter().filter_map(|(_, run)| Some(run.first()?.peer)).collect(),
+        entries: runs.iter().flat_map(|(_, run)| run.iter().copied()).collect(),
+    };
+    runs.chunk_by(same).map(rule).collect()
 }
 
 /// Each port once: ports with the same peers share a rule.
 fn by_span(mut entries: Vec<Entry<'_>>) -> Vec<Rule<'_>> {
     entries.sort_unstable_by(|one, next| one.span.cmp(&next.span).then_with(|| one.cmp(next)));
-    let mut rules: BTreeMap<Vec<Peer>, Rule<'_>> = BTreeMap::new();
+    let mut rules: BTreeMap<Vec<Peer<'_>>, Rule<'_>> = BTreeMap::new();
     for run in entries.chunk_by(|one, next| one.span == next.span) {
-        let mut peers: Vec<Peer> = run.iter().map(|entry| entry.peer.clone()).collect();
+        let mut peers: Vec<Peer<'_>> = run.iter().map(|entry| entry.peer).collect();
         peers.dedup();
         let rule = rules.entry(peers).or_default();
         rule.spans.extend(run.first().map(|entry| entry.span));
@@ -198,12 +213,12 @@ impl<'a> Rule<'a> {
         self.peers
             .iter()
             .map(|peer| match peer {
-                Peer::Pods(selection) => NetworkPolicyPeer {
+                Peer::Pods(named) => NetworkPolicyPeer {
                     ip_block: None,
                     namespace_selector: Some(selector(
-                        [(NAMESPACE_NAME.to_owned(), selection.namespace.clone())].into(),
+                        [(NAMESPACE_NAME.to_owned(), named.selection.namespace.clone())].into(),
                     )),
-                    pod_selector: Some(selector(selection.labels.clone())),
+                    pod_selector: Some(selector(named.selection.labels.clone())),
                 },
                 Peer::Block(cidr) => NetworkPolicyPeer {
                     ip_block: Some(IPBlock {
@@ -232,46 +247,60 @@ impl<'a> Rule<'a> {
 
     /// One line for each endpoint and reason, in the order of the peers:
     /// `ingress 1: Deployment shop/web -> TCP 8080, seen at both ends, through Service shop/api`.
-    pub(super) fn evidence(&self, direction: Direction, index: usize, mut take: impl FnMut(&str)) {
+    pub(super) fn evidence(&self, direction: Direction, index: usize, words: &Words, mut take: impl FnMut(&str)) {
         let prefix = match direction {
             Direction::Ingress => format!("{direction} {}: ", index + 1),
             Direction::Egress => format!("{direction} {}: -> ", index + 1),
         };
         let mut line = String::new();
-        for source in self.sources() {
+        let mut tell = |entry: &Entry<'a>, spans: &[Span]| {
             line.clear();
             line.push_str(&prefix);
-            let mut written = source.whom.name(&mut line);
+            words.endpoint(entry.who, &mut line, |line| entry.whom.name(line));
             line.push_str(match direction {
                 Direction::Ingress => " -> ",
                 Direction::Egress => " ",
             });
-            for (place, span) in source.spans.iter().enumerate() {
+            for (place, span) in spans.iter().enumerate() {
                 line.push_str(if place == 0 { "" } else { ", " });
-                written = written.and_then(|()| write!(line, "{span}"));
+                span.write(&mut line);
             }
-            // Writing to a string cannot fail.
-            debug_assert!(written.is_ok());
             line.push_str(", ");
-            source.reason.explain(&mut line);
+            entry.reason.explain(&mut line, words);
             take(&line);
+        };
+        let mut order: Vec<(u32, u32)> = (0..)
+            .zip(&self.entries)
+            .map(|(place, entry)| (entry.who, place))
+            .collect();
+        order.sort_unstable();
+        if order.windows(2).all(|pair| pair[0].0 != pair[1].0) {
+            for entry in &self.entries {
+                tell(entry, &[entry.span]);
+            }
+            return;
+        }
+        for source in self.sources(&order) {
+            tell(&self.entries[source.place], &source.spans);
         }
     }
 
-    fn sources(&self) -> Vec<Source<'a>> {
-        let mut places: Vec<usize> = (0..self.entries.len()).collect();
-        places.sort_by_key(|place| self.entries[*place].who);
-        let mut sources: Vec<Source<'a>> = Vec::new();
-        for run in places.chunk_by(|one, next| self.entries[*one].who == self.entries[*next].who) {
+    /// The lines, where several entries are one. `order`: who each entry speaks of and its place, in order.
+    fn sources(&self, order: &[(u32, u32)]) -> Vec<Source> {
+        let mut sources: Vec<Source> = Vec::new();
+        for run in order.chunk_by(|one, next| one.0 == next.0) {
             let begin = sources.len();
-            for place in run {
-                let entry = &self.entries[*place];
-                match sources[begin..].iter_mut().find(|source| source.reason == entry.reason) {
+            for (_, place) in run {
+                let place = *place as usize;
+                let entry = &self.entries[place];
+                let known = sources[begin..].iter_mut();
+                match known
+                    .into_iter()
+                    .find(|source| self.entries[source.place].reason == entry.reason)
+                {
                     Some(source) => source.spans.push(entry.span),
                     None => sources.push(Source {
-                        place: *place,
-                        whom: entry.whom,
-                        reason: entry.reason,
+                        place,
                         spans: vec![entry.span],
                     }),
                 }
@@ -287,11 +316,9 @@ impl<'a> Rule<'a> {
 }
 
 /// One line of evidence.
-struct Source<'a> {
+struct Source {
     /// The first of the rule's entries that it is about.
     place: usize,
-    whom: Whom<'a>,
-    reason: Reason<'a>,
     spans: Vec<Span>,
 }
 

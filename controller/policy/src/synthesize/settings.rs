@@ -291,6 +291,29 @@ impl Span {
     }
 }
 
+impl Span {
+    /// Appends it, as [`fmt::Display`] writes it. There is one in each line of evidence, so it does without the formatter.
+    pub(super) fn write(self, line: &mut String) {
+        line.push_str(self.transport.as_str());
+        line.push(' ');
+        push_number(line, self.first);
+        if self.is_range() {
+            line.push('-');
+            push_number(line, self.last);
+        }
+    }
+}
+
+fn push_number(line: &mut String, number: u16) {
+    let digits = [10_000, 1_000, 100, 10, 1].map(|unit| number / unit % 10);
+    let first = digits.iter().position(|digit| *digit > 0).unwrap_or(4);
+    line.extend(
+        digits[first..]
+            .iter()
+            .filter_map(|digit| char::from_digit(u32::from(*digit), 10)),
+    );
+}
+
 impl fmt::Display for Span {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { first, last, transport } = self;

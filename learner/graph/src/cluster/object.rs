@@ -13,7 +13,7 @@ use crate::flow::Transport;
 pub type Labels = BTreeMap<String, String>;
 
 /// The controlling owner reference of an object.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnerRef {
     /// Kind of the owner.
     pub kind: String,

@@ -40,6 +40,8 @@ impl Edge<'_> {
 pub struct EvidenceRef<'a> {
     all: &'a Links,
     first: u32,
+    number: u32,
+    sum: Sum,
     /// Services through which the source reached the destination.
     pub via: &'a BTreeSet<ServiceName>,
 }
@@ -61,8 +63,13 @@ impl<'a> EvidenceRef<'a> {
     }
 
     /// Whether this end reported the edge.
-    pub fn reported_by(self, reporter: Reporter) -> bool {
-        self.all.told(self.first).any(|told| told.by.reporter() == reporter)
+    pub const fn reported_by(self, reporter: Reporter) -> bool {
+        self.sum.reporters & Sum::bit(reporter) != 0
+    }
+
+    /// The number of its set of Services: sets of one graph have the same number exactly if they are equal.
+    pub const fn via_number(self) -> u32 {
+        self.number
     }
 
     /// All of what one end counted, over every origin; `None` when that end never reported.
@@ -76,9 +83,8 @@ impl<'a> EvidenceRef<'a> {
     }
 
     /// The best that any end saw happen.
-    pub fn outcome(self) -> Outcome {
-        let outcomes = self.all.told(self.first).map(|told| told.tally.outcome());
-        outcomes.max().unwrap_or(Outcome::Attempted)
+    pub const fn outcome(self) -> Outcome {
+        self.sum.best
     }
 
     /// The same, owned.
@@ -134,11 +140,35 @@ struct Told {
     next: u32,
 }
 
-/// An edge's first tally, and its set of Services.
+/// What most questions are about, so that the tallies themselves need not be looked at: a large graph is not in the cache.
+#[derive(Clone, Copy, Debug)]
+struct Sum {
+    /// A bit for each end that told.
+    reporters: u8,
+    /// The best that any end saw happen: counts only grow, and so does this.
+    best: Outcome,
+}
+
+impl Sum {
+    const fn bit(reporter: Reporter) -> u8 {
+        match reporter {
+            Reporter::Source => 1,
+            Reporter::Destination => 2,
+        }
+    }
+
+    fn tell(&mut self, reporter: Reporter, tally: &Tally) {
+        self.reporters |= Self::bit(reporter);
+        self.best = self.best.max(tally.outcome());
+    }
+}
+
+/// An edge's first tally, its set of Services, and what its tallies come to.
 #[derive(Clone, Copy, Debug)]
 struct Link {
     first: u32,
     via: u32,
+    sum: Sum,
 }
 
 /// What is known of every edge, by its index.
@@ -169,16 +199,29 @@ impl Default for Links {
 impl Links {
     /// Makes room for the next edge.
     pub(super) fn begin(&mut self) {
-        self.edges.push(Link { first: END, via: 0 });
+        self.edges.push(Link {
+            first: END,
+            via: 0,
+            sum: Sum {
+                reporters: 0,
+                best: Outcome::Attempted,
+            },
+        });
     }
 
     pub(super) fn evidence(&self, index: EdgeIndex) -> EvidenceRef<'_> {
-        let Link { first, via } = self.edges[index.index()];
+        let Link { first, via, sum } = self.edges[index.index()];
         EvidenceRef {
             all: self,
             first,
+            number: via,
+            sum,
             via: &self.vias[via as usize],
         }
+    }
+
+    pub(super) fn via_count(&self) -> usize {
+        self.vias.len()
     }
 
     /// Adds Services through which an edge was reached.
@@ -233,10 +276,13 @@ impl Links {
                 at = known.next;
             }
             if at != END && order == Ordering::Equal {
-                same(&mut self.told[at as usize].tally, tally);
+                let known = &mut self.told[at as usize].tally;
+                same(known, tally);
+                self.edges[index.index()].sum.tell(reporter, known);
                 before = at;
                 continue;
             }
+            self.edges[index.index()].sum.tell(reporter, tally);
             let new = number(self.told.len());
             self.told.push(Told {
                 tally: *tally,
