@@ -3,6 +3,7 @@
 #![expect(clippy::expect_used, reason = "a bench that cannot run says why and ends")]
 
 use std::hint::black_box;
+use std::sync::Arc;
 
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use jiff::Timestamp;
@@ -36,16 +37,16 @@ impl World {
             .into();
             let address = u32::from_be_bytes([198, 18, 0, 0]) + u32::try_from(number).expect("few pods");
             let pod = Pod {
-                uid: format!("u{number}"),
+                uid: format!("u{number}").into(),
                 mirror_uid: None,
-                namespace: format!("n{}", number % namespaces),
-                name: format!("p{number}"),
-                labels,
+                namespace: format!("n{}", number % namespaces).into(),
+                name: format!("p{number}").into(),
+                labels: labels.into(),
                 owner: None,
                 addresses: [std::net::IpAddr::from(std::net::Ipv4Addr::from_bits(address))].into(),
                 host_network: false,
                 node: None,
-                ports: std::collections::BTreeSet::new(),
+                ports: Arc::default(),
                 phase: PodPhase::Running,
                 started: None,
             };
@@ -83,8 +84,8 @@ fn rule(side: &str, number: usize) -> serde_json::Value {
 
 fn places(evaluator: &Evaluator<'_>, world: &World) -> Vec<Place> {
     let ends = world.cluster.pods().map(|pod| End::Pod {
-        namespace: pod.namespace.clone(),
-        name: pod.name.clone(),
+        namespace: pod.namespace.to_string(),
+        name: pod.name.to_string(),
     });
     ends.map(|end| evaluator.find(&end).expect("it lives")).collect()
 }

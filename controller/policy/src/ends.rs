@@ -150,7 +150,7 @@ impl<'e, 'a> Ends<'e, 'a> {
                     Some(addresses) if !addresses.is_empty() => addresses.iter().copied().collect(),
                     _ => {
                         let pods = self.cluster.pods();
-                        pods.filter(|pod| pod.host_network && pod.node.as_ref() == Some(name))
+                        pods.filter(|pod| pod.host_network && pod.node.as_deref() == Some(name.as_str()))
                             .flat_map(|pod| pod.addresses.iter().copied())
                             .collect()
                     }

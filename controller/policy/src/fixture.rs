@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -48,16 +49,16 @@ pub(crate) fn service_name(namespace: &str, name: &str) -> ServiceName {
 /// A running pod without an owner.
 pub(crate) fn pod(namespace: &str, name: &str, labels: Labels, addresses: &[&str]) -> Pod {
     Pod {
-        uid: format!("uid-{namespace}-{name}"),
+        uid: format!("uid-{namespace}-{name}").into(),
         mirror_uid: None,
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        labels,
+        namespace: namespace.into(),
+        name: name.into(),
+        labels: labels.into(),
         owner: None,
         addresses: addresses.iter().map(|address| ip(address)).collect(),
         host_network: false,
-        node: Some("n1".to_owned()),
-        ports: BTreeSet::new(),
+        node: Some("n1".into()),
+        ports: Arc::default(),
         phase: PodPhase::Running,
         started: Some(at(0)),
     }
@@ -65,10 +66,10 @@ pub(crate) fn pod(namespace: &str, name: &str, labels: Labels, addresses: &[&str
 
 pub(crate) fn owned(kind: &str, name: &str, pod: Pod) -> Pod {
     Pod {
-        owner: Some(OwnerRef {
+        owner: Some(Arc::new(OwnerRef {
             kind: kind.to_owned(),
             name: name.to_owned(),
-        }),
+        })),
         ..pod
     }
 }
@@ -79,8 +80,8 @@ pub(crate) fn controller(kind: &str, namespace: &str, name: &str, selector: Labe
         kind: kind.to_owned(),
         name: name.to_owned(),
         owner: None,
-        selector,
-        template_labels: template,
+        selector: selector.into(),
+        template_labels: template.into(),
     })
 }
 
@@ -93,8 +94,8 @@ pub(crate) fn replica_set(namespace: &str, name: &str, deployment: &str, templat
             kind: "Deployment".to_owned(),
             name: deployment.to_owned(),
         }),
-        selector: template.clone(),
-        template_labels: template,
+        selector: template.clone().into(),
+        template_labels: template.into(),
     })
 }
 

@@ -9,6 +9,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::sync::Arc;
 
 use nanoseg_graph::cluster::{Cluster, Controller, Labels, OwnerRef, Pod, PodPhase};
 use nanoseg_graph::endpoint::Workload;
@@ -111,7 +112,7 @@ pub enum Proof {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Identity {
     /// The labels; where the proof is not exact, the narrowest there are.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// What they were shown to select.
     pub proof: Proof,
 }
@@ -131,7 +132,7 @@ pub struct Placement {
 #[derive(Clone, Debug)]
 struct Described {
     identity: Identity,
-    shared: Labels,
+    shared: Arc<Labels>,
     placement: Placement,
 }
 
@@ -181,13 +182,20 @@ impl Identities {
                     scope.add(&workload, set);
                 }
             }
-            described.push((workload, members, intersection(&sets)));
+            let common = intersection(&sets);
+            let known = scopes.get(&workload.namespace).and_then(|scope| scope.sets.last());
+            let shared = known.filter(|known| is(known, &common)).cloned();
+            let shared = shared.unwrap_or_else(|| Arc::new(owned(&common)));
+            described.push((workload, members, common, shared));
         }
-        let workloads = described.into_iter().map(|(workload, members, shared)| {
-            let identity = identify(&workload, &members, &shared, &scopes[&workload.namespace]);
+        let workloads = described.into_iter().map(|(workload, members, common, shared)| {
+            let mut identity = identify(&workload, &members, &common, &scopes[&workload.namespace]);
+            if identity.labels == shared {
+                identity.labels = Arc::clone(&shared);
+            }
             let described = Described {
                 identity,
-                shared: owned(&shared),
+                shared,
                 placement: members.placement(),
             };
             (workload, described)
@@ -210,7 +218,7 @@ impl Identities {
 
     /// All stable labels that the pods of a workload share: a selector means all of them if it asks for nothing else.
     pub fn shared(&self, workload: &Workload) -> Option<&Labels> {
-        self.workloads.get(workload).map(|described| &described.shared)
+        self.workloads.get(workload).map(|described| &*described.shared)
     }
 
     /// Every workload there is and its identity, in a fixed order.
@@ -302,9 +310,9 @@ impl<'a> Members<'a> {
         if !sets.is_empty() {
             return sets;
         }
-        let finished = self.pods.iter().map(|pod| &pod.labels);
+        let finished = self.pods.iter().map(|pod| &*pod.labels);
         finished
-            .chain(self.revisions.iter().map(|revision| &revision.template_labels))
+            .chain(self.revisions.iter().map(|revision| &*revision.template_labels))
             .map(stable)
             .collect()
     }
@@ -319,7 +327,7 @@ impl<'a> Members<'a> {
         for pod in self.pods.iter().filter(|pod| pod.phase != PodPhase::Finished) {
             if pod.host_network {
                 placement.host_network = true;
-                placement.hosts.extend(pod.node.clone());
+                placement.hosts.extend(pod.node.as_deref().map(str::to_owned));
             } else {
                 placement.own_network = true;
             }
@@ -344,7 +352,7 @@ impl<'a> Members<'a> {
 #[derive(Clone, Debug, Default)]
 struct Scope {
     owners: Vec<Workload>,
-    sets: Vec<Labels>,
+    sets: Vec<Arc<Labels>>,
     having: BTreeMap<String, BTreeMap<String, Vec<usize>>>,
 }
 
@@ -356,7 +364,7 @@ impl Scope {
             values.entry((*value).to_owned()).or_default().push(index);
         }
         self.owners.push(owner.clone());
-        self.sets.push(owned(set));
+        self.sets.push(Arc::new(owned(set)));
     }
 
     fn has(&self, index: usize, key: &str, value: &str) -> bool {
@@ -435,7 +443,7 @@ fn identify(workload: &Workload, members: &Members<'_>, common: &Stable<'_>, sco
     }
     if let Some(labels) = chosen {
         return Identity {
-            labels: owned(&labels),
+            labels: Arc::new(owned(&labels)),
             proof: Proof::Exact,
         };
     }
@@ -447,7 +455,7 @@ fn identify(workload: &Workload, members: &Members<'_>, common: &Stable<'_>, sco
             value: workload.name.clone(),
         };
         return Identity {
-            labels: Labels::new(),
+            labels: Arc::default(),
             proof: Proof::NoLabels { hint },
         };
     }
@@ -455,7 +463,7 @@ fn identify(workload: &Workload, members: &Members<'_>, common: &Stable<'_>, sco
     let hint = separating_label(workload, &selector, &others, scope);
     let with = others.iter().map(|index| scope.owners[*index].clone()).collect();
     Identity {
-        labels: owned(&narrowest),
+        labels: Arc::new(owned(&narrowest)),
         proof: Proof::Overlaps { with, hint },
     }
 }
@@ -545,6 +553,15 @@ fn intersection<'a>(sets: &BTreeSet<Stable<'a>>) -> Stable<'a> {
         common.retain(|key, value| set.get(key) == Some(value));
     }
     common
+}
+
+/// Whether these are the same labels.
+fn is(labels: &Labels, others: &Stable<'_>) -> bool {
+    let others = others.iter().map(|(key, value)| (*key, *value));
+    labels
+        .iter()
+        .map(|(key, value)| (key.as_str(), value.as_str()))
+        .eq(others)
 }
 
 fn owned(labels: &Stable<'_>) -> Labels {

@@ -95,7 +95,7 @@ fn hint(namespace: &str, name: &str, cluster: &Cluster) -> String {
     if pods.peek().is_none() {
         return format!("; there is no pod in namespace {namespace} at all");
     }
-    let mut elsewhere = cluster.pods().filter(|pod| pod.name == name);
+    let mut elsewhere = cluster.pods().filter(|pod| *pod.name == *name);
     pods.find(|pod| pod.name.starts_with(name) || cluster.workload_of(pod).name == name)
         .or_else(|| elsewhere.next())
         .map(|pod| format!("; there is {}/{}", pod.namespace, pod.name))

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use k8s_openapi::api::networking::v1::NetworkPolicySpec;
 use nanoseg_graph::cluster::{Controller, ObjectKey, OwnerRef, Pod, PodPhase};
 use nanoseg_graph::container::ContainerRef;
@@ -26,26 +28,26 @@ fn deployment(name: &str) -> Object {
         kind: "Deployment".to_owned(),
         name: name.to_owned(),
         owner: None,
-        selector: labels(name),
-        template_labels: labels(name),
+        selector: labels(name).into(),
+        template_labels: labels(name).into(),
     })
 }
 
 fn pod(name: &str, address: &str) -> Object {
     Object::Pod(Pod {
-        uid: format!("uid-{name}"),
+        uid: format!("uid-{name}").into(),
         mirror_uid: None,
-        namespace: "shop".to_owned(),
-        name: format!("{name}-0"),
-        labels: labels(name),
-        owner: Some(OwnerRef {
+        namespace: "shop".into(),
+        name: format!("{name}-0").into(),
+        labels: labels(name).into(),
+        owner: Some(Arc::new(OwnerRef {
             kind: "Deployment".to_owned(),
             name: name.to_owned(),
-        }),
+        })),
         addresses: [address.parse().unwrap()].into(),
         host_network: false,
-        node: Some("node1".to_owned()),
-        ports: [].into(),
+        node: Some("node1".into()),
+        ports: Arc::default(),
         phase: PodPhase::Running,
         started: Some(at(-100)),
     })

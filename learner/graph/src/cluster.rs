@@ -7,18 +7,21 @@
 //! (as long as the tombstones reach back that far; what lies further back is `Unknown`, not somebody else).
 
 mod object;
+mod shared;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
 
 use crate::endpoint::{ServiceName, Workload};
 pub use object::{
-    ContainerPort, Controller, EndpointSlice, Labels, Namespace, Node, Object, ObjectKey, OwnerRef, Pod, PodPhase,
-    Service, ServicePort, TargetPort,
+    Addresses, ContainerPort, Controller, EndpointSlice, Labels, Namespace, Node, Object, ObjectKey, OwnerRef, Pod,
+    PodPhase, Service, ServicePort, TargetPort,
 };
+use shared::Shared;
 
 /// Tombstones of pods that are kept: at about 1 KiB each this bounds them to 50 MiB, and holds a day of a cluster that ends one
 /// pod every two seconds.
@@ -35,7 +38,7 @@ pub const NAMESPACE_NAME: &str = "kubernetes.io/metadata.name";
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum AddressOwner {
     /// A pod, by UID.
-    Pod(String),
+    Pod(Arc<str>),
     /// A Service.
     Service(ServiceName),
     /// A node, by name.
@@ -61,12 +64,13 @@ impl Ownership {
 /// The cluster as it is, and as it was where addresses are concerned.
 #[derive(Clone, Debug, Default)]
 pub struct Cluster {
-    pods: BTreeMap<String, Pod>,
-    pods_by_name: BTreeMap<(String, String), String>,
+    pods: BTreeMap<Arc<str>, Box<Pod>>,
+    /// UIDs by namespace and name.
+    pods_by_name: BTreeMap<Arc<str>, BTreeMap<Arc<str>, Arc<str>>>,
     /// UIDs in static pods' cgroup paths to the UIDs that the API server gave their mirrors.
-    mirrors: BTreeMap<String, String>,
-    gone_pods: BTreeMap<String, (Pod, Workload)>,
-    gone_order: VecDeque<String>,
+    mirrors: BTreeMap<Box<str>, Arc<str>>,
+    gone_pods: BTreeMap<Arc<str>, (Box<Pod>, Workload)>,
+    gone_order: VecDeque<Arc<str>>,
     controllers: BTreeMap<(String, String, String), Controller>,
     gone_controllers: BTreeMap<(String, String, String), Controller>,
     gone_controllers_order: VecDeque<(String, String, String)>,
@@ -76,6 +80,7 @@ pub struct Cluster {
     namespaces: BTreeMap<String, Namespace>,
     addresses: BTreeMap<IpAddr, Vec<Ownership>>,
     ranges: BTreeSet<IpNet>,
+    shared: Shared,
 }
 
 impl Cluster {
@@ -92,7 +97,9 @@ impl Cluster {
     pub fn observe(&mut self, object: Object, at: Timestamp) {
         match object {
             Object::Pod(pod) => self.observe_pod(pod, at),
-            Object::Controller(controller) => {
+            Object::Controller(mut controller) => {
+                self.shared.labels.share(&mut controller.selector);
+                self.shared.labels.share(&mut controller.template_labels);
                 let key = (
                     controller.namespace.clone(),
                     controller.kind.clone(),
@@ -101,7 +108,7 @@ impl Cluster {
                 self.controllers.insert(key, controller);
             }
             Object::Service(service) => {
-                let addresses = service
+                let addresses: Vec<IpAddr> = service
                     .cluster_ips
                     .iter()
                     .chain(&service.external_ips)
@@ -120,7 +127,8 @@ impl Cluster {
                     .insert((slice.service.namespace.clone(), slice.name.clone()), slice);
             }
             Object::Node(node) => {
-                self.hold(&AddressOwner::Node(node.name.clone()), &node.addresses, None, at);
+                let addresses: Vec<IpAddr> = node.addresses.iter().copied().collect();
+                self.hold(&AddressOwner::Node(node.name.clone()), &addresses, None, at);
                 self.nodes.insert(node.name.clone(), node);
             }
             Object::Namespace(namespace) => {
@@ -133,7 +141,7 @@ impl Cluster {
     pub fn remove(&mut self, key: &ObjectKey, at: Timestamp) {
         match key {
             ObjectKey::Pod(namespace, name) => {
-                if let Some(uid) = self.pods_by_name.remove(&(namespace.clone(), name.clone())) {
+                if let Some(uid) = self.forget_name(namespace, name) {
                     self.bury(&uid, at);
                 }
             }
@@ -150,14 +158,14 @@ impl Cluster {
                 }
             }
             ObjectKey::Service(name) => {
-                self.hold(&AddressOwner::Service(name.clone()), &BTreeSet::new(), None, at);
+                self.hold(&AddressOwner::Service(name.clone()), &[], None, at);
                 self.services.remove(name);
             }
             ObjectKey::EndpointSlice(namespace, name) => {
                 self.slices.remove(&(namespace.clone(), name.clone()));
             }
             ObjectKey::Node(name) => {
-                self.hold(&AddressOwner::Node(name.clone()), &BTreeSet::new(), None, at);
+                self.hold(&AddressOwner::Node(name.clone()), &[], None, at);
                 self.nodes.remove(name);
             }
             ObjectKey::Namespace(name) => {
@@ -169,9 +177,8 @@ impl Cluster {
     /// The key of every live object: what a watch that starts again compares its list with, to take out what went unseen.
     pub fn keys(&self) -> BTreeSet<ObjectKey> {
         let pods = self
-            .pods_by_name
-            .keys()
-            .map(|(namespace, name)| ObjectKey::Pod(namespace.clone(), name.clone()));
+            .pods()
+            .map(|pod| ObjectKey::Pod((*pod.namespace).to_owned(), (*pod.name).to_owned()));
         let controllers = self
             .controllers
             .keys()
@@ -190,35 +197,33 @@ impl Cluster {
 
     /// Live pods, ordered by namespace and name. Finished pods are among them until they are deleted.
     pub fn pods(&self) -> impl Iterator<Item = &Pod> {
-        self.pods_by_name.values().filter_map(|uid| self.pods.get(uid))
+        let uids = self.pods_by_name.values().flat_map(BTreeMap::values);
+        uids.filter_map(|uid| self.pods.get(uid)).map(|pod| &**pod)
     }
 
     /// Live pods of one namespace, ordered by name.
     pub fn pods_in<'a>(&'a self, namespace: &str) -> impl Iterator<Item = &'a Pod> + use<'a> {
-        // No name holds a NUL, so this is the first key behind the namespace's own.
-        let behind = (format!("{namespace}\0"), String::new());
-        self.pods_by_name
-            .range((namespace.to_owned(), String::new())..behind)
-            .filter_map(|(_, uid)| self.pods.get(uid))
+        let uids = self.pods_by_name.get(namespace).into_iter().flat_map(BTreeMap::values);
+        uids.filter_map(|uid| self.pods.get(uid)).map(|pod| &**pod)
     }
 
     /// A live pod by namespace and name.
     pub fn pod(&self, namespace: &str, name: &str) -> Option<&Pod> {
-        let uid = self.pods_by_name.get(&(namespace.to_owned(), name.to_owned()))?;
-        self.pods.get(uid)
+        let uid = self.pods_by_name.get(namespace)?.get(name)?;
+        self.pods.get(uid).map(|pod| &**pod)
     }
 
     /// A pod by UID (or by the UID in a static pod's cgroup path), gone ones included.
     pub fn pod_by_uid(&self, uid: &str) -> Option<&Pod> {
-        let uid = self.mirrors.get(uid).map_or(uid, String::as_str);
-        self.pods
-            .get(uid)
-            .or_else(|| self.gone_pods.get(uid).map(|(pod, _)| pod))
+        let uid = self.mirrors.get(uid).map_or(uid, |uid| &**uid);
+        let pod = self.pods.get(uid);
+        pod.or_else(|| self.gone_pods.get(uid).map(|(pod, _)| pod))
+            .map(|pod| &**pod)
     }
 
     /// Pods that are gone and still remembered, in a fixed order.
     pub fn gone_pods(&self) -> impl Iterator<Item = &Pod> {
-        self.gone_pods.values().map(|(pod, _)| pod)
+        self.gone_pods.values().map(|(pod, _)| &**pod)
     }
 
     /// Owners of pods, in a fixed order.
@@ -286,16 +291,15 @@ impl Cluster {
         if let Some((_, workload)) = self.gone_pods.get(&pod.uid) {
             return workload.clone();
         }
-        let namespace = &pod.namespace;
         let mut top = OwnerRef {
             kind: "Pod".to_owned(),
-            name: pod.name.clone(),
+            name: (*pod.name).to_owned(),
         };
-        let mut next = pod.owner.clone();
+        let mut next = pod.owner.as_deref().cloned();
         for _ in 0..CHAIN {
             match next {
                 Some(owner) if owner.kind != "Node" => {
-                    let key = (namespace.clone(), owner.kind.clone(), owner.name.clone());
+                    let key = ((*pod.namespace).to_owned(), owner.kind.clone(), owner.name.clone());
                     // Between a ReplicaSet's deletion and that of its last pod only the tombstone knows the Deployment.
                     let known = self.controllers.get(&key).or_else(|| self.gone_controllers.get(&key));
                     next = known.and_then(|controller| controller.owner.clone());
@@ -305,7 +309,7 @@ impl Cluster {
             }
         }
         Workload {
-            namespace: namespace.clone(),
+            namespace: (*pod.namespace).to_owned(),
             kind: top.kind,
             name: top.name,
         }
@@ -359,20 +363,21 @@ impl Cluster {
         ranges.copied().find(|own| overlaps(&own)).or_else(address)
     }
 
-    fn observe_pod(&mut self, pod: Pod, at: Timestamp) {
-        let name = (pod.namespace.clone(), pod.name.clone());
-        if let Some(previous) = self.pods_by_name.insert(name, pod.uid.clone())
+    fn observe_pod(&mut self, mut pod: Pod, at: Timestamp) {
+        self.shared.pod(&mut pod);
+        let names = self.pods_by_name.entry(Arc::clone(&pod.namespace)).or_default();
+        if let Some(previous) = names.insert(Arc::clone(&pod.name), Arc::clone(&pod.uid))
             && previous != pod.uid
         {
             self.bury(&previous, at);
         }
         if let Some(mirror) = &pod.mirror_uid {
-            self.mirrors.insert(mirror.clone(), pod.uid.clone());
+            self.mirrors.insert(mirror.clone(), Arc::clone(&pod.uid));
         }
         match (&pod.node, pod.host_network) {
             (Some(node), true) => {
                 // Adds to what the Node object says, which may be absent from a folder of manifests.
-                let owner = AddressOwner::Node(node.clone());
+                let owner = AddressOwner::Node((**node).to_owned());
                 for address in &pod.addresses {
                     self.begin(*address, &owner, None);
                 }
@@ -384,7 +389,7 @@ impl Cluster {
                     .get(&pod.uid)
                     .is_some_and(|known| known.phase == PodPhase::Finished);
                 if !ended {
-                    let owner = AddressOwner::Pod(pod.uid.clone());
+                    let owner = AddressOwner::Pod(Arc::clone(&pod.uid));
                     self.hold(&owner, &pod.addresses, pod.started, at);
                     if pod.phase == PodPhase::Finished {
                         for address in &pod.addresses {
@@ -394,21 +399,31 @@ impl Cluster {
                 }
             }
         }
-        self.pods.insert(pod.uid.clone(), pod);
+        self.pods.insert(Arc::clone(&pod.uid), Box::new(pod));
     }
 
     /// Turns a pod into a tombstone that knows its workload, since its owners may go before a late report comes.
-    fn bury(&mut self, uid: &str, at: Timestamp) {
-        self.hold(&AddressOwner::Pod(uid.to_owned()), &BTreeSet::new(), None, at);
+    fn bury(&mut self, uid: &Arc<str>, at: Timestamp) {
+        self.hold(&AddressOwner::Pod(Arc::clone(uid)), &[], None, at);
         let Some(pod) = self.pods.remove(uid) else { return };
         let workload = self.workload_of(&pod);
-        self.gone_pods.insert(uid.to_owned(), (pod, workload));
-        self.gone_order.push_back(uid.to_owned());
+        self.gone_pods.insert(Arc::clone(uid), (pod, workload));
+        self.gone_order.push_back(Arc::clone(uid));
         if self.gone_order.len() > TOMBSTONES
             && let Some(oldest) = self.gone_order.pop_front()
         {
             self.forget(&oldest);
         }
+    }
+
+    /// Takes a live pod's name away.
+    fn forget_name(&mut self, namespace: &str, name: &str) -> Option<Arc<str>> {
+        let names = self.pods_by_name.get_mut(namespace)?;
+        let uid = names.remove(name);
+        if names.is_empty() {
+            self.pods_by_name.remove(namespace);
+        }
+        uid
     }
 
     fn forget(&mut self, uid: &str) {
@@ -418,18 +433,19 @@ impl Cluster {
         if let Some(mirror) = &pod.mirror_uid {
             self.mirrors.remove(mirror);
         }
+        let owner = AddressOwner::Pod(Arc::clone(&pod.uid));
         for address in &pod.addresses {
             // The entry stays, empty: the address was the cluster's and must not turn external.
             if let Some(history) = self.addresses.get_mut(address) {
-                history.retain(|ownership| ownership.owner != AddressOwner::Pod(uid.to_owned()));
+                history.retain(|ownership| ownership.owner != owner);
             }
         }
     }
 
     /// From `at` on, `owner` has exactly `addresses`.
-    fn hold(&mut self, owner: &AddressOwner, addresses: &BTreeSet<IpAddr>, since: Option<Timestamp>, at: Timestamp) {
+    fn hold(&mut self, owner: &AddressOwner, addresses: &[IpAddr], since: Option<Timestamp>, at: Timestamp) {
         let before: Vec<IpAddr> = match owner {
-            AddressOwner::Pod(uid) => self.pods.get(uid).map(|pod| pod.addresses.iter().copied().collect()),
+            AddressOwner::Pod(uid) => self.pods.get(uid).map(|pod| pod.addresses.to_vec()),
             AddressOwner::Service(name) => self.services.get(name).map(|service| {
                 service
                     .cluster_ips
@@ -458,6 +474,8 @@ impl Cluster {
             .iter()
             .any(|ownership| ownership.until.is_none() && ownership.owner == *owner)
         {
+            // Most addresses have one owner for as long as anybody remembers.
+            history.reserve_exact(1);
             history.push(Ownership {
                 owner: owner.clone(),
                 from: since,

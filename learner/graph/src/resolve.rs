@@ -9,6 +9,7 @@ use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 
@@ -46,7 +47,7 @@ pub fn resolve(flows: &FlowTable, cluster: &Cluster) -> ConnectionGraph {
                 port,
                 transport: key.transport,
             };
-            graph.count(edge, (key.reporter, origin, tally), via.as_ref());
+            graph.count(edge, (key.reporter, origin, *tally), via.as_ref());
         }
     }
     graph
@@ -91,7 +92,7 @@ impl<'a> Resolver<'a> {
 
     fn pod_endpoint(&self, pod: &Pod, node: &str) -> Endpoint {
         if pod.host_network {
-            Endpoint::Node(pod.node.clone().unwrap_or_else(|| node.to_owned()))
+            Endpoint::Node(pod.node.as_deref().unwrap_or(node).to_owned())
         } else {
             Endpoint::Workload(self.cluster.workload_of(pod))
         }
@@ -252,7 +253,7 @@ impl<'a> Resolver<'a> {
             Rc::new(behind)
         };
         let matches = |pod: &&Pod| {
-            pod.namespace == service.name.namespace
+            *pod.namespace == *service.name.namespace
                 && selector
                     .iter()
                     .all(|(label, value)| pod.labels.get(label) == Some(value))
@@ -352,7 +353,7 @@ fn target_numbers<'a>(port: &'a ServicePort, pod: &'a Pod) -> impl Iterator<Item
 }
 
 /// A pod's UID, its role, the peer's address, port and transport.
-type ReportKey = (String, Reporter, IpAddr, u16, Transport);
+type ReportKey = (Arc<str>, Reporter, IpAddr, u16, Transport);
 
 /// Whose own end reported a connection with which peer, and when.
 #[derive(Default)]

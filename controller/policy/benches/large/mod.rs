@@ -5,6 +5,7 @@
 
 use std::hint::black_box;
 use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use nanoseg_graph::cluster::{
@@ -75,8 +76,8 @@ fn objects(namespace: &str, name: &str, app: &Labels, first_pod: usize, pods: us
             kind: kind.to_owned(),
             name: name.to_owned(),
             owner,
-            selector: labels.clone(),
-            template_labels: labels.clone(),
+            selector: labels.clone().into(),
+            template_labels: labels.clone().into(),
         })
     };
     let mut made = vec![
@@ -86,21 +87,23 @@ fn objects(namespace: &str, name: &str, app: &Labels, first_pod: usize, pods: us
     for replica in 0..pods {
         let pod = format!("{set}-{replica:05}");
         made.push(Object::Pod(Pod {
-            uid: format!("uid-{namespace}-{pod}"),
+            uid: format!("uid-{namespace}-{pod}").into(),
             mirror_uid: None,
-            namespace: namespace.to_owned(),
-            name: pod,
-            labels: revision.clone(),
-            owner: owner("ReplicaSet", &set),
+            namespace: namespace.into(),
+            name: pod.into(),
+            labels: revision.clone().into(),
+            owner: owner("ReplicaSet", &set).map(Arc::new),
             addresses: [address(10, first_pod + replica)].into(),
             host_network: false,
-            node: Some(node(first_pod + replica)),
-            ports: [ContainerPort {
-                name: Some("dns".to_owned()),
-                number: 5353,
-                transport: Transport::Udp,
-            }]
-            .into(),
+            node: Some(node(first_pod + replica).into()),
+            ports: Arc::new(
+                [ContainerPort {
+                    name: Some("dns".to_owned()),
+                    number: 5353,
+                    transport: Transport::Udp,
+                }]
+                .into(),
+            ),
             phase: PodPhase::Running,
             started: Some(at(0)),
         }));

@@ -181,7 +181,7 @@ impl<'a> Compiled<'a> {
         }
         // A folder of manifests may have pods without their namespaces.
         for pod in pods {
-            if !compiled.namespaces.contains_key(pod.namespace.as_str()) {
+            if !compiled.namespaces.contains_key(&*pod.namespace) {
                 compiled.namespace(&pod.namespace, None);
             }
         }
@@ -204,15 +204,15 @@ impl<'a> Compiled<'a> {
         let mut known: HashMap<Traits<'a>, u32, FxBuildHasher> = HashMap::default();
         for pod in pods {
             let mut declared = Vec::new();
-            for port in &pod.ports {
+            for port in &*pod.ports {
                 if let Some(name) = &port.name {
                     let next = u32::try_from(self.port_names.len()).unwrap_or(NONE);
                     let name = *self.port_names.entry(name.as_str()).or_insert(next);
                     declared.push((name, port.number, port.transport));
                 }
             }
-            let namespace = self.namespaces.get(pod.namespace.as_str()).copied().unwrap_or(NONE);
-            let traits = (namespace, &pod.labels, declared, pod.host_network);
+            let namespace = self.namespaces.get(&*pod.namespace).copied().unwrap_or(NONE);
+            let traits = (namespace, &*pod.labels, declared, pod.host_network);
             if let Some(class) = known.get(&traits) {
                 self.class_of.push(*class);
                 continue;

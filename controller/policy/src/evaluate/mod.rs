@@ -137,7 +137,7 @@ impl<'a> Evaluator<'a> {
             let (namespace, pod) = match subject.who {
                 Who::Pod(number) => {
                     let pod = self.places.pods[number as usize];
-                    (pod.namespace.as_str(), pod.name.as_str())
+                    (&*pod.namespace, &*pod.name)
                 }
                 // Policies are about pods alone.
                 Who::Address(_) => ("", ""),

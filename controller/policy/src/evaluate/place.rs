@@ -78,7 +78,7 @@ impl<'a> Places<'a> {
         let pods: Vec<&Pod> = cluster.pods().collect();
         let by_name = (0..)
             .zip(&pods)
-            .map(|(number, pod)| ((pod.namespace.as_str(), pod.name.as_str()), number));
+            .map(|(number, pod)| ((&*pod.namespace, &*pod.name), number));
         let by_name = by_name.collect();
         let mut nodes = HashMap::default();
         let names = cluster.nodes().map(|node| node.name.as_str());
@@ -190,8 +190,8 @@ impl<'a> Places<'a> {
             Who::Pod(number) => {
                 let pod = self.pods[number as usize];
                 End::Pod {
-                    namespace: pod.namespace.clone(),
-                    name: pod.name.clone(),
+                    namespace: pod.namespace.to_string(),
+                    name: pod.name.to_string(),
                 }
             }
             Who::Address(address) => End::Address(address),

@@ -38,7 +38,7 @@ fn p7_labels_of_a_revision_a_run_or_a_replica_are_never_selected() {
     assert_eq!(
         before,
         Identity {
-            labels: labels([("app", "web")]),
+            labels: labels([("app", "web")]).into(),
             proof: Proof::Exact
         }
     );
@@ -75,7 +75,7 @@ fn p7_labels_of_a_revision_a_run_or_a_replica_are_never_selected() {
     assert_eq!(
         x,
         Identity {
-            labels: labels([("app", "x")]),
+            labels: labels([("app", "x")]).into(),
             proof: Proof::Exact
         }
     );
@@ -93,8 +93,8 @@ fn p7_a_run_of_a_cron_job_is_selected_by_its_job_template() {
                 kind: "CronJob".to_owned(),
                 name: "report".to_owned(),
             }),
-            selector: labels([("batch.kubernetes.io/controller-uid", &name)]),
-            template_labels: labels([("app", "report"), ("batch.kubernetes.io/job-name", &name)]),
+            selector: labels([("batch.kubernetes.io/controller-uid", &name)]).into(),
+            template_labels: labels([("app", "report"), ("batch.kubernetes.io/job-name", &name)]).into(),
         });
         let labels = labels([
             ("app", "report"),
@@ -105,7 +105,7 @@ fn p7_a_run_of_a_cron_job_is_selected_by_its_job_template() {
     };
     let cron = || controller("CronJob", "shop", "report", Labels::new(), labels([("app", "report")]));
     let expected = Identity {
-        labels: labels([("app", "report")]),
+        labels: labels([("app", "report")]).into(),
         proof: Proof::Exact,
     };
     assert_eq!(
@@ -138,14 +138,14 @@ fn p8_two_releases_of_one_chart_stay_apart() {
     assert_eq!(
         identity([release("one"), release("two")], "Deployment", "one-redis"),
         Identity {
-            labels: expected,
+            labels: expected.into(),
             proof: Proof::Exact
         }
     );
     let alone = identity([release("one")], "Deployment", "one-redis");
     assert_eq!(
         alone.labels,
-        labels([("app.kubernetes.io/name", "redis")]),
+        labels([("app.kubernetes.io/name", "redis")]).into(),
         "nothing is added without need"
     );
 }
@@ -170,7 +170,7 @@ fn p9_a_selector_that_takes_others_in_is_never_exact() {
     assert_eq!(
         identity(both(), "Deployment", "web"),
         Identity {
-            labels: labels([("app", "web")]),
+            labels: labels([("app", "web")]).into(),
             proof: Proof::Overlaps { with, hint }
         }
     );
@@ -197,13 +197,13 @@ fn release_labels_serve_where_the_owners_selector_fixes_them() {
     assert_eq!(
         v1,
         Identity {
-            labels: labels([("app", "reviews"), ("version", "v1")]),
+            labels: labels([("app", "reviews"), ("version", "v1")]).into(),
             proof: Proof::Exact
         }
     );
     assert_eq!(
         identity([reviews("v1")], "Deployment", "reviews-v1").labels,
-        labels([("app", "reviews")])
+        labels([("app", "reviews")]).into()
     );
 }
 
@@ -235,7 +235,7 @@ fn pods_without_stable_labels_have_no_identity() {
         value: "once".to_owned(),
     };
     let expected = Identity {
-        labels: Labels::new(),
+        labels: Arc::default(),
         proof: Proof::NoLabels { hint },
     };
     assert_eq!(
@@ -274,11 +274,11 @@ fn an_owner_of_owners_that_is_not_known_has_the_selector_of_what_it_owns() {
             kind: "Rollout".to_owned(),
             name: "roll".to_owned(),
         }),
-        selector: labels([("app", "roll"), ("rollouts-pod-template-hash", "1")]),
-        template_labels: labels([("app", "roll"), ("tier", "x"), ("rollouts-pod-template-hash", "1")]),
+        selector: labels([("app", "roll"), ("rollouts-pod-template-hash", "1")]).into(),
+        template_labels: labels([("app", "roll"), ("tier", "x"), ("rollouts-pod-template-hash", "1")]).into(),
     });
     let expected = Identity {
-        labels: labels([("app", "roll")]),
+        labels: labels([("app", "roll")]).into(),
         proof: Proof::Exact,
     };
     assert_eq!(identity([set], "Rollout", "roll"), expected);
@@ -301,7 +301,7 @@ fn many_labels_are_reduced_as_well() {
     assert_eq!(
         found,
         Identity {
-            labels: labels([("app", "x"), ("k17", "1")]),
+            labels: labels([("app", "x"), ("k17", "1")]).into(),
             proof: Proof::Exact
         }
     );
@@ -365,7 +365,7 @@ proptest! {
                     prop_assert!(!found.labels.is_empty());
                     prop_assert!(!others().any(|face| selects(&found.labels, face)), "and nobody else");
                     for key in found.labels.keys().filter(|key| !fixed(key) || is_release(key)) {
-                        let mut fewer = found.labels.clone();
+                        let mut fewer = (*found.labels).clone();
                         fewer.remove(key);
                         prop_assert!(fewer.is_empty() || others().any(|face| selects(&fewer, face)), "{key} is not needed");
                     }
@@ -431,9 +431,9 @@ proptest! {
             let selected: BTreeSet<&str> = cluster
                 .pods()
                 .filter(|pod| found.labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value)))
-                .map(|pod| pod.name.as_str())
+                .map(|pod| &*pod.name)
                 .collect();
-            let own: BTreeSet<&str> = cluster.pods_of(&subject).map(|pod| pod.name.as_str()).collect();
+            let own: BTreeSet<&str> = cluster.pods_of(&subject).map(|pod| &*pod.name).collect();
             prop_assert_eq!(&selected, &own, "at stage {}", at);
             // While both revisions run, what is chosen holds for the end of the rollout too.
             if at == 1 {
@@ -441,9 +441,9 @@ proptest! {
                 let selected: BTreeSet<&str> = after
                     .pods()
                     .filter(|pod| found.labels.iter().all(|(key, value)| pod.labels.get(key) == Some(value)))
-                    .map(|pod| pod.name.as_str())
+                    .map(|pod| &*pod.name)
                     .collect();
-                let own: BTreeSet<&str> = after.pods_of(&subject).map(|pod| pod.name.as_str()).collect();
+                let own: BTreeSet<&str> = after.pods_of(&subject).map(|pod| &*pod.name).collect();
                 prop_assert_eq!(selected, own, "chosen while both ran");
             }
         }

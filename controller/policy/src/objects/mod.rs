@@ -12,6 +12,7 @@ mod tests;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -154,26 +155,29 @@ pub fn pod(pod: &core::v1::Pod) -> Result<Object, Unreadable> {
             .metadata
             .uid
             .clone()
-            .unwrap_or_else(|| format!("{namespace}/{name}")),
+            .unwrap_or_else(|| format!("{namespace}/{name}"))
+            .into(),
         mirror_uid: pod
             .metadata
             .annotations
             .as_ref()
             .and_then(|all| all.get(MIRROR))
-            .cloned(),
-        namespace,
-        name,
-        labels: pod.metadata.labels.clone().unwrap_or_default(),
-        owner: controlling_owner(&pod.metadata),
-        addresses,
+            .map(|hash| hash.as_str().into()),
+        namespace: namespace.into(),
+        name: name.into(),
+        labels: pod.metadata.labels.clone().unwrap_or_default().into(),
+        owner: controlling_owner(&pod.metadata).map(Arc::new),
+        addresses: addresses.into_iter().collect(),
         host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
         node: spec
-            .and_then(|spec| spec.node_name.clone())
-            .filter(|node| !node.is_empty()),
+            .and_then(|spec| spec.node_name.as_deref())
+            .filter(|node| !node.is_empty())
+            .map(Arc::from),
         ports: spec
             .map(|spec| container_ports(&object, spec))
             .transpose()?
-            .unwrap_or_default(),
+            .unwrap_or_default()
+            .into(),
         phase,
         started: status
             .and_then(|status| status.start_time.as_ref())
@@ -440,10 +444,12 @@ fn controller(
         owner: controlling_owner(metadata),
         selector: selector
             .and_then(|selector| selector.match_labels.clone())
-            .unwrap_or_default(),
+            .unwrap_or_default()
+            .into(),
         template_labels: template
             .and_then(|template| template.labels.clone())
-            .unwrap_or_default(),
+            .unwrap_or_default()
+            .into(),
     }))
 }
 

@@ -1,11 +1,12 @@
 //! Pods that are not there yet, as the templates of their workloads describe them.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use k8s_openapi::api::core::v1::PodTemplateSpec;
 use k8s_openapi::api::{apps, batch, core};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use nanoseg_graph::cluster::{Cluster, OwnerRef, Pod, PodPhase};
+use nanoseg_graph::cluster::{Addresses, Cluster, OwnerRef, Pod, PodPhase};
 use nanoseg_graph::endpoint::Workload;
 
 use super::{ObjectName, Unreadable, container_ports, name_of, namespace_of, non_empty};
@@ -26,9 +27,9 @@ pub fn stand_ins(cluster: &Cluster, declared: Vec<Pod>) -> Vec<Pod> {
                 || taken.contains(&(workload.namespace.clone(), name.to_owned()))
         };
         if is_taken(&pod.name) {
-            pod.name = format!("{}-{}", workload.kind.to_lowercase(), pod.name);
+            pod.name = format!("{}-{}", workload.kind.to_lowercase(), pod.name).into();
         }
-        taken.insert((pod.namespace.clone(), pod.name.clone()));
+        taken.insert((pod.namespace.to_string(), pod.name.to_string()));
         stand_ins.push(pod);
     }
     stand_ins
@@ -73,22 +74,25 @@ impl<'a> Declaration<'a> {
         let spec = self.template.spec.as_ref();
         Ok(Some(Pod {
             // Two workloads of different kinds may have one name; neither is the UID of a pod.
-            uid: format!("{namespace}/{}/{workload}", object.kind),
+            uid: format!("{namespace}/{}/{workload}", object.kind).into(),
             mirror_uid: None,
-            namespace,
-            name,
-            labels,
-            owner: Some(OwnerRef {
+            namespace: namespace.into(),
+            name: name.into(),
+            labels: labels.into(),
+            owner: Some(Arc::new(OwnerRef {
                 kind: object.kind.clone(),
                 name: workload,
-            }),
-            addresses: BTreeSet::new(),
+            })),
+            addresses: Addresses::default(),
             host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
-            node: spec.and_then(|spec| non_empty(spec.node_name.as_deref())),
+            node: spec
+                .and_then(|spec| non_empty(spec.node_name.as_deref()))
+                .map(Arc::from),
             ports: spec
                 .map(|spec| container_ports(object, spec))
                 .transpose()?
-                .unwrap_or_default(),
+                .unwrap_or_default()
+                .into(),
             phase: PodPhase::Declared,
             started: None,
         }))

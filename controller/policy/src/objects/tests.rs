@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use nanoseg_graph::cluster::Cluster;
 use serde_json::json;
 
@@ -49,26 +51,28 @@ status:
         transport,
     };
     let expected = Pod {
-        uid: "11-22".to_owned(),
-        mirror_uid: Some("abc".to_owned()),
-        namespace: "shop".to_owned(),
-        name: "web-5d8-x".to_owned(),
-        labels: labels([("app", "web"), ("pod-template-hash", "5d8")]),
-        owner: Some(OwnerRef {
+        uid: "11-22".into(),
+        mirror_uid: Some("abc".into()),
+        namespace: "shop".into(),
+        name: "web-5d8-x".into(),
+        labels: labels([("app", "web"), ("pod-template-hash", "5d8")]).into(),
+        owner: Some(Arc::new(OwnerRef {
             kind: "ReplicaSet".to_owned(),
             name: "web-5d8".to_owned(),
-        }),
+        })),
         addresses: [ip("198.18.1.2"), ip("fd00:18::2")].into(),
         host_network: false,
-        node: Some("n1".to_owned()),
-        ports: [
-            port(Some("http"), 8080, Transport::Tcp),
-            port(Some("dns"), 53, Transport::Udp),
-            // The first port of a name is the one that the name means.
-            port(None, 8081, Transport::Tcp),
-            port(Some("admin"), 15000, Transport::Tcp),
-        ]
-        .into(),
+        node: Some("n1".into()),
+        ports: Arc::new(
+            [
+                port(Some("http"), 8080, Transport::Tcp),
+                port(Some("dns"), 53, Transport::Udp),
+                // The first port of a name is the one that the name means.
+                port(None, 8081, Transport::Tcp),
+                port(Some("admin"), 15000, Transport::Tcp),
+            ]
+            .into(),
+        ),
         phase: PodPhase::Running,
         started: Some("2026-01-01T00:00:05Z".parse().unwrap()),
     };
@@ -92,7 +96,7 @@ fn phases() {
             panic!("not a pod")
         };
         assert_eq!(pod.phase, expected, "{phase}");
-        assert_eq!((pod.namespace.as_str(), pod.uid.as_str()), ("default", "default/p"));
+        assert_eq!((&*pod.namespace, &*pod.uid), ("default", "default/p"));
     }
 }
 
@@ -289,7 +293,7 @@ fn a_template_stands_for_a_workload_without_pods_under_a_name_of_its_own() {
         parsed.unreadable[0].to_string(),
         "Deployment a/odd: spec.containers[c].ports is \"0\", expected a port from 1 to 65535"
     );
-    let names = |pods: Vec<Pod>| pods.into_iter().map(|pod| pod.name).collect::<Vec<_>>();
+    let names = |pods: Vec<Pod>| pods.into_iter().map(|pod| pod.name.to_string()).collect::<Vec<_>>();
     let mut cluster = Cluster::new([]);
     for manifest in parsed.manifests {
         let Manifest::Object(object) = manifest else { continue };
@@ -300,7 +304,7 @@ fn a_template_stands_for_a_workload_without_pods_under_a_name_of_its_own() {
         ["web", "cronjob-web"]
     );
     let mut live = parsed.declared[0].clone();
-    live.name = "web-1-x".to_owned();
+    live.name = "web-1-x".into();
     cluster.observe(Object::Pod(live), Timestamp::UNIX_EPOCH);
     assert_eq!(
         names(stand_ins(&cluster, parsed.declared)),

@@ -61,7 +61,7 @@ impl<'a> Side<'a, '_> {
         let direction = self.direction;
         let mut unanswered = BTreeSet::new();
         let mut observed = Vec::new();
-        for (peer, edge, evidence) in self.edges() {
+        self.each_edge(|peer, edge, evidence| {
             if self.view.settings.in_baseline(edge, evidence) {
                 let port = Port {
                     number: edge.port,
@@ -76,7 +76,7 @@ impl<'a> Side<'a, '_> {
             } else {
                 unanswered.insert(edge.key());
             }
-        }
+        });
         if !unanswered.is_empty() {
             notes.insert(Note::Unanswered {
                 direction,
@@ -109,13 +109,21 @@ impl<'a> Side<'a, '_> {
         Gathered::Ready(merge(collected.entries))
     }
 
-    fn edges(&self) -> Vec<(NodeIndex, Edge<'a>, EvidenceRef<'a>)> {
+    fn each_edge(&self, mut take: impl FnMut(NodeIndex, Edge<'a>, EvidenceRef<'a>)) {
         let Some(own) = self.graph.index_of(&Endpoint::Workload(self.subject.clone())) else {
-            return Vec::new();
+            return;
         };
         match self.direction {
-            Direction::Ingress => self.graph.incoming(own).collect(),
-            Direction::Egress => self.graph.outgoing(own).collect(),
+            Direction::Ingress => {
+                for (peer, edge, evidence) in self.graph.incoming(own) {
+                    take(peer, edge, evidence);
+                }
+            }
+            Direction::Egress => {
+                for (peer, edge, evidence) in self.graph.outgoing(own) {
+                    take(peer, edge, evidence);
+                }
+            }
         }
     }
 

@@ -244,7 +244,7 @@ impl<'a> Synthesizer<'a> {
             }),
             (true, false) => {
                 let directions = ready.keys().copied().collect();
-                let policy = policy(workload, identity.labels.clone(), &ready, &meanings.words);
+                let policy = policy(workload, (*identity.labels).clone(), &ready, &meanings.words);
                 Ok(Proposal {
                     workload: subject,
                     policy,

@@ -6,14 +6,17 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use nanoseg_graph::cluster::{AddressOwner, Cluster, ContainerPort, Labels, Pod, Service, TargetPort};
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
 use nanoseg_graph::flow::Transport;
 
 use super::note::Blocker;
+use super::rules::selector;
 use super::settings::{ExternalGroup, GroupConflict, Settings};
 use crate::direction::Port;
 use crate::identity::{Identities, Identity, Label, Proof};
+use crate::objects::NAMESPACE_NAME;
 
 /// Where DNS is served, by convention of every Service that does.
 pub(super) const DNS_PORT: u16 = 53;
@@ -24,7 +27,9 @@ pub(super) struct Selection {
     /// Its place among all selections of the cluster, by namespace and labels: what it is compared by.
     rank: u32,
     pub(super) namespace: String,
-    pub(super) labels: Labels,
+    /// What selects the namespace.
+    pub(super) within: Arc<LabelSelector>,
+    pub(super) labels: Arc<Labels>,
     /// Whether it selects pods of others, too.
     pub(super) wide: bool,
 }
@@ -196,7 +201,7 @@ impl Surroundings {
         for pod in cluster.pods().filter(|pod| pod.host_network) {
             caching |= pod.labels.get("k8s-app").is_some_and(|app| app == "node-local-dns");
             if let Some(node) = &pod.node {
-                hosted.entry(node.clone()).or_default().extend(&pod.addresses);
+                hosted.entry(node.to_string()).or_default().extend(&pod.addresses);
             }
         }
         let mut dns_cache = BTreeSet::new();
@@ -239,13 +244,24 @@ fn selections(identities: &Identities) -> BTreeMap<Workload, Arc<Selection>> {
     };
     named.sort_by(by);
     let mut selections = BTreeMap::new();
+    // They come by namespace.
+    let mut within: Option<(&String, Arc<LabelSelector>)> = None;
     let same = |one: &(&Workload, &Identity), next: &(&Workload, &Identity)| by(one, next).is_eq();
     for (rank, run) in (0..).zip(named.chunk_by(same)) {
         let Some((first, identity)) = run.first() else { continue };
+        if within
+            .as_ref()
+            .is_none_or(|(namespace, _)| **namespace != first.namespace)
+        {
+            let name = [(NAMESPACE_NAME.to_owned(), first.namespace.clone())];
+            within = Some((&first.namespace, Arc::new(selector(name.into()))));
+        }
+        let Some((_, of_namespace)) = &within else { continue };
         let selection = Arc::new(Selection {
             rank,
             namespace: first.namespace.clone(),
-            labels: identity.labels.clone(),
+            within: Arc::clone(of_namespace),
+            labels: Arc::clone(&identity.labels),
             wide: run.iter().any(|(_, identity)| identity.proof != Proof::Exact),
         });
         selections.extend(
@@ -475,7 +491,7 @@ fn both(number: u16) -> [Port; 2] {
 /// The pods' own ports behind port 53 of a Service. A Service that has one transport only gets the other at the same number:
 /// servers of DNS listen in both.
 fn dns_ports<'a>(service: &Service, pods: impl Iterator<Item = &'a Pod>) -> BTreeSet<Port> {
-    let declared: BTreeSet<&ContainerPort> = pods.flat_map(|pod| &pod.ports).collect();
+    let declared: BTreeSet<&ContainerPort> = pods.flat_map(|pod| &*pod.ports).collect();
     let mut ports = BTreeSet::new();
     let mut served = BTreeSet::new();
     for port in service.ports.iter().filter(|port| port.port == DNS_PORT) {

@@ -21,7 +21,6 @@ use super::peers::Peer;
 use super::settings::{ExternalGroup, Span};
 use super::words::Words;
 use crate::direction::Direction;
-use crate::objects::NAMESPACE_NAME;
 
 /// Why a peer is allowed at a port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -215,10 +214,8 @@ impl<'a> Rule<'a> {
             .map(|peer| match peer {
                 Peer::Pods(named) => NetworkPolicyPeer {
                     ip_block: None,
-                    namespace_selector: Some(selector(
-                        [(NAMESPACE_NAME.to_owned(), named.selection.namespace.clone())].into(),
-                    )),
-                    pod_selector: Some(selector(named.selection.labels.clone())),
+                    namespace_selector: Some((*named.selection.within).clone()),
+                    pod_selector: Some(selector((*named.selection.labels).clone())),
                 },
                 Peer::Block(cidr) => NetworkPolicyPeer {
                     ip_block: Some(IPBlock {

@@ -1,6 +1,8 @@
 mod laws;
 mod shapes;
 
+use std::sync::Arc;
+
 use nanoseg_graph::cluster::{Labels, Object, Pod, TargetPort};
 use nanoseg_graph::endpoint::UnknownReason;
 use nanoseg_graph::flow::{Outcome, Reporter, Transport};
@@ -49,7 +51,7 @@ fn shop() -> Cluster {
         "coredns-1",
         pod("kube-system", "coredns-1-x", core_labels(), &["198.18.2.9"]),
     );
-    core_dns.ports = [dns(5353, Transport::Udp), dns(5354, Transport::Tcp)].into();
+    core_dns.ports = Arc::new([dns(5353, Transport::Udp), dns(5354, Transport::Tcp)].into());
     let dns_ports = [
         (53, TargetPort::Name("dns".to_owned()), Transport::Udp),
         (53, TargetPort::Name("dns-tcp".to_owned()), Transport::Tcp),
@@ -61,7 +63,7 @@ fn shop() -> Cluster {
         pod("shop", "agent-x", app("agent"), &["192.0.2.2"]),
     );
     host.host_network = true;
-    host.node = Some("n2".to_owned());
+    host.node = Some("n2".into());
     cluster(
         [
             node("n1", &["192.0.2.1", "2001:db8::1"]),

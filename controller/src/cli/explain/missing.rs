@@ -72,7 +72,7 @@ fn peer_of(peer: &End, namespace: &str, cluster: &Cluster) -> Value {
             if *pod.namespace == *namespace {
                 json!({ "podSelector": pods })
             } else {
-                let name = json!({ "matchLabels": { NAMESPACE_NAME: pod.namespace } });
+                let name = json!({ "matchLabels": { NAMESPACE_NAME: &*pod.namespace } });
                 json!({ "namespaceSelector": name, "podSelector": pods })
             }
         }

@@ -28,7 +28,7 @@ fn read(bytes: impl AsRef<[u8]>) -> (Vec<String>, Vec<String>) {
 
 fn name(object: &Object) -> String {
     match object {
-        Object::Pod(pod) => pod.name.clone(),
+        Object::Pod(pod) => pod.name.to_string(),
         Object::Namespace(namespace) => namespace.name.clone(),
         Object::Node(node) => node.name.clone(),
         Object::Service(service) => service.name.name.clone(),

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::ops::Deref;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -22,7 +24,7 @@ pub struct OwnerRef {
 }
 
 /// A port that a container declares.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ContainerPort {
     /// Name, by which Services and policies can refer to it.
     pub name: Option<String>,
@@ -45,29 +47,63 @@ pub enum PodPhase {
     Finished,
 }
 
-/// A pod.
+/// Addresses, in order, each once. Nearly every pod has one or two, for which a set would take ten times the room.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Addresses(Box<[IpAddr]>);
+
+impl Deref for Addresses {
+    type Target = [IpAddr];
+
+    fn deref(&self) -> &[IpAddr] {
+        &self.0
+    }
+}
+
+impl FromIterator<IpAddr> for Addresses {
+    fn from_iter<I: IntoIterator<Item = IpAddr>>(addresses: I) -> Self {
+        let sorted: BTreeSet<IpAddr> = addresses.into_iter().collect();
+        Self(sorted.into_iter().collect())
+    }
+}
+
+impl<const N: usize> From<[IpAddr; N]> for Addresses {
+    fn from(addresses: [IpAddr; N]) -> Self {
+        addresses.into_iter().collect()
+    }
+}
+
+impl<'a> IntoIterator for &'a Addresses {
+    type Item = &'a IpAddr;
+    type IntoIter = std::slice::Iter<'a, IpAddr>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+/// A pod. What its replicas have, too, a cluster holds once for all of them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pod {
     /// UID, in the form that the API server gives it.
-    pub uid: String,
+    pub uid: Arc<str>,
     /// The UID that cgroup paths of a static pod carry (`kubernetes.io/config.mirror`), if it is one.
-    pub mirror_uid: Option<String>,
+    pub mirror_uid: Option<Box<str>>,
     /// Namespace.
-    pub namespace: String,
+    pub namespace: Arc<str>,
     /// Name.
-    pub name: String,
+    pub name: Arc<str>,
     /// Labels.
-    pub labels: Labels,
+    pub labels: Arc<Labels>,
     /// Its controller.
-    pub owner: Option<OwnerRef>,
+    pub owner: Option<Arc<OwnerRef>>,
     /// Addresses, of both families in a dual-stack cluster.
-    pub addresses: BTreeSet<IpAddr>,
+    pub addresses: Addresses,
     /// Shares the node's network: its addresses are the node's.
     pub host_network: bool,
     /// Node it was bound to.
-    pub node: Option<String>,
+    pub node: Option<Arc<str>>,
     /// Declared ports of all containers, init containers that keep running included.
-    pub ports: BTreeSet<ContainerPort>,
+    pub ports: Arc<BTreeSet<ContainerPort>>,
     /// Phase.
     pub phase: PodPhase,
     /// `status.startTime`, else creation: from then on it may have its address.
@@ -86,9 +122,9 @@ pub struct Controller {
     /// Its own controller.
     pub owner: Option<OwnerRef>,
     /// `spec.selector.matchLabels`, where the kind has one.
-    pub selector: Labels,
+    pub selector: Arc<Labels>,
     /// `spec.template.metadata.labels` (for a `CronJob`, those of its job template).
-    pub template_labels: Labels,
+    pub template_labels: Arc<Labels>,
 }
 
 /// Where a Service port leads to.
@@ -207,7 +243,7 @@ impl Object {
     /// Its key.
     pub fn key(&self) -> ObjectKey {
         match self {
-            Self::Pod(pod) => ObjectKey::Pod(pod.namespace.clone(), pod.name.clone()),
+            Self::Pod(pod) => ObjectKey::Pod(pod.namespace.to_string(), pod.name.to_string()),
             Self::Controller(owner) => {
                 ObjectKey::Controller(owner.namespace.clone(), owner.kind.clone(), owner.name.clone())
             }

@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::endpoint::Workload;
 
@@ -7,19 +9,21 @@ fn at(second: i64) -> Timestamp {
 
 fn pod(uid: &str, name: &str, owner: Option<(&str, &str)>) -> Pod {
     Pod {
-        uid: uid.to_owned(),
+        uid: uid.into(),
         mirror_uid: None,
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-        labels: Labels::new(),
-        owner: owner.map(|(kind, name)| OwnerRef {
-            kind: kind.to_owned(),
-            name: name.to_owned(),
+        namespace: "shop".into(),
+        name: name.into(),
+        labels: Arc::default(),
+        owner: owner.map(|(kind, name)| {
+            Arc::new(OwnerRef {
+                kind: kind.to_owned(),
+                name: name.to_owned(),
+            })
         }),
         addresses: ["198.18.1.2".parse().unwrap()].into(),
         host_network: false,
         node: None,
-        ports: BTreeSet::new(),
+        ports: Arc::default(),
         phase: PodPhase::Running,
         started: Some(at(0)),
     }
@@ -34,8 +38,8 @@ fn controller(kind: &str, name: &str, owner: Option<(&str, &str)>) -> Object {
             kind: kind.to_owned(),
             name: name.to_owned(),
         }),
-        selector: Labels::new(),
-        template_labels: Labels::new(),
+        selector: Arc::default(),
+        template_labels: Arc::default(),
     })
 }
 
@@ -108,11 +112,11 @@ fn a_pod_of_the_same_name_takes_the_place_of_the_one_before() {
     assert_eq!(cluster.pods().count(), 1);
     assert_eq!(
         cluster.owners_of(address, at(2), at(3)),
-        [AddressOwner::Pod("first".to_owned())].into()
+        [AddressOwner::Pod("first".into())].into()
     );
     assert_eq!(
         cluster.owners_of(address, at(12), at(13)),
-        [AddressOwner::Pod("second".to_owned())].into()
+        [AddressOwner::Pod("second".into())].into()
     );
     assert!(cluster.pod_by_uid("first").is_some(), "a late report still finds it");
 }
@@ -133,7 +137,7 @@ fn a_finished_pod_gives_its_address_back() {
     }
     assert_eq!(
         cluster.owners_of(address, at(15), at(16)),
-        [AddressOwner::Pod("job".to_owned())].into()
+        [AddressOwner::Pod("job".into())].into()
     );
     assert_eq!(cluster.owners_of(address, at(22), at(30)), BTreeSet::new());
     let seen_late = Pod {
@@ -143,7 +147,7 @@ fn a_finished_pod_gives_its_address_back() {
     cluster.observe(Object::Pod(seen_late), at(40));
     assert_eq!(
         cluster.owners_of(address, at(33), at(34)),
-        [AddressOwner::Pod("late".to_owned())].into()
+        [AddressOwner::Pod("late".into())].into()
     );
     assert_eq!(cluster.owners_of(address, at(41), at(42)), BTreeSet::new());
 }
@@ -152,14 +156,14 @@ fn a_finished_pod_gives_its_address_back() {
 fn a_static_pod_is_found_by_the_hash_in_its_cgroup_path() {
     let mut cluster = Cluster::default();
     let mirror = Pod {
-        mirror_uid: Some("3dfe59d4c0b1a2938475665748392a1b".to_owned()),
+        mirror_uid: Some("3dfe59d4c0b1a2938475665748392a1b".into()),
         ..pod("api-uid", "etcd-n1", None)
     };
     cluster.observe(Object::Pod(mirror), at(1));
     assert_eq!(
         cluster
             .pod_by_uid("3dfe59d4c0b1a2938475665748392a1b")
-            .map(|pod| pod.name.as_str()),
+            .map(|pod| &*pod.name),
         Some("etcd-n1")
     );
 }
@@ -201,7 +205,7 @@ proptest::proptest! {
             cluster.observe(Object::Pod(Pod { started: Some(at(from)), ..pod(&uid, &uid, None) }), at(from));
             cluster.remove(&ObjectKey::Pod("shop".to_owned(), uid.clone()), at(until));
             if from <= first + length && first <= until {
-                expected.insert(AddressOwner::Pod(uid));
+                expected.insert(AddressOwner::Pod(uid.into()));
             }
         }
         proptest::prop_assert_eq!(cluster.owners_of(address, at(first), at(first + length)), expected);

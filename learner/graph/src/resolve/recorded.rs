@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use super::{Peer, Reports, Resolver, plain};
 use crate::cluster::{AddressOwner, Cluster};
@@ -31,7 +32,7 @@ pub fn resolve_recorded(recording: &Recording, flows: &FlowTable, cluster: &Clus
     let mut graph = ConnectionGraph::default();
     for (key, tally) in recording.connections() {
         for (edge, via) in resolver.edges(&origin, key, &tally) {
-            graph.count(edge.as_edge(), (key.reporter, &origin, &tally), via.as_ref());
+            graph.count(edge.as_edge(), (key.reporter, &origin, tally), via.as_ref());
         }
     }
     graph
@@ -95,10 +96,10 @@ impl Resolver<'_> {
     /// Whose flow it would be if a learner had seen it at this end.
     fn subject(&self, end: &RecordedEnd, tally: &Tally) -> Subject {
         let uid = match end {
-            RecordedEnd::Pod { namespace, name } => self.cluster.pod(namespace, name).map(|pod| pod.uid.clone()),
+            RecordedEnd::Pod { namespace, name } => self.cluster.pod(namespace, name).map(|pod| Arc::clone(&pod.uid)),
             RecordedEnd::Address(address) => {
                 let owners = self.cluster.owners_of(*address, tally.first_seen, tally.last_seen);
-                let pods: BTreeSet<String> = owners
+                let pods: BTreeSet<Arc<str>> = owners
                     .into_iter()
                     .filter_map(|owner| match owner {
                         AddressOwner::Pod(uid) => Some(uid),
@@ -111,7 +112,7 @@ impl Resolver<'_> {
         };
         match uid {
             Some(pod_uid) => Subject::Container(ContainerRef {
-                pod_uid,
+                pod_uid: pod_uid.to_string(),
                 container_id: String::new(),
             }),
             None => Subject::Unknown(UnknownReason::PodNotSeen),

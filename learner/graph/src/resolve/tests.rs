@@ -1,3 +1,5 @@
+use std::sync::Arc;
+
 use super::*;
 use crate::cluster::{ContainerPort, Controller, EndpointSlice, Node, Object, ObjectKey, OwnerRef};
 use crate::container::ContainerRef;
@@ -22,19 +24,19 @@ fn workload(kind: &str, name: &str) -> Endpoint {
 
 fn pod(name: &str, address: &str) -> Pod {
     Pod {
-        uid: format!("uid-{name}"),
+        uid: format!("uid-{name}").into(),
         mirror_uid: None,
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-        labels: [("app".to_owned(), name.split('-').next().unwrap().to_owned())].into(),
-        owner: Some(OwnerRef {
+        namespace: "shop".into(),
+        name: name.into(),
+        labels: Arc::new([("app".to_owned(), name.split('-').next().unwrap().to_owned())].into()),
+        owner: Some(Arc::new(OwnerRef {
             kind: "StatefulSet".to_owned(),
             name: name.split('-').next().unwrap().to_owned(),
-        }),
+        })),
         addresses: [ip(address)].into(),
         host_network: false,
-        node: Some("n1".to_owned()),
-        ports: BTreeSet::new(),
+        node: Some("n1".into()),
+        ports: Arc::default(),
         phase: PodPhase::Running,
         started: Some(at(0)),
     }
@@ -212,8 +214,8 @@ fn p10_a_service_port_becomes_the_target_port_of_each_pod_behind_it() {
             transport: Transport::Tcp,
         };
         Pod {
-            labels: [("app".to_owned(), "api".to_owned())].into(),
-            ports: [port].into(),
+            labels: Arc::new([("app".to_owned(), "api".to_owned())].into()),
+            ports: Arc::new([port].into()),
             ..pod(name, address)
         }
     };
@@ -301,7 +303,7 @@ fn p15_p16_a_nodes_address_is_the_node() {
     let host = Pod {
         host_network: true,
         addresses: [ip("192.0.2.3")].into(),
-        node: Some("n3".to_owned()),
+        node: Some("n3".into()),
         ..pod("hosted-0", "::1")
     };
     let cluster = cluster([
@@ -405,8 +407,8 @@ fn p5_a_jobs_pod_belongs_to_its_cron_job_also_after_both_are_gone() {
             kind: "CronJob".to_owned(),
             name: "report".to_owned(),
         }),
-        selector: BTreeMap::new(),
-        template_labels: BTreeMap::new(),
+        selector: Arc::default(),
+        template_labels: Arc::default(),
     };
     let owner = Some(OwnerRef {
         kind: "Job".to_owned(),
@@ -415,7 +417,7 @@ fn p5_a_jobs_pod_belongs_to_its_cron_job_also_after_both_are_gone() {
     let mut cluster = cluster([
         Object::Controller(job),
         Object::Pod(Pod {
-            owner,
+            owner: owner.map(Arc::new),
             ..pod("report-123-x", "198.18.1.5")
         }),
         Object::Pod(pod("db-0", "198.18.1.3")),

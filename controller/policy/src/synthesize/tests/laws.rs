@@ -94,7 +94,7 @@ impl World {
                 if *kind != "Pod" {
                     made = owned(kind, &name, made);
                 }
-                made.node = Some(node.to_owned());
+                made.node = Some(node.into());
                 made.host_network = *host_network;
                 objects.push(Object::Pod(made));
             }
@@ -261,7 +261,7 @@ fn others(cluster: &Cluster) -> Vec<Other> {
     let pods = cluster
         .pods()
         .filter(|pod| pod.phase != PodPhase::Finished && !pod.host_network)
-        .map(|pod| Other::Pod(pod.namespace.clone(), pod.name.clone()))
+        .map(|pod| Other::Pod(pod.namespace.to_string(), pod.name.to_string()))
         .collect::<Vec<_>>();
     let addresses = OUTSIDE
         .iter()
@@ -286,8 +286,8 @@ fn behind(endpoint: &Endpoint, cluster: &Cluster) -> BTreeSet<Other> {
             .pods_of(workload)
             .filter(|pod| pod.phase != PodPhase::Finished)
             .flat_map(|pod| match &pod.node {
-                Some(node) if pod.host_network => behind(&Endpoint::Node(node.clone()), cluster),
-                _ => [Other::Pod(pod.namespace.clone(), pod.name.clone())].into(),
+                Some(node) if pod.host_network => behind(&Endpoint::Node(node.to_string()), cluster),
+                _ => [Other::Pod(pod.namespace.to_string(), pod.name.to_string())].into(),
             })
             .collect(),
         Endpoint::Node(name) => cluster

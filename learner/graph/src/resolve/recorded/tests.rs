@@ -1,4 +1,5 @@
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
@@ -19,19 +20,19 @@ fn ip(text: &str) -> IpAddr {
 
 fn pod(name: &str, address: Option<&str>, started: i64) -> Object {
     Object::Pod(Pod {
-        uid: format!("uid-{name}"),
+        uid: format!("uid-{name}").into(),
         mirror_uid: None,
-        namespace: "shop".to_owned(),
-        name: name.to_owned(),
-        labels: [("app".to_owned(), name.split('-').next().unwrap().to_owned())].into(),
-        owner: Some(OwnerRef {
+        namespace: "shop".into(),
+        name: name.into(),
+        labels: Arc::new([("app".to_owned(), name.split('-').next().unwrap().to_owned())].into()),
+        owner: Some(Arc::new(OwnerRef {
             kind: "StatefulSet".to_owned(),
             name: name.split('-').next().unwrap().to_owned(),
-        }),
+        })),
         addresses: address.map(ip).into_iter().collect(),
         host_network: name == "host-0",
-        node: Some("n1".to_owned()),
-        ports: BTreeSet::new(),
+        node: Some("n1".into()),
+        ports: Arc::default(),
         phase: PodPhase::Running,
         started: Some(at(started)),
     })
