@@ -327,6 +327,16 @@ impl Signal {
 }
 
 impl Ends {
+    /// Why what passes between these ends is not recorded, if it is not.
+    pub const fn unrecorded(&self) -> Option<Reason> {
+        let (source, destination) = (&self.source, &self.destination);
+        if is_mapped(source) && is_mapped(destination) {
+            unrecorded_v4(source[3], destination[3])
+        } else {
+            unrecorded_v6(source, destination)
+        }
+    }
+
     /// The end that is not this cgroup.
     #[inline(always)]
     pub const fn peer(&self, way: Way) -> Address {
@@ -360,6 +370,10 @@ impl Ends {
 #[inline(always)]
 pub const fn mapped(address: u32) -> Address {
     [0, 0, 0xffff_u32.to_be(), address]
+}
+
+const fn is_mapped(address: &Address) -> bool {
+    address[0] | address[1] == 0 && address[2] == 0xffff_u32.to_be()
 }
 
 #[inline(always)]

@@ -4,14 +4,14 @@
 //! * A new flow is in the table as soon as it is announced, and at the latest after one interval, announced or not.
 //! * Asked to end, the agent reads and reports once more, waits a moment for the acknowledgement, and ends with success.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nanoseg_graph::flow::{Loss, Origin, Report};
+use nanoseg_graph::flow::{Loss, Origin, Report, Subject};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -27,6 +27,7 @@ use crate::delivery::Delivery;
 use crate::preflight::CgroupTree;
 use crate::report::{ReportError, ReportFile, StreamEvent, stream};
 use crate::settings::{Settings, Sink};
+use crate::sockets;
 use crate::table::{Change, Table, losses};
 
 /// Between two summaries at debug level, and between two tidyings of the cgroup table.
@@ -73,6 +74,8 @@ struct Agent {
     clock: Clock,
     table: Table,
     losses: Vec<Loss>,
+    /// Connections that are older than the learner and have no known direction.
+    undecided: BTreeMap<Subject, u64>,
     node_addresses: BTreeSet<IpAddr>,
     /// Grows when losses or addresses change.
     other_version: u64,
@@ -113,6 +116,8 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
     let (capture, announcements) = capture::start(&tree, sizes, settings.udp_grace)?;
     let tree_events = readable(cgroups.events()?)?;
     let mut announcements = readable(announcements)?;
+    // Read after the programs were attached: what begins meanwhile is seen, what began before is in the tables.
+    let older = sockets::read(&tree.root);
     tracing::info!(
         node = origin.node,
         epoch = origin.epoch,
@@ -133,10 +138,12 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         clock: Clock::now(),
         table: Table::default(),
         losses: Vec::new(),
+        undecided: BTreeMap::new(),
         node_addresses: addresses::of_this_node(),
         other_version: 0,
         output,
     };
+    agent.take_older(&older)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -240,11 +247,35 @@ impl Agent {
         self.make_room(held)?;
         let counters = self.capture.counters()?;
         let cgroups = &mut self.cgroups;
-        let now = losses(&counters, |id| cgroups.subject(id));
+        let mut now = losses(&counters, |id| cgroups.subject(id));
+        sockets::add_undecided(&mut now, &self.undecided);
         if now != self.losses {
             self.losses = now;
             self.other_version += 1;
         }
+        Ok(())
+    }
+
+    /// Takes in what is older than the learner.
+    fn take_older(&mut self, namespaces: &sockets::Namespaces) -> Result<(), AgentError> {
+        let now = monotonic_ns();
+        // What began after the programs were attached may be among it: it is counted before.
+        self.read()?;
+        if namespaces.hidden > 0 {
+            tracing::warn!(
+                processes = namespaces.hidden,
+                "cannot see processes of this node: connections that were open before are learned when they are opened again; \
+                 run in the node's PID namespace (hostPID)"
+            );
+        }
+        let cgroups = &mut self.cgroups;
+        let node = cgroups.subject_of_root();
+        let sockets::Older { open, undecided } = sockets::judge(namespaces, &node, |id| cgroups.subject(id));
+        for open in open {
+            let change = self.table.found_open(&open, now, self.clock);
+            self.changed(change)?;
+        }
+        self.undecided = undecided;
         Ok(())
     }
 

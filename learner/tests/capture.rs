@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its node has failed")]
 
 mod node;
+mod older;
 mod under_way;
 
 use std::net::{IpAddr, Ipv4Addr};

@@ -44,12 +44,17 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
             .map(|tally| tally.attempted.max(tally.established))
             .max()
             .unwrap_or(0);
+        let is_older = tallies.iter().flatten().all(Tally::is_older);
         match output {
             Output::Table => rows.push([
                 edge.source.to_string(),
                 edge.destination.to_string(),
                 format!("{} {}", edge.transport, edge.port),
-                outcome.to_owned(),
+                if is_older {
+                    format!("{outcome} before")
+                } else {
+                    outcome.to_owned()
+                },
                 via.join(","),
                 reporters.join(","),
                 count.to_string(),
@@ -60,6 +65,10 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
                 line["via"] = via.into();
                 line["seenBy"] = reporters.into();
                 line["count"] = count.into();
+                // Only where it is so: nobody has to know of it otherwise.
+                if is_older {
+                    line["begunBefore"] = true.into();
+                }
                 let times = |of: fn(&Tally) -> Timestamp| {
                     let times = tallies.iter().flatten().map(of);
                     times.filter(|time| *time != UNTIMED).collect::<Vec<_>>()

@@ -74,7 +74,8 @@ pub struct Tally {
     /// Connections asked for: TCP SYN, SCTP INIT, UDP exchanges begun. A UDP exchange is all datagrams between two ports until
     /// three minutes of silence, and counts once.
     pub attempted: u64,
-    /// Connections accepted: TCP SYN-ACK, SCTP INIT ACK, UDP exchanges answered.
+    /// Connections accepted: TCP SYN-ACK, SCTP INIT ACK, UDP exchanges answered; and TCP connections that were open when the
+    /// learner started, which nobody saw asked for.
     pub established: u64,
     /// Connections refused (TCP RST in answer to a SYN).
     pub refused: u64,
@@ -111,6 +112,11 @@ impl Tally {
         self.attempted = self.attempted.saturating_add(*attempted);
         self.established = self.established.saturating_add(*established);
         self.refused = self.refused.saturating_add(*refused);
+    }
+
+    /// Whether no connection was seen to begin, and some were open: all of them are older than who tells.
+    pub const fn is_older(&self) -> bool {
+        self.attempted == 0 && self.established > 0
     }
 
     /// The best that happened.
@@ -188,8 +194,8 @@ pub enum LossReason {
     ExtensionHeaders,
     /// Another transport protocol than the recorded ones.
     OtherTransport,
-    /// A UDP exchange that may have begun before the learner started: nobody knows who spoke first. Counted once for each
-    /// exchange, not for each of its packets.
+    /// A UDP exchange that may have begun before the learner started, or a TCP connection that did: nobody knows who began.
+    /// Counted once for each, not for each of its packets.
     UnderWay,
 }
 
@@ -213,7 +219,7 @@ pub struct Loss {
     pub subject: Option<Subject>,
     /// Why.
     pub reason: LossReason,
-    /// How many packets, or exchanges for [`LossReason::UnderWay`], since the learner's start.
+    /// How many packets, or exchanges and connections for [`LossReason::UnderWay`], since the learner's start.
     pub count: u64,
 }
 
