@@ -179,6 +179,20 @@ impl Table {
         keys.into_iter().map(|(_, key)| key).collect()
     }
 
+    /// Whether a name server was asked.
+    pub(crate) fn has_asked(&self, subject: &Subject, server: IpAddr, transport: Transport) -> bool {
+        self.subject_numbers.get(subject).is_some_and(|subject| {
+            let key = Key {
+                subject: *subject,
+                peer: server,
+                port: kernel::packet::DOMAIN,
+                transport,
+                reporter: Reporter::Source,
+            };
+            self.numbers.contains_key(&key)
+        })
+    }
+
     /// Grows with every change.
     pub(crate) const fn version(&self) -> u64 {
         self.version
@@ -256,6 +270,19 @@ impl Table {
     }
 }
 
+/// As the kernel has an address.
+pub(crate) fn words(address: IpAddr) -> kernel::Address {
+    let address = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    let mut words = [0; 4];
+    for (word, chunk) in words.iter_mut().zip(address.octets().as_chunks::<4>().0) {
+        *word = u32::from_ne_bytes(*chunk);
+    }
+    words
+}
+
 pub(crate) fn address(words: kernel::Address) -> IpAddr {
     let mut bytes = [0; 16];
     for (chunk, word) in bytes.chunks_exact_mut(4).zip(words) {
@@ -304,7 +331,8 @@ const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
         | kernel::Reason::NotRouted
         | kernel::Reason::Icmp
         | kernel::Reason::Unannounced
-        | kernel::Reason::Copy => None,
+        | kernel::Reason::Copy
+        | kernel::Reason::Unheard => None,
     }
 }
 

@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its node has failed")]
 
+mod answers;
 mod node;
 mod older;
 mod under_way;

@@ -16,6 +16,7 @@ use petgraph::visit::EdgeRef as _;
 
 use crate::endpoint::{Endpoint, ServiceName};
 use crate::flow::{Origin, Reporter, Tally, Transport};
+use crate::name::DnsName;
 use link::Links;
 pub use link::{Edge, EvidenceRef};
 
@@ -60,6 +61,8 @@ pub struct ConnectionGraph {
     nodes: BTreeMap<Endpoint, NodeIndex>,
     edges: BTreeMap<(NodeIndex, NodeIndex, u16, Transport), EdgeIndex>,
     links: Links,
+    /// What the first called the second.
+    names: BTreeMap<(NodeIndex, NodeIndex), BTreeSet<DnsName>>,
 }
 
 impl ConnectionGraph {
@@ -108,6 +111,34 @@ impl ConnectionGraph {
             self.links.reach(index, theirs.via);
             self.links.tell(index, theirs.tallies(), Tally::join);
         }
+        for ((source, destination), names) in &other.names {
+            let ours = self
+                .names
+                .entry((known[source.index()], known[destination.index()]))
+                .or_default();
+            for name in names {
+                DnsName::keep(ours, name);
+            }
+        }
+    }
+
+    /// Notes that an endpoint asked for another one by this name.
+    pub fn name(&mut self, source: &Endpoint, destination: &Endpoint, name: &DnsName) {
+        let ends = (self.node_of(source), self.node_of(destination));
+        DnsName::keep(self.names.entry(ends).or_default(), name);
+    }
+
+    /// The names by which an endpoint asked for another one.
+    pub fn names(&self, source: &Endpoint, destination: &Endpoint) -> &BTreeSet<DnsName> {
+        const NONE: &BTreeSet<DnsName> = &BTreeSet::new();
+        if self.names.is_empty() {
+            return NONE;
+        }
+        let ends = (self.nodes.get(source).copied(), self.nodes.get(destination).copied());
+        let (Some(source), Some(destination)) = ends else {
+            return NONE;
+        };
+        self.names.get(&(source, destination)).unwrap_or(NONE)
     }
 
     /// Every edge, in a fixed order.
@@ -272,7 +303,13 @@ impl ConnectionGraph {
 
 impl PartialEq for ConnectionGraph {
     fn eq(&self, other: &Self) -> bool {
-        self.edges().eq(other.edges())
+        let names = |graph: &Self| {
+            let ends = |node: NodeIndex| graph.graph[node].clone();
+            let all = graph.names.iter();
+            all.map(|((source, destination), names)| ((ends(*source), ends(*destination)), names.clone()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        self.edges().eq(other.edges()) && names(self) == names(other)
     }
 }
 

@@ -6,7 +6,8 @@ use crate::sockets::Open;
 
 impl Table {
     /// Takes in connections that were found open at `now_ns`, once for all. What the kernel counts as accepted until then
-    /// must be in the table: the same connection may be among what was found, and counts once.
+    /// must be in the table: the same connection may be among what was found, and counts once. One that is accepted between is
+    /// taken for one of them, so the count is a lower bound; that there was one is certain.
     pub(crate) fn found_open(&mut self, open: &Open, now_ns: u64, clock: Clock) -> Change {
         let Open { key, owners, count } = open;
         let flow = Key {

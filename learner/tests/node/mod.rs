@@ -46,6 +46,14 @@ pub(crate) enum Step {
     AcceptOne(SocketAddr),
     /// Connects, from a port of its own choice or the kernel's, and holds the connection open until the end.
     Hold { from: Option<SocketAddr>, to: SocketAddr },
+    /// Answers questions for names from then on.
+    AnswerNames(SocketAddr),
+    /// Asks a server for a name, and waits for its answer.
+    AskName {
+        server: SocketAddr,
+        name: String,
+        over_tcp: bool,
+    },
     /// Connects without waiting for an answer.
     Try(SocketAddr),
     /// Answers datagrams from then on.
@@ -113,6 +121,8 @@ impl Step {
                 std::thread::spawn(move || std::mem::forget(listener.accept().unwrap()));
             }
             Self::Hold { from, to } => hold(from, to),
+            Self::AnswerNames(at) => crate::answers::serve(at),
+            Self::AskName { server, name, over_tcp } => crate::answers::ask(server, &name, over_tcp),
             Self::Try(to) => {
                 let timeout = Duration::from_millis(50);
                 TcpStream::connect_timeout(&to, timeout).unwrap_err();
