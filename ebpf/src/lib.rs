@@ -29,6 +29,8 @@ pub mod name {
     pub const COUNTERS: &str = "COUNTERS";
     /// `RingBuf` of [`super::FlowKey`]: keys that are new in `FLOWS`. A hint: a key is in `FLOWS` whether or not it fits here.
     pub const ANNOUNCEMENTS: &str = "ANNOUNCEMENTS";
+    /// `RingBuf` of [`super::Answer`]: packets of name servers, as far as they fit.
+    pub const ANSWERS: &str = "ANSWERS";
     /// Program for packets that a cgroup receives.
     pub const INGRESS: &str = "nanoseg_ingress";
     /// Program for packets that a cgroup sends.
@@ -141,6 +143,27 @@ pub enum Count {
     Seen,
 }
 
+/// A packet of a name server to a cgroup, from its IP header on.
+#[repr(C)]
+#[derive(Clone, Copy)]
+pub struct Answer {
+    /// Id of the cgroup whose socket it was.
+    pub cgroup: u64,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub at_ns: u64,
+    /// How many bytes of the packet follow; what is behind them means nothing.
+    pub length: u32,
+    /// Always zero.
+    pub pad: u32,
+    /// The packet.
+    pub packet: [u8; Self::LONGEST],
+}
+
+impl Answer {
+    /// As much of a packet as is kept: what every path of IPv6 takes whole, which servers stay below for datagrams.
+    pub const LONGEST: usize = 1280;
+}
+
 /// What losses are counted by.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -182,11 +205,13 @@ pub enum Reason {
     Unannounced = 10,
     /// Not lost: a copy that a raw socket gets of a packet to another socket.
     Copy = 11,
+    /// Not lost: a name server's answer that did not fit. Addresses in it may stay without a name.
+    Unheard = 12,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::MapFull,
         Self::ExchangeTableFull,
         Self::Truncated,
@@ -199,6 +224,7 @@ impl Reason {
         Self::Icmp,
         Self::Unannounced,
         Self::Copy,
+        Self::Unheard,
     ];
 
     /// Whether something that a policy could speak of was lost.
@@ -211,7 +237,7 @@ impl Reason {
             | Self::ExtensionHeaders
             | Self::OtherTransport
             | Self::UnderWay => true,
-            Self::Loopback | Self::NotRouted | Self::Icmp | Self::Unannounced | Self::Copy => false,
+            Self::Loopback | Self::NotRouted | Self::Icmp | Self::Unannounced | Self::Copy | Self::Unheard => false,
         }
     }
 
@@ -225,6 +251,7 @@ const _: () = {
     assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
     assert!(size_of::<FlowRecord>() == 40 && align_of::<FlowRecord>() == 8);
     assert!(size_of::<FlowEntry>() == 72 && align_of::<FlowEntry>() == 8);
+    assert!(size_of::<Answer>() == 24 + Answer::LONGEST && align_of::<Answer>() == 8);
     assert!(size_of::<LossKey>() == 16 && align_of::<LossKey>() == 8);
     let mut number = 0;
     while number < Reason::ALL.len() {

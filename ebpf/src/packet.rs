@@ -181,6 +181,26 @@ pub fn is_plain_tcp_data<B: Bytes + ?Sized>(packet: &B) -> bool {
     }
 }
 
+/// Where name servers answer.
+pub const DOMAIN: u16 = 53;
+
+/// Where the message begins in a packet of a name server, and over which transport it came. `None` where the headers are not
+/// where they nearly always are.
+pub fn message_of<B: Bytes + ?Sized>(packet: &B) -> Option<(Transport, usize)> {
+    let (protocol, at) = match packet.byte(0)? {
+        // Of a message in several fragments only the first begins with its header.
+        0x45 if packet.short(6)? & 0x1fff != 0 => return None,
+        0x45 => (packet.byte(9)?, 20),
+        first if first >> 4 == 6 => (packet.byte(6)?, 40),
+        _ => return None,
+    };
+    match Transport::from_number(protocol)? {
+        Transport::Udp => Some((Transport::Udp, at + 8)),
+        Transport::Tcp => Some((Transport::Tcp, at + usize::from(packet.byte(at + 12)? >> 4) * 4)),
+        Transport::Sctp => None,
+    }
+}
+
 /// As [`classify`], for a packet that [`is_plain_v4`]. Every offset is a constant, without which the kernel allows no direct
 /// access to a packet unless the loader has `CAP_PERFMON`.
 #[inline(always)]
@@ -327,6 +347,16 @@ impl Signal {
 }
 
 impl Ends {
+    /// Why what passes between these ends is not recorded, if it is not.
+    pub const fn unrecorded(&self) -> Option<Reason> {
+        let (source, destination) = (&self.source, &self.destination);
+        if is_mapped(source) && is_mapped(destination) {
+            unrecorded_v4(source[3], destination[3])
+        } else {
+            unrecorded_v6(source, destination)
+        }
+    }
+
     /// The end that is not this cgroup.
     #[inline(always)]
     pub const fn peer(&self, way: Way) -> Address {
@@ -360,6 +390,10 @@ impl Ends {
 #[inline(always)]
 pub const fn mapped(address: u32) -> Address {
     [0, 0, 0xffff_u32.to_be(), address]
+}
+
+const fn is_mapped(address: &Address) -> bool {
+    address[0] | address[1] == 0 && address[2] == 0xffff_u32.to_be()
 }
 
 #[inline(always)]

@@ -1,10 +1,11 @@
 //! Two programs, for the packets that the sockets of a cgroup receive and send. They always let the packet pass.
 //!
 //! Guarantees:
-//! * A TCP data packet leaves at the flags test, before any map.
+//! * A TCP data packet leaves at the flags test, before any map, unless it comes from a name server.
 //! * What is not recorded is counted, in all and for its cgroup.
 //! * An announcement that does not fit loses nothing: the key is in the map.
 
+mod answers;
 mod hit;
 mod read;
 mod record;
@@ -18,6 +19,7 @@ use nanoseg_ebpf::packet::{
     is_plain_v6,
 };
 
+use self::answers::hand_on;
 use self::hit::hit;
 use self::read::{Linear, Scattered, linear};
 use self::record::{record, skip};
@@ -44,7 +46,13 @@ fn nanoseg_egress(context: SkBuffContext) -> i32 {
 fn observe(context: &SkBuffContext, way: Way) {
     let packet = linear(context);
     if is_plain_tcp_data(&packet) {
+        if matches!(way, Way::Ingress) && packet.is_from_name_server() {
+            hand_on(context);
+        }
         return;
+    }
+    if matches!(way, Way::Ingress) && packet.is_from_name_server() {
+        hand_on(context);
     }
     match (packet.byte(0).map(|first| first >> 4), way) {
         (Some(4), Way::Ingress) => received_v4(context),

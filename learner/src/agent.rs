@@ -4,14 +4,14 @@
 //! * A new flow is in the table as soon as it is announced, and at the latest after one interval, announced or not.
 //! * Asked to end, the agent reads and reports once more, waits a moment for the acknowledgement, and ends with success.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nanoseg_graph::flow::{Loss, Origin, Report};
+use nanoseg_graph::flow::{Loss, Origin, Report, Subject};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -20,13 +20,15 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use tonic::transport::Endpoint;
 
 use crate::addresses;
-use crate::capture::{self, Announcements, Capture, CaptureError, Sizes};
+use crate::capture::{self, Announcements, Answers, Capture, CaptureError, Sizes};
 use crate::cgroups::{Cgroups, CgroupsError};
 use crate::clock::{Clock, monotonic_ns, realtime_ns};
 use crate::delivery::Delivery;
+use crate::names::Names;
 use crate::preflight::CgroupTree;
 use crate::report::{ReportError, ReportFile, StreamEvent, stream};
 use crate::settings::{Settings, Sink};
+use crate::sockets;
 use crate::table::{Change, Table, losses};
 
 /// Between two summaries at debug level, and between two tidyings of the cgroup table.
@@ -73,6 +75,9 @@ struct Agent {
     clock: Clock,
     table: Table,
     losses: Vec<Loss>,
+    /// Connections that are older than the learner and have no known direction.
+    undecided: BTreeMap<Subject, u64>,
+    names: Names,
     node_addresses: BTreeSet<IpAddr>,
     /// Grows when losses or addresses change.
     other_version: u64,
@@ -110,16 +115,10 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         flows: settings.map_entries,
         exchanges: settings.exchange_entries,
     };
-    let (capture, announcements) = capture::start(&tree, sizes, settings.udp_grace)?;
+    let (capture, announcements, answers) = capture::start(&tree, sizes, settings.udp_grace)?;
     let tree_events = readable(cgroups.events()?)?;
     let mut announcements = readable(announcements)?;
-    tracing::info!(
-        node = origin.node,
-        epoch = origin.epoch,
-        cgroups = %tree.root.display(),
-        containers = cgroups.containers(),
-        "observing"
-    );
+    let mut answers = readable(answers)?;
 
     let mut tick = interval(settings.interval);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -133,10 +132,13 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         clock: Clock::now(),
         table: Table::default(),
         losses: Vec::new(),
+        undecided: BTreeMap::new(),
+        names: Names::default(),
         node_addresses: addresses::of_this_node(),
         other_version: 0,
         output,
     };
+    agent.begin(&tree)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -147,6 +149,12 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
                     guard.clear_ready();
                 }
             }
+            guard = answers.readable_mut() => {
+                let mut guard = guard.map_err(AgentError::Events)?;
+                if agent.heard(guard.get_inner_mut())? {
+                    guard.clear_ready();
+                }
+            }
             guard = tree_events.readable() => {
                 guard.map_err(AgentError::Events)?.clear_ready();
                 agent.cgroups.absorb();
@@ -154,10 +162,12 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
             Some(event) = agent.output.event() => agent.streamed(event),
             _ = tick.tick() => {
                 agent.read()?;
+                agent.name(answers.get_mut())?;
                 agent.report()?;
             }
             _ = housekeeping.tick() => {
                 agent.cgroups.tidy();
+                agent.names.tidy(agent.clock.timestamp(monotonic_ns()));
                 agent.refresh_addresses();
                 agent.summarize(tracing::Level::DEBUG);
             }
@@ -165,6 +175,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         }
     }
     agent.read()?;
+    agent.name(answers.get_mut())?;
     agent.report()?;
     agent.wait_for_the_last_acknowledgement().await?;
     agent.summarize(tracing::Level::INFO);
@@ -209,6 +220,53 @@ impl Agent {
         Ok(false)
     }
 
+    /// Takes in answers of name servers. Says whether all were read.
+    fn heard(&mut self, answers: &mut Answers) -> Result<bool, AgentError> {
+        for _ in 0..ANNOUNCEMENTS_IN_A_TURN {
+            let Some(answer) = answers.next() else {
+                return Ok(true);
+            };
+            let Self {
+                capture,
+                cgroups,
+                clock,
+                table,
+                names,
+                ..
+            } = self;
+            let length = usize::try_from(answer.length).unwrap_or(usize::MAX);
+            let packet = answer.packet.get(..length).unwrap_or(&answer.packet);
+            let subject = cgroups.subject(answer.cgroup);
+            let mut failed = None;
+            // What was asked a moment ago may not be in the table yet, and what was asked long ago not in the kernel any more.
+            let asked = |server, transport| {
+                table.has_asked(&subject, server, transport)
+                    || capture.asked(answer.cgroup, server, transport).unwrap_or_else(|error| {
+                        failed = Some(error);
+                        false
+                    })
+            };
+            names.hear(packet, &subject, clock.timestamp(answer.at_ns), asked);
+            if let Some(error) = failed {
+                return Err(error.into());
+            }
+        }
+        Ok(false)
+    }
+
+    /// Gives flows their names. After they were read: whatever was answered before a flow began has then been heard.
+    fn name(&mut self, answers: &mut Answers) -> Result<(), AgentError> {
+        while !self.heard(answers)? {}
+        let version = self.table.version();
+        if version != self.names.flows_version() {
+            let changed = self.table.changed_since(self.names.flows_version());
+            if self.names.tell(changed, version) {
+                self.other_version += 1;
+            }
+        }
+        Ok(())
+    }
+
     /// Takes in everything that the kernel counted.
     fn read(&mut self) -> Result<(), AgentError> {
         let clock = Clock::now();
@@ -240,11 +298,44 @@ impl Agent {
         self.make_room(held)?;
         let counters = self.capture.counters()?;
         let cgroups = &mut self.cgroups;
-        let now = losses(&counters, |id| cgroups.subject(id));
+        let mut now = losses(&counters, |id| cgroups.subject(id));
+        sockets::add_undecided(&mut now, &self.undecided);
         if now != self.losses {
             self.losses = now;
             self.other_version += 1;
         }
+        Ok(())
+    }
+
+    /// Takes in what is older than the learner. After the programs were attached: what begins meanwhile is seen, and what
+    /// began before is in the tables.
+    fn begin(&mut self, tree: &CgroupTree) -> Result<(), AgentError> {
+        let namespaces = sockets::read(&tree.root);
+        let now = monotonic_ns();
+        // What began after the programs were attached may be among it: it is counted before.
+        self.read()?;
+        if namespaces.hidden > 0 {
+            tracing::warn!(
+                processes = namespaces.hidden,
+                "cannot see processes of this node: connections that were open before are learned when they are opened again; \
+                 run in the node's PID namespace (hostPID)"
+            );
+        }
+        let cgroups = &mut self.cgroups;
+        let node = cgroups.subject_of_root();
+        let sockets::Older { open, undecided } = sockets::judge(&namespaces, &node, |id| cgroups.subject(id));
+        for open in open {
+            let change = self.table.found_open(&open, now, self.clock);
+            self.changed(change)?;
+        }
+        self.undecided = undecided;
+        tracing::info!(
+            node = self.origin.node,
+            epoch = self.origin.epoch,
+            cgroups = %tree.root.display(),
+            containers = self.cgroups.containers(),
+            "observing"
+        );
         Ok(())
     }
 
@@ -308,6 +399,7 @@ impl Agent {
                         self.table.changed_since(0),
                         &self.losses,
                         &self.node_addresses,
+                        &self.names.told(),
                     )?;
                     if written.is_none() {
                         tracing::info!(path = %file.path().display(), "writing the report");
@@ -317,8 +409,8 @@ impl Agent {
             }
             Output::Controller { delivery, events: _ } => {
                 while let Some(part) = delivery.next(&self.table, self.other_version) {
-                    let (losses, node_addresses) = if part.with_others {
-                        (self.losses.clone(), self.node_addresses.clone())
+                    let (losses, node_addresses, names) = if part.with_others {
+                        (self.losses.clone(), self.node_addresses.clone(), self.names.told())
                     } else {
                         Default::default()
                     };
@@ -327,6 +419,7 @@ impl Agent {
                         flows: part.flows,
                         losses,
                         node_addresses,
+                        names,
                     };
                     delivery.send(&report, part.version, self.other_version);
                 }
@@ -383,11 +476,12 @@ impl Agent {
             .collect();
         let (flows, containers, produced) = (self.table.len(), self.cgroups.containers(), delivered + lost);
         let reasons = by_reason.join(" ");
+        let names = self.names.unused();
         let since = Timestamp::from_nanosecond(i128::from(self.origin.epoch)).unwrap_or(Timestamp::UNIX_EPOCH);
         if level == tracing::Level::INFO {
-            tracing::info!(%since, containers, flows, produced, delivered, lost, reasons, "summary");
+            tracing::info!(%since, containers, flows, produced, delivered, lost, reasons, ?names, "summary");
         } else {
-            tracing::debug!(%since, containers, flows, produced, delivered, lost, reasons, "summary");
+            tracing::debug!(%since, containers, flows, produced, delivered, lost, reasons, ?names, "summary");
         }
     }
 }

@@ -9,6 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
+use std::net::IpAddr;
 use std::os::fd::{AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,10 +17,13 @@ use std::time::Duration;
 use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
-use nanoseg_ebpf::{FlowEntry, FlowKey, FlowRecord, LossKey, Reason, name};
+use nanoseg_ebpf::packet::DOMAIN;
+use nanoseg_ebpf::{Answer, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, name};
+use nanoseg_graph::flow;
 
 use crate::clock::monotonic_ns;
 use crate::preflight::CgroupTree;
+use crate::table;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-capture"));
 
@@ -83,7 +87,7 @@ struct Plain<T>(T);
     reason = "the one place that says that the shared records are plain data"
 )]
 mod plain {
-    use super::{FlowEntry, FlowKey, LossKey, Plain, Pod};
+    use super::{Answer, FlowEntry, FlowKey, LossKey, Plain, Pod};
 
     // SAFETY: `repr(C)` integers without implicit padding, for which every bit pattern is a value; asserted in the crate.
     unsafe impl Pod for Plain<FlowKey> {}
@@ -96,6 +100,12 @@ mod plain {
     pub(super) fn flow_key(bytes: &[u8]) -> Option<FlowKey> {
         // SAFETY: as many bytes as the key has, of any alignment, and every bit pattern is a key.
         (bytes.len() == size_of::<FlowKey>()).then(|| unsafe { bytes.as_ptr().cast::<FlowKey>().read_unaligned() })
+    }
+
+    /// An answer from the ring buffer.
+    pub(super) fn answer(bytes: &[u8]) -> Option<Answer> {
+        // SAFETY: as many bytes as the answer has, of any alignment, and every bit pattern is an answer.
+        (bytes.len() == size_of::<Answer>()).then(|| unsafe { bytes.as_ptr().cast::<Answer>().read_unaligned() })
     }
 }
 
@@ -133,13 +143,29 @@ impl AsRawFd for Announcements {
     }
 }
 
+/// Packets of name servers. What does not fit is counted by [`Reason::Unheard`].
+pub(crate) struct Answers(RingBuf<MapData>);
+
+impl Answers {
+    /// The next packet.
+    pub(crate) fn next(&mut self) -> Option<Answer> {
+        self.0.next().and_then(|bytes| plain::answer(&bytes))
+    }
+}
+
+impl AsRawFd for Answers {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
 /// Loads the programs and attaches them to the tree. `udp_grace` is how long after that an exchange of datagrams may have
 /// begun before it.
 pub(crate) fn start(
     tree: &CgroupTree,
     sizes: Sizes,
     udp_grace: Duration,
-) -> Result<(Capture, Announcements), CaptureError> {
+) -> Result<(Capture, Announcements, Answers), CaptureError> {
     let mut programs = EbpfLoader::new()
         .map_max_entries(name::FLOWS, sizes.flows)
         .map_max_entries(name::EXCHANGES, sizes.exchanges)
@@ -174,13 +200,14 @@ pub(crate) fn start(
     }
     end_grace_after(&mut programs, udp_grace)?;
     let announcements = Announcements(take(&mut programs, name::ANNOUNCEMENTS)?);
+    let answers = Answers(take(&mut programs, name::ANSWERS)?);
     let capture = Capture {
         flows: take(&mut programs, name::FLOWS)?,
         losses: take(&mut programs, name::LOSSES)?,
         counters: take(&mut programs, name::COUNTERS)?,
         _programs: programs,
     };
-    Ok((capture, announcements))
+    Ok((capture, announcements, answers))
 }
 
 /// Tells the programs when they can trust that they see the first datagram of every exchange. Until they are told they do
@@ -233,6 +260,23 @@ impl Capture {
                 source,
             }),
         }
+    }
+
+    /// Whether a cgroup began to ask a name server.
+    pub(crate) fn asked(&self, cgroup: u64, server: IpAddr, transport: flow::Transport) -> Result<bool, CaptureError> {
+        let key = FlowKey {
+            cgroup,
+            peer: table::words(server),
+            port: DOMAIN,
+            transport: match transport {
+                flow::Transport::Tcp => Transport::Tcp as u8,
+                flow::Transport::Udp => Transport::Udp as u8,
+                flow::Transport::Sctp => Transport::Sctp as u8,
+            },
+            role: Role::Source as u8,
+            pad: 0,
+        };
+        Ok(self.record(&key)?.is_some())
     }
 
     /// Calls with every flow that the kernel holds. A flow that is there all the while is seen once; others perhaps.

@@ -111,6 +111,12 @@ impl Cgroups {
         known.subject.clone()
     }
 
+    /// Whose the tree's own folder is: of all that is nobody else's.
+    pub(crate) fn subject_of_root(&self) -> Subject {
+        let relative = self.root.strip_prefix(&self.mount).unwrap_or(&self.root);
+        Subject::Host(format!("/{}", relative.display()))
+    }
+
     /// Takes in what the kernel says has changed. Never waits.
     pub(crate) fn absorb(&mut self) {
         let (mut made, mut gone) = (Vec::new(), Vec::new());

@@ -108,6 +108,7 @@ mod tests {
             flows: vec![],
             losses: vec![],
             node_addresses: [].into(),
+            names: vec![],
         }
     }
 

@@ -13,6 +13,9 @@
 //!   with all that follow it until three minutes of silence are one exchange. An exchange is counted as attempted when it
 //!   begins and as established when it is answered. One that may have begun before the learner is recorded only if a
 //!   connected socket says who began it, and counted as lost otherwise.
+//! * Names are words for people, from the answers of name servers that a container asked; nothing else depends on them.
+//! * A TCP connection that is older than the learner is read from the socket table of its network namespace, and recorded if
+//!   that says who listens; else it is counted as lost.
 //! * No access to the API server: needs `CAP_BPF` and `CAP_NET_ADMIN` and a view of the node's cgroup tree.
 
 mod addresses;
@@ -21,9 +24,11 @@ mod capture;
 mod cgroups;
 mod clock;
 mod delivery;
+mod names;
 mod preflight;
 mod report;
 mod settings;
+mod sockets;
 mod table;
 
 use std::io::IsTerminal as _;

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nanoseg_graph::flow::{Flow, Loss, Origin, Report};
+use nanoseg_graph::flow::{Flow, Loss, Named, Origin, Report};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -62,6 +62,8 @@ struct Document<'a, I: Iterator<Item = Flow> + Clone> {
     losses: &'a [Loss],
     #[serde(skip_serializing_if = "BTreeSet::is_empty")]
     node_addresses: &'a BTreeSet<IpAddr>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    names: &'a [Named],
 }
 
 fn sequence<I: Iterator<Item = Flow> + Clone, S: serde::Serializer>(
@@ -104,6 +106,7 @@ impl ReportFile {
         flows: impl Iterator<Item = Flow> + Clone,
         losses: &[Loss],
         node_addresses: &BTreeSet<IpAddr>,
+        names: &[Named],
     ) -> Result<(), ReportError> {
         let written = fs::File::create(&self.beside).and_then(|file| {
             let mut file = BufWriter::new(file);
@@ -114,6 +117,7 @@ impl ReportFile {
                     flows,
                     losses,
                     node_addresses,
+                    names,
                 },
             )?;
             file.write_all(b"\n")?;

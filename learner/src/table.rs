@@ -2,12 +2,16 @@
 //!
 //! Laws:
 //! * Counts only grow: a record that leaves the kernel's map stays here, and one that comes back is added to it.
+//! * A connection that was open before it could be seen to begin is counted as established and not as attempted.
 //! * Several cgroups of one container, and several cgroups that nobody can name, are one flow: the sum.
 //! * Produced = delivered + lost: every event that a program saw is in exactly one flow here, or in a loss.
+
+mod older;
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 
+use jiff::Timestamp;
 use nanoseg_ebpf as kernel;
 use nanoseg_graph::endpoint::UnknownReason;
 use nanoseg_graph::flow::{Flow, FlowKey, Loss, LossReason, Reporter, Subject, Tally, Transport};
@@ -101,25 +105,7 @@ impl Table {
                 kernel::Role::Destination => Reporter::Destination,
             },
         };
-        let (entry, is_novel) = if let Some(entry) = self.numbers.get(&flow) {
-            (*entry, false)
-        } else {
-            let seen = clock.timestamp(record.first_ns);
-            let tally = Tally {
-                first_seen: seen,
-                last_seen: seen,
-                attempted: 0,
-                established: 0,
-                refused: 0,
-            };
-            self.entries.push(Entry {
-                key: flow,
-                tally,
-                changed: 0,
-            });
-            self.numbers.insert(flow, self.entries.len() - 1);
-            (self.entries.len() - 1, true)
-        };
+        let (entry, is_novel) = self.entry_of(flow, clock.timestamp(record.first_ns));
         self.kernel.insert(
             *key,
             Known {
@@ -137,6 +123,23 @@ impl Table {
             clock,
         );
         if is_novel { Change::Novel(entry) } else { Change::Counts }
+    }
+
+    /// The entry of a key, and whether it is new.
+    fn entry_of(&mut self, key: Key, seen: Timestamp) -> (usize, bool) {
+        if let Some(entry) = self.numbers.get(&key) {
+            return (*entry, false);
+        }
+        let tally = Tally {
+            first_seen: seen,
+            last_seen: seen,
+            attempted: 0,
+            established: 0,
+            refused: 0,
+        };
+        self.entries.push(Entry { key, tally, changed: 0 });
+        self.numbers.insert(key, self.entries.len() - 1);
+        (self.entries.len() - 1, true)
     }
 
     fn add(&mut self, entry: usize, before: &kernel::FlowRecord, record: &kernel::FlowRecord, clock: Clock) {
@@ -174,6 +177,20 @@ impl Table {
             .collect();
         keys.sort_unstable_by_key(|(last_ns, _)| *last_ns);
         keys.into_iter().map(|(_, key)| key).collect()
+    }
+
+    /// Whether a name server was asked.
+    pub(crate) fn has_asked(&self, subject: &Subject, server: IpAddr, transport: Transport) -> bool {
+        self.subject_numbers.get(subject).is_some_and(|subject| {
+            let key = Key {
+                subject: *subject,
+                peer: server,
+                port: kernel::packet::DOMAIN,
+                transport,
+                reporter: Reporter::Source,
+            };
+            self.numbers.contains_key(&key)
+        })
     }
 
     /// Grows with every change.
@@ -253,7 +270,20 @@ impl Table {
     }
 }
 
-fn address(words: kernel::Address) -> IpAddr {
+/// As the kernel has an address.
+pub(crate) fn words(address: IpAddr) -> kernel::Address {
+    let address = match address {
+        IpAddr::V4(address) => address.to_ipv6_mapped(),
+        IpAddr::V6(address) => address,
+    };
+    let mut words = [0; 4];
+    for (word, chunk) in words.iter_mut().zip(address.octets().as_chunks::<4>().0) {
+        *word = u32::from_ne_bytes(*chunk);
+    }
+    words
+}
+
+pub(crate) fn address(words: kernel::Address) -> IpAddr {
     let mut bytes = [0; 16];
     for (chunk, word) in bytes.chunks_exact_mut(4).zip(words) {
         chunk.copy_from_slice(&word.to_ne_bytes());
@@ -301,7 +331,8 @@ const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
         | kernel::Reason::NotRouted
         | kernel::Reason::Icmp
         | kernel::Reason::Unannounced
-        | kernel::Reason::Copy => None,
+        | kernel::Reason::Copy
+        | kernel::Reason::Unheard => None,
     }
 }
 

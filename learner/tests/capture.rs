@@ -4,7 +4,9 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its node has failed")]
 
+mod answers;
 mod node;
+mod older;
 mod under_way;
 
 use std::net::{IpAddr, Ipv4Addr};

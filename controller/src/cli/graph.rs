@@ -2,6 +2,7 @@
 
 use jiff::Timestamp;
 use nanoseg_graph::flow::{Outcome, Reporter, Tally};
+use nanoseg_graph::name::DnsName;
 use nanoseg_graph::recorded::UNTIMED;
 use serde_json::json;
 
@@ -44,12 +45,26 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
             .map(|tally| tally.attempted.max(tally.established))
             .max()
             .unwrap_or(0);
+        let is_older = tallies.iter().flatten().all(Tally::is_older);
+        let names: Vec<&str> = graph
+            .names(edge.source, edge.destination)
+            .iter()
+            .map(DnsName::as_str)
+            .collect();
         match output {
             Output::Table => rows.push([
                 edge.source.to_string(),
-                edge.destination.to_string(),
+                if names.is_empty() {
+                    edge.destination.to_string()
+                } else {
+                    format!("{} ({})", edge.destination, names.join(", "))
+                },
                 format!("{} {}", edge.transport, edge.port),
-                outcome.to_owned(),
+                if is_older {
+                    format!("{outcome} before")
+                } else {
+                    outcome.to_owned()
+                },
                 via.join(","),
                 reporters.join(","),
                 count.to_string(),
@@ -58,8 +73,15 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
                 let mut line = edge_json(&edge.key());
                 line["outcome"] = outcome.into();
                 line["via"] = via.into();
+                if !names.is_empty() {
+                    line["names"] = names.into();
+                }
                 line["seenBy"] = reporters.into();
                 line["count"] = count.into();
+                // Only where it is so: nobody has to know of it otherwise.
+                if is_older {
+                    line["begunBefore"] = true.into();
+                }
                 let times = |of: fn(&Tally) -> Timestamp| {
                     let times = tallies.iter().flatten().map(of);
                     times.filter(|time| *time != UNTIMED).collect::<Vec<_>>()

@@ -242,6 +242,7 @@ impl Input {
                 flows: Vec::new(),
                 losses: Vec::new(),
                 node_addresses,
+                names: Vec::new(),
             });
         }
         tell_skipped(&skipped, screen);

@@ -81,6 +81,7 @@ fn report(flows: &[(&str, &str, u16)]) -> Event {
         flows: flows.iter().map(flow).collect(),
         losses: Vec::new(),
         node_addresses: [].into(),
+        names: Vec::new(),
     })
 }
 

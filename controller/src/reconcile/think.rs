@@ -47,6 +47,7 @@ impl Core {
                 let known = Known {
                     via: evidence.via.clone(),
                     seen_at: evidence.reporters(),
+                    names: self.graph.names(&key.source, &key.destination).clone(),
                 };
                 let answered = self.guide.synthesis.in_baseline(key.as_edge(), *evidence);
                 seen.entry(end.clone()).or_default().push(Seen { key, known, answered });
@@ -234,7 +235,7 @@ impl Core {
 /// A baseline as a graph. When and how often is left out: a policy must not depend on it.
 fn graph_of(baseline: &Baseline) -> ConnectionGraph {
     let mut graph = ConnectionGraph::default();
-    for (key, Known { via, seen_at }) in baseline {
+    for (key, Known { via, seen_at, names }) in baseline {
         let once = Tally {
             first_seen: Timestamp::UNIX_EPOCH,
             last_seen: Timestamp::UNIX_EPOCH,
@@ -257,6 +258,9 @@ fn graph_of(baseline: &Baseline) -> ConnectionGraph {
                 via: via.clone(),
             },
         );
+        for name in names {
+            graph.name(&key.source, &key.destination, name);
+        }
     }
     graph
 }

@@ -232,7 +232,14 @@ impl News {
     pub fn tell(&self) {
         match self {
             Self::InSync => tracing::info!("everything was read, in sync"),
-            Self::EdgeLearned(key, Known { via, seen_at: _ }) => {
+            Self::EdgeLearned(
+                key,
+                Known {
+                    via,
+                    seen_at: _,
+                    names: _,
+                },
+            ) => {
                 let EdgeKey {
                     source,
                     destination,

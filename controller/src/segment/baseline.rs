@@ -9,6 +9,7 @@ use std::str::FromStr;
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
 use nanoseg_graph::flow::{Reporter, Transport};
+use nanoseg_graph::name::DnsName;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
@@ -35,6 +36,10 @@ pub struct BaselineEdge {
     /// The ends whose nodes saw it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub seen_at: Vec<SeenAt>,
+    /// Names by which the source asked for the destination, where that is an external address.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(with = "Vec<String>")]
+    pub names: Vec<DnsName>,
 }
 
 /// An end of a connection.
@@ -191,11 +196,16 @@ pub struct Known {
     pub via: BTreeSet<ServiceName>,
     /// The ends whose nodes saw it.
     pub seen_at: BTreeSet<Reporter>,
+    /// Names by which the source asked for the destination.
+    pub names: BTreeSet<DnsName>,
 }
 
 impl Known {
     /// Takes in what another observation knows.
-    pub fn extend(&mut self, Self { via, seen_at }: Self) {
+    pub fn extend(&mut self, Self { via, seen_at, names }: Self) {
+        for name in &names {
+            DnsName::keep(&mut self.names, name);
+        }
         self.via.extend(via);
         self.seen_at.extend(seen_at);
     }
@@ -254,7 +264,7 @@ pub fn to_edges<'a>(baseline: impl IntoIterator<Item = (&'a EdgeKey, &'a Known)>
                     port,
                     transport,
                 },
-                Known { via, seen_at },
+                Known { via, seen_at, names },
             )| BaselineEdge {
                 source: EdgeEnd(source.clone()),
                 destination: EdgeEnd(destination.clone()),
@@ -271,6 +281,7 @@ pub fn to_edges<'a>(baseline: impl IntoIterator<Item = (&'a EdgeKey, &'a Known)>
                         Reporter::Destination => SeenAt::Destination,
                     })
                     .collect(),
+                names: names.iter().cloned().collect(),
             },
         )
         .collect()
@@ -288,6 +299,7 @@ pub fn from_edges(edges: &[BaselineEdge]) -> Result<Baseline, SegmentError> {
                  protocol,
                  via,
                  seen_at,
+                 names,
              }| {
                 let key = EdgeKey {
                     source: source.0.clone(),
@@ -306,7 +318,8 @@ pub fn from_edges(edges: &[BaselineEdge]) -> Result<Baseline, SegmentError> {
                         SeenAt::Destination => Reporter::Destination,
                     })
                     .collect();
-                Ok((key, Known { via, seen_at }))
+                let names = names.iter().cloned().collect();
+                Ok((key, Known { via, seen_at, names }))
             },
         )
         .collect()
@@ -391,6 +404,7 @@ mod tests {
                 Known {
                     via: [service].into(),
                     seen_at: [Reporter::Source, Reporter::Destination].into(),
+                    names: ["db.example.com".to_owned().try_into().unwrap()].into(),
                 },
             ),
             (

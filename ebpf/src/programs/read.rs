@@ -3,7 +3,7 @@
 use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::bpf_skb_load_bytes;
 use aya_ebpf::programs::SkBuffContext;
-use nanoseg_ebpf::packet::Bytes;
+use nanoseg_ebpf::packet::{Bytes, DOMAIN, is_plain_v4};
 
 /// The part of the packet that the program can read directly: it begins at the IP header, and holds the headers unless a
 /// sender or a driver put them into pages of their own.
@@ -33,6 +33,37 @@ impl Linear {
         }
         // SAFETY: within the packet by the test above, which is the one that the verifier asks for.
         Some(unsafe { *(from as *const T) })
+    }
+}
+
+impl Linear {
+    /// Whether the packet comes from the port of name servers, if its ports are where they nearly always are. Of any other it
+    /// says nothing.
+    #[inline(always)]
+    pub(super) fn is_from_name_server(&self) -> bool {
+        let port = if is_plain_v4(self) {
+            self.short_at::<20>()
+        } else {
+            self.short_at::<40>()
+        };
+        port == Some(DOMAIN)
+    }
+
+    /// As [`Bytes::short`], at an offset that the compiler cannot make a variable of, which the kernel refuses to a loader
+    /// without `CAP_PERFMON`.
+    #[inline(always)]
+    fn short_at<const AT: usize>(&self) -> Option<u16> {
+        let mut start = self.start;
+        // SAFETY: only adds.
+        unsafe {
+            core::arch::asm!(
+                "{0} += {1}",
+                inout(reg) start,
+                const AT,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        Self { start, end: self.end }.short(0)
     }
 }
 

@@ -196,7 +196,7 @@ fn lose(cgroup: u64, reason: Reason) {
 }
 
 #[inline(always)]
-fn tally(reason: Reason) {
+pub(super) fn tally(reason: Reason) {
     if let Some(counter) = COUNTERS.get_ptr_mut(reason as u32) {
         atomic_add(counter);
     }

@@ -19,6 +19,7 @@ use rustc_hash::FxBuildHasher;
 
 use crate::endpoint::{Endpoint, ServiceName};
 use crate::flow::{Origin, Reporter, Tally, Transport};
+use crate::name::DnsName;
 use link::Links;
 pub use link::{Edge, EvidenceRef};
 
@@ -78,6 +79,8 @@ pub struct ConnectionGraph {
     /// The edges by [`EdgePlace`], which the graph knows of each: an index here takes a quarter of what a map of its own would.
     edges: HashTable<EdgeIndex>,
     links: Links,
+    /// What the first called the second.
+    names: BTreeMap<(NodeIndex, NodeIndex), BTreeSet<DnsName>>,
 }
 
 impl ConnectionGraph {
@@ -127,6 +130,34 @@ impl ConnectionGraph {
             self.links.reach(index, theirs.via);
             self.links.tell(index, theirs.tallies(), Tally::join);
         }
+        for ((source, destination), names) in &other.names {
+            let ours = self
+                .names
+                .entry((known[source.index()], known[destination.index()]))
+                .or_default();
+            for name in names {
+                DnsName::keep(ours, name);
+            }
+        }
+    }
+
+    /// Notes that an endpoint asked for another one by this name.
+    pub fn name(&mut self, source: &Endpoint, destination: &Endpoint, name: &DnsName) {
+        let ends = (self.node_of(source), self.node_of(destination));
+        DnsName::keep(self.names.entry(ends).or_default(), name);
+    }
+
+    /// The names by which an endpoint asked for another one.
+    pub fn names(&self, source: &Endpoint, destination: &Endpoint) -> &BTreeSet<DnsName> {
+        const NONE: &BTreeSet<DnsName> = &BTreeSet::new();
+        if self.names.is_empty() {
+            return NONE;
+        }
+        let ends = (self.nodes.get(source).copied(), self.nodes.get(destination).copied());
+        let (Some(source), Some(destination)) = ends else {
+            return NONE;
+        };
+        self.names.get(&(source, destination)).unwrap_or(NONE)
     }
 
     /// Every edge, in a fixed order.
@@ -291,7 +322,13 @@ impl ConnectionGraph {
 
 impl PartialEq for ConnectionGraph {
     fn eq(&self, other: &Self) -> bool {
-        self.edges().eq(other.edges())
+        let names = |graph: &Self| {
+            let ends = |node: NodeIndex| graph.graph[node].clone();
+            let all = graph.names.iter();
+            all.map(|((source, destination), names)| ((ends(*source), ends(*destination)), names.clone()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        self.edges().eq(other.edges()) && names(self) == names(other)
     }
 }
 

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::container::ContainerRef;
 use crate::endpoint::UnknownReason;
+use crate::name::DnsName;
 
 /// Transport protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
@@ -74,7 +75,8 @@ pub struct Tally {
     /// Connections asked for: TCP SYN, SCTP INIT, UDP exchanges begun. A UDP exchange is all datagrams between two ports until
     /// three minutes of silence, and counts once.
     pub attempted: u64,
-    /// Connections accepted: TCP SYN-ACK, SCTP INIT ACK, UDP exchanges answered.
+    /// Connections accepted: TCP SYN-ACK, SCTP INIT ACK, UDP exchanges answered; and TCP connections that were open when the
+    /// learner started, which nobody saw asked for.
     pub established: u64,
     /// Connections refused (TCP RST in answer to a SYN).
     pub refused: u64,
@@ -111,6 +113,11 @@ impl Tally {
         self.attempted = self.attempted.saturating_add(*attempted);
         self.established = self.established.saturating_add(*established);
         self.refused = self.refused.saturating_add(*refused);
+    }
+
+    /// Whether no connection was seen to begin, and some were open: all of them are older than who tells.
+    pub const fn is_older(&self) -> bool {
+        self.attempted == 0 && self.established > 0
     }
 
     /// The best that happened.
@@ -188,8 +195,8 @@ pub enum LossReason {
     ExtensionHeaders,
     /// Another transport protocol than the recorded ones.
     OtherTransport,
-    /// A UDP exchange that may have begun before the learner started: nobody knows who spoke first. Counted once for each
-    /// exchange, not for each of its packets.
+    /// A UDP exchange that may have begun before the learner started, or a TCP connection that did: nobody knows who began.
+    /// Counted once for each, not for each of its packets.
     UnderWay,
 }
 
@@ -213,8 +220,24 @@ pub struct Loss {
     pub subject: Option<Subject>,
     /// Why.
     pub reason: LossReason,
-    /// How many packets, or exchanges for [`LossReason::UnderWay`], since the learner's start.
+    /// How many packets, or exchanges and connections for [`LossReason::UnderWay`], since the learner's start.
     pub count: u64,
+}
+
+/// A name that a container asked for, and an address that it was told. It says how people call the address, and nothing about
+/// who has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Named {
+    /// Who asked.
+    pub subject: Subject,
+    /// What it was told.
+    pub address: IpAddr,
+    /// What it asked for.
+    pub name: DnsName,
+    /// First answer.
+    pub first_seen: Timestamp,
+    /// Until when the last answer holds.
+    pub until: Timestamp,
 }
 
 /// What one learner says: everything, or what changed since its last report.
@@ -231,7 +254,13 @@ pub struct Report {
     /// and no object of the API names it.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub node_addresses: BTreeSet<IpAddr>,
+    /// Names of the peers of its flows.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub names: Vec<Named>,
 }
+
+/// Names of one address, and from when until when each held.
+type Holding = BTreeMap<DnsName, (Timestamp, Timestamp)>;
 
 /// All that was reported, joined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -239,6 +268,7 @@ pub struct FlowTable {
     flows: BTreeMap<Origin, BTreeMap<FlowKey, Tally>>,
     losses: BTreeMap<(Origin, Option<Subject>, LossReason), u64>,
     node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
+    names: BTreeMap<(String, Subject, IpAddr), Holding>,
 }
 
 impl FlowTable {
@@ -249,6 +279,7 @@ impl FlowTable {
             flows,
             losses,
             node_addresses,
+            names,
         } = report;
         let mut novel = false;
         let table = self.flows.entry(origin.clone()).or_default();
@@ -273,6 +304,24 @@ impl FlowTable {
                 .or_default()
                 .extend(node_addresses);
         }
+        for Named {
+            subject,
+            address,
+            name,
+            first_seen,
+            until,
+        } in names
+        {
+            let known = self
+                .names
+                .entry((origin.node.clone(), subject.clone(), *address))
+                .or_default();
+            let held = known.entry(name.clone()).or_insert((*first_seen, *until));
+            *held = (held.0.min(*first_seen), held.1.max(*until));
+            if known.len() > DnsName::KEPT {
+                known.pop_last();
+            }
+        }
         novel
     }
 
@@ -288,6 +337,15 @@ impl FlowTable {
         self.losses
             .iter()
             .map(|((origin, subject, reason), count)| (origin, subject.as_ref(), *reason, *count))
+    }
+
+    /// Every name that was asked for: on which node, by whom, the address, the name, from when until when. In a fixed order.
+    pub fn names(&self) -> impl Iterator<Item = (&str, &Subject, IpAddr, &DnsName, (Timestamp, Timestamp))> {
+        self.names.iter().flat_map(|((node, subject, address), names)| {
+            names
+                .iter()
+                .map(move |(name, held)| (node.as_str(), subject, *address, name, *held))
+        })
     }
 
     /// The nodes whose own interfaces have an address, as their learners saw it.

@@ -10,6 +10,7 @@
 //! * [`flow`]: aggregated traffic of one container with one peer *address*, as a learner reports it.
 //! * [`container`]: the container and the pod that a cgroup path belongs to.
 //! * [`cluster`]: pods, owners, Services, nodes, namespaces, and who had which address when.
+//! * [`name`]: names that a workload asked for, and the addresses it was told.
 //! * [`recorded`]: connections that somebody else recorded, both ends named by pod or by address.
 //! * [`resolve`]: a flow and a cluster to two attributed endpoints.
 //! * [`connection`]: the graph of workloads, Services, nodes and external addresses.
@@ -23,5 +24,6 @@ pub mod connection;
 pub mod container;
 pub mod endpoint;
 pub mod flow;
+pub mod name;
 pub mod recorded;
 pub mod resolve;

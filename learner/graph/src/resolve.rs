@@ -17,6 +17,7 @@ use crate::cluster::{AddressOwner, Cluster, Pod, PodPhase, Service, ServicePort,
 use crate::connection::{ConnectionGraph, Edge};
 use crate::endpoint::{Endpoint, ServiceName, UnknownReason};
 use crate::flow::{FlowKey, FlowTable, Origin, Reporter, Subject, Tally, Transport};
+use crate::name::DnsName;
 
 pub use recorded::resolve_recorded;
 
@@ -33,9 +34,10 @@ pub fn resolve(flows: &FlowTable, cluster: &Cluster) -> ConnectionGraph {
         reports: Reports::index(flows, cluster),
         live: RefCell::default(),
     };
+    let names = resolver.names();
     let mut graph = ConnectionGraph::default();
     for (origin, key, tally) in flows.flows() {
-        let own = resolver.own_end(origin, key);
+        let own = resolver.own_end(&origin.node, &key.subject);
         for Peer { endpoint, port, via } in resolver.peer_ends(origin, key, tally) {
             let (source, destination) = match key.reporter {
                 Reporter::Source => (&own, &endpoint),
@@ -48,6 +50,17 @@ pub fn resolve(flows: &FlowTable, cluster: &Cluster) -> ConnectionGraph {
                 transport: key.transport,
             };
             graph.count(edge, (key.reporter, origin, *tally), via.as_ref());
+            // Only what is outside has no better name.
+            if let (Endpoint::External(address), Reporter::Source) = (&endpoint, key.reporter)
+                && let Some(names) = names.get(&(own.clone(), *address))
+            {
+                let held = |(_, (first, until)): &&(_, (Timestamp, Timestamp))| {
+                    *first <= tally.last_seen && tally.first_seen <= *until
+                };
+                for (name, _) in names.iter().filter(held) {
+                    graph.name(&own, &endpoint, name);
+                }
+            }
         }
     }
     graph
@@ -61,6 +74,9 @@ struct Peer {
     via: Option<ServiceName>,
 }
 
+/// Who asked and the address, and each name with the time in which it held.
+type Names<'a> = BTreeMap<(Endpoint, IpAddr), Vec<(&'a DnsName, (Timestamp, Timestamp))>>;
+
 /// The ends behind a port of a Service, and the port's own number on each.
 type Behind = BTreeSet<(Endpoint, u16)>;
 
@@ -73,16 +89,26 @@ struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
-    fn own_end(&self, origin: &Origin, key: &FlowKey) -> Endpoint {
-        match &key.subject {
+    /// Every name that was asked for, by who asked and the address, and from when until when it held.
+    fn names(&self) -> Names<'a> {
+        let mut names = Names::new();
+        for (node, subject, address, name, held) in self.flows.names() {
+            let own = self.own_end(node, subject);
+            names.entry((own, address)).or_default().push((name, held));
+        }
+        names
+    }
+
+    fn own_end(&self, node: &str, subject: &Subject) -> Endpoint {
+        match subject {
             Subject::Container(container) => match self.cluster.pod_by_uid(&container.pod_uid) {
-                Some(pod) => self.pod_endpoint(pod, &origin.node),
+                Some(pod) => self.pod_endpoint(pod, node),
                 None => Endpoint::Unknown {
                     reason: UnknownReason::PodNotSeen,
                     address: None,
                 },
             },
-            Subject::Host(_) => Endpoint::Node(origin.node.clone()),
+            Subject::Host(_) => Endpoint::Node(node.to_owned()),
             Subject::Unknown(reason) => Endpoint::Unknown {
                 reason: *reason,
                 address: None,

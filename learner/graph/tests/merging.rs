@@ -9,7 +9,7 @@ use nanoseg_graph::connection::{ConnectionGraph, EdgeKey, Evidence};
 use nanoseg_graph::container::ContainerRef;
 use nanoseg_graph::endpoint::Endpoint;
 use nanoseg_graph::flow::{
-    Flow, FlowKey, FlowTable, Loss, LossReason, Origin, Report, Reporter, Subject, Tally, Transport,
+    Flow, FlowKey, FlowTable, Loss, LossReason, Named, Origin, Report, Reporter, Subject, Tally, Transport,
 };
 use proptest::prelude::*;
 
@@ -49,12 +49,24 @@ fn report() -> impl Strategy<Value = Report> {
         reason: LossReason::ALL[reason],
         count,
     });
+    let name =
+        (0_u8..2, 0_u8..2, "[a-g]", 0_i64..1000, 0_i64..1000).prop_map(|(pod, peer, name, first, length)| Named {
+            subject: Subject::Container(ContainerRef {
+                pod_uid: format!("u{pod}"),
+                container_id: "c".to_owned(),
+            }),
+            address: IpAddr::V4(Ipv4Addr::new(198, 18, 0, peer)),
+            name: name.try_into().unwrap(),
+            first_seen: Timestamp::from_second(first).unwrap(),
+            until: Timestamp::from_second(first + length).unwrap(),
+        });
     (
         0_u64..3,
         prop::collection::vec(flow, 0..8),
         prop::collection::vec(loss, 0..3),
+        prop::collection::vec(name, 0..8),
     )
-        .prop_map(|(epoch, flows, losses)| Report {
+        .prop_map(|(epoch, flows, losses, names)| Report {
             origin: Origin {
                 node: "n".to_owned(),
                 epoch,
@@ -62,6 +74,7 @@ fn report() -> impl Strategy<Value = Report> {
             flows,
             losses,
             node_addresses: [IpAddr::V4(Ipv4Addr::new(198, 18, 9, 9))].into(),
+            names,
         })
 }
 

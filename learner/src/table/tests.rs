@@ -197,3 +197,45 @@ proptest! {
         prop_assert_eq!(received, whole);
     }
 }
+
+#[test]
+fn a_connection_that_was_open_before_counts_once() {
+    use crate::sockets::Open;
+
+    let open = |count| Open {
+        key: FlowKey {
+            subject: Subject::Container(ContainerRef {
+                pod_uid: "uid".to_owned(),
+                container_id: String::new(),
+            }),
+            peer: Ipv4Addr::new(198, 18, 0, 9).into(),
+            port: 80,
+            transport: Transport::Tcp,
+            reporter: Reporter::Source,
+        },
+        owners: [subject(1), subject(3)].into(),
+        count,
+    };
+    let seen = |established| kernel::FlowRecord {
+        established,
+        ..record(1, 1, established)
+    };
+    let mut table = Table::default();
+    // What began since is among what is open; that of another peer, or of nobody here, is not.
+    table.observe(&key(1, 80), &seen(1), CLOCK, subject);
+    table.observe(&key(3, 80), &seen(2), CLOCK, subject);
+    table.observe(&key(3, 81), &seen(7), CLOCK, subject);
+    table.observe(&key(9, 80), &seen(7), CLOCK, subject);
+    let (version, delivered) = (table.version(), table.delivered());
+    assert_eq!(table.found_open(&open(3), 5, CLOCK), Change::None);
+    assert_eq!((table.version(), table.delivered()), (version, delivered));
+    assert_eq!(table.found_open(&open(5), 5, CLOCK), Change::Novel(4));
+    let tally = table.flow(4).unwrap().tally;
+    assert_eq!((tally.attempted, tally.established, tally.is_older()), (0, 2, true));
+    assert_eq!(
+        (tally.first_seen, tally.last_seen),
+        (CLOCK.timestamp(5), CLOCK.timestamp(5))
+    );
+    assert_eq!(table.changed_since(version).count(), 1);
+    assert_eq!(table.delivered(), delivered + 2);
+}

@@ -1,6 +1,6 @@
 //! A node for these tests: a cgroup folder, containers as network namespaces on one bridge, and a learner that watches them.
 //!
-//! A container runs scripts: this test program starts itself again, enters the container's cgroup and namespace, and does
+//! A container runs scripts: this test program starts itself again, in the container's namespace, enters its cgroup, and does
 //! what [`Step`] says. Everything is removed on drop.
 
 use std::fs;
@@ -42,6 +42,18 @@ pub(crate) enum Step {
     Accept(SocketAddr),
     /// Connects, and expects to be accepted or not.
     Connect { to: SocketAddr, accepted: bool },
+    /// Accepts one connection, stops listening, and holds it open until the end.
+    AcceptOne(SocketAddr),
+    /// Connects, from a port of its own choice or the kernel's, and holds the connection open until the end.
+    Hold { from: Option<SocketAddr>, to: SocketAddr },
+    /// Answers questions for names from then on.
+    AnswerNames(SocketAddr),
+    /// Asks a server for a name, and waits for its answer.
+    AskName {
+        server: SocketAddr,
+        name: String,
+        over_tcp: bool,
+    },
     /// Connects without waiting for an answer.
     Try(SocketAddr),
     /// Answers datagrams from then on.
@@ -73,18 +85,14 @@ pub(crate) enum Step {
 #[derive(Serialize, Deserialize)]
 struct Script {
     cgroup: PathBuf,
-    netns: PathBuf,
     steps: Vec<Step>,
 }
 
 /// What this program does when it was started as a container: called by the one test that is not a test.
 pub(crate) fn run_script_if_told() {
     let Ok(script) = std::env::var(SCRIPT) else { return };
-    let Script { cgroup, netns, steps } = serde_json::from_str(&script).unwrap();
+    let Script { cgroup, steps } = serde_json::from_str(&script).unwrap();
     fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
-    let namespace = fs::File::open(netns).unwrap();
-    let kind = rustix::thread::LinkNameSpaceType::Network;
-    rustix::thread::move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), Some(kind)).unwrap();
     for step in steps {
         step.take();
     }
@@ -108,6 +116,13 @@ impl Step {
                 let result = TcpStream::connect_timeout(&to, PATIENCE);
                 assert_eq!(result.is_ok(), accepted, "{to}: {result:?}");
             }
+            Self::AcceptOne(at) => {
+                let listener = TcpListener::bind(at).unwrap();
+                std::thread::spawn(move || std::mem::forget(listener.accept().unwrap()));
+            }
+            Self::Hold { from, to } => hold(from, to),
+            Self::AnswerNames(at) => crate::answers::serve(at),
+            Self::AskName { server, name, over_tcp } => crate::answers::ask(server, &name, over_tcp),
             Self::Try(to) => {
                 let timeout = Duration::from_millis(50);
                 TcpStream::connect_timeout(&to, timeout).unwrap_err();
@@ -155,6 +170,21 @@ impl Step {
             }
         }
     }
+}
+
+fn hold(from: Option<SocketAddr>, to: SocketAddr) {
+    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
+    let family = if to.is_ipv4() {
+        AddressFamily::INET
+    } else {
+        AddressFamily::INET6
+    };
+    let socket = socket(family, SocketType::STREAM, None).unwrap();
+    if let Some(from) = from {
+        bind(&socket, &from).unwrap();
+    }
+    connect(&socket, &to).unwrap();
+    std::mem::forget(socket);
 }
 
 fn echo(at: SocketAddr, after: Duration) {
@@ -272,10 +302,12 @@ impl Container {
     pub(crate) fn run(&self, steps: &[Step]) -> Running {
         let script = Script {
             cgroup: self.cgroup.clone(),
-            netns: Path::new("/run/netns").join(&self.netns),
             steps: steps.to_vec(),
         };
-        let mut child = Command::new(std::env::current_exe().unwrap())
+        // The whole process, as a container's are: a test is a thread, and could only move itself.
+        let mut child = Command::new("nsenter")
+            .arg(format!("--net=/run/netns/{}", self.netns))
+            .arg(std::env::current_exe().unwrap())
             .args(["--exact", "in_a_container", "--nocapture", "--test-threads=1"])
             .env(SCRIPT, serde_json::to_string(&script).unwrap())
             .stdin(Stdio::piped())

@@ -244,7 +244,7 @@ impl<'a> Synthesizer<'a> {
             }),
             (true, false) => {
                 let directions = ready.keys().copied().collect();
-                let policy = policy(workload, (*identity.labels).clone(), &ready, &meanings.words);
+                let policy = policy(workload, (*identity.labels).clone(), &ready, &meanings.words, graph);
                 Ok(Proposal {
                     workload: subject,
                     policy,
@@ -261,9 +261,10 @@ fn policy(
     labels: nanoseg_graph::cluster::Labels,
     ready: &BTreeMap<Direction, Vec<Rule<'_>>>,
     words: &Words,
+    graph: &ConnectionGraph,
 ) -> NetworkPolicy {
     let mut metadata = ownership::metadata(workload);
-    if let Some(evidence) = evidence(ready, words) {
+    if let Some(evidence) = evidence(workload, ready, words, graph) {
         metadata
             .annotations
             .get_or_insert_default()
@@ -283,12 +284,19 @@ fn policy(
 }
 
 /// What each rule comes from, one line for each endpoint; `None` when there is no rule.
-fn evidence(ready: &BTreeMap<Direction, Vec<Rule<'_>>>, words: &Words) -> Option<String> {
+fn evidence(
+    workload: &Workload,
+    ready: &BTreeMap<Direction, Vec<Rule<'_>>>,
+    words: &Words,
+    graph: &ConnectionGraph,
+) -> Option<String> {
+    let subject = Endpoint::Workload(workload.clone());
     let mut text = String::new();
     let mut omitted: usize = 0;
     for (direction, rules) in ready {
         for (index, rule) in rules.iter().enumerate() {
-            rule.evidence(*direction, index, words, |line| {
+            let names = |peer: &Endpoint| graph.names(&subject, peer);
+            rule.evidence(*direction, index, words, names, |line| {
                 if omitted > 0 || text.len() + line.len() >= EVIDENCE {
                     omitted += 1;
                 } else {

@@ -16,6 +16,7 @@ use nanoseg_graph::cluster::Labels;
 use nanoseg_graph::connection::EvidenceRef;
 use nanoseg_graph::endpoint::{Endpoint, ServiceName};
 use nanoseg_graph::flow::Reporter;
+use nanoseg_graph::name::DnsName;
 
 use super::peers::Peer;
 use super::settings::{ExternalGroup, Span};
@@ -244,7 +245,15 @@ impl<'a> Rule<'a> {
 
     /// One line for each endpoint and reason, in the order of the peers:
     /// `ingress 1: Deployment shop/web -> TCP 8080, seen at both ends, through Service shop/api`.
-    pub(super) fn evidence(&self, direction: Direction, index: usize, words: &Words, mut take: impl FnMut(&str)) {
+    /// `names` are those by which the subject asked for an external address.
+    pub(super) fn evidence<'n>(
+        &self,
+        direction: Direction,
+        index: usize,
+        words: &Words,
+        names: impl Fn(&Endpoint) -> &'n BTreeSet<DnsName>,
+        mut take: impl FnMut(&str),
+    ) {
         let prefix = match direction {
             Direction::Ingress => format!("{direction} {}: ", index + 1),
             Direction::Egress => format!("{direction} {}: -> ", index + 1),
@@ -254,6 +263,15 @@ impl<'a> Rule<'a> {
             line.clear();
             line.push_str(&prefix);
             words.endpoint(entry.who, &mut line, |line| entry.whom.name(line));
+            if let (Direction::Egress, Whom::Endpoint(peer @ Endpoint::External(_))) = (direction, entry.whom) {
+                for (place, name) in names(peer).iter().enumerate() {
+                    line.push_str(if place == 0 { " (" } else { ", " });
+                    line.push_str(name.as_str());
+                }
+                if !names(peer).is_empty() {
+                    line.push(')');
+                }
+            }
             line.push_str(match direction {
                 Direction::Ingress => " -> ",
                 Direction::Egress => " ",

@@ -255,6 +255,34 @@ fn p10_every_target_port_that_was_observed_comes_out() {
 }
 
 #[test]
+fn p25_a_name_is_told_and_allows_nothing_more() {
+    let addresses = ["198.51.100.7", "2001:db8:7::1"].map(|address| Endpoint::External(address.parse().unwrap()));
+    let unnamed = graph(
+        addresses
+            .clone()
+            .map(|address| edge(end("web"), address, 443, Transport::Tcp)),
+    );
+    let mut named = unnamed.clone();
+    for name in ["api.example.com", "*.evil\\010.example.com"] {
+        named.name(&end("web"), &addresses[0], &name.to_owned().try_into().unwrap());
+    }
+    // What somebody else calls it.
+    named.name(
+        &end("db"),
+        &addresses[1],
+        &"db.example.com".to_owned().try_into().unwrap(),
+    );
+    let (named, unnamed) = (propose(&named, "web").unwrap(), propose(&unnamed, "web").unwrap());
+    assert_eq!(named.policy.spec, unnamed.policy.spec);
+    assert_eq!(named.notes, unnamed.notes);
+    let text = yaml(&named);
+    let line =
+        r"egress 1: -> external 198.51.100.7 (*.evil\010.example.com, api.example.com) TCP 443, seen at both ends";
+    assert!(text.contains(line), "{text}");
+    assert!(text.contains("egress 1: -> external 2001:db8:7::1 TCP 443,"), "{text}");
+}
+
+#[test]
 fn p11_p12_a_service_without_pods_is_its_slices_addresses() {
     let kubernetes = Endpoint::Service(service_name("default", "kubernetes"));
     let proposal = propose(

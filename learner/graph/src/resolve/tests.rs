@@ -4,7 +4,7 @@ use super::*;
 use crate::cluster::{ContainerPort, Controller, EndpointSlice, Node, Object, ObjectKey, OwnerRef};
 use crate::container::ContainerRef;
 use crate::endpoint::Workload;
-use crate::flow::{Flow, Outcome, Report};
+use crate::flow::{Flow, Named, Outcome, Report};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
@@ -100,6 +100,7 @@ fn table(flows: Vec<Flow>) -> FlowTable {
         flows,
         losses: Vec::new(),
         node_addresses: [ip("198.18.1.1")].into(),
+        names: Vec::new(),
     });
     table
 }
@@ -290,6 +291,66 @@ fn p14_a_cluster_address_never_turns_external() {
     assert_eq!(peer("198.18.7.7"), unseen);
     assert_eq!(peer("192.0.2.7"), Endpoint::External(ip("192.0.2.7")));
     assert_eq!(peer("2001:db8::7"), Endpoint::External(ip("2001:db8::7")));
+}
+
+#[test]
+fn p25_an_external_address_has_the_name_that_this_workload_asked_for_at_that_time() {
+    let cluster = cluster([
+        Object::Pod(pod("web-0", "198.18.1.2")),
+        Object::Pod(pod("db-0", "198.18.1.3")),
+    ]);
+    let asked = |pod: &str, address, name: &str, first, until| Named {
+        subject: flow(pod, Reporter::Source, address, 0, 0, 0).key.subject,
+        address: ip(address),
+        name: name.to_owned().try_into().unwrap(),
+        first_seen: at(first),
+        until: at(until),
+    };
+    let mut names: Vec<Named> = ["g", "f", "e", "d", "c", "b", "a"]
+        .into_iter()
+        .map(|name| asked("web-0", "192.0.2.8", name, 0, 90))
+        .collect();
+    names.extend([
+        asked("web-0", "192.0.2.7", "api.example.com", 3, 5),
+        asked("web-0", "192.0.2.7", "before.example.com", 1, 4),
+        asked("web-0", "192.0.2.7", "later.example.com", 10, 20),
+        asked("db-0", "192.0.2.7", "not.mine.example.com", 3, 20),
+        asked("web-0", "198.18.1.3", "db.cluster.local", 3, 20),
+    ]);
+    let mut flows = table(vec![
+        flow("web-0", Reporter::Source, "192.0.2.7", 443, 5, 9),
+        flow("web-0", Reporter::Source, "192.0.2.8", 443, 5, 9),
+        flow("web-0", Reporter::Source, "198.18.1.3", 5432, 5, 9),
+        flow("db-0", Reporter::Destination, "192.0.2.7", 5432, 5, 9),
+    ]);
+    flows.merge(&Report {
+        origin: Origin {
+            node: "n1".to_owned(),
+            epoch: 1,
+        },
+        flows: Vec::new(),
+        losses: Vec::new(),
+        node_addresses: [].into(),
+        names,
+    });
+    let graph = resolve(&flows, &cluster);
+    let called: Vec<String> = graph
+        .edges()
+        .map(|(edge, _)| {
+            let names = graph.names(edge.source, edge.destination).iter();
+            let names: Vec<&str> = names.map(crate::name::DnsName::as_str).collect();
+            format!("{} {} {}", edge.destination, edge.port, names.join(","))
+        })
+        .collect();
+    assert_eq!(
+        called,
+        [
+            "StatefulSet shop/db 5432 ",
+            "external 192.0.2.7 443 api.example.com",
+            "external 192.0.2.8 443 a,b,c,d",
+            "StatefulSet shop/db 5432 ",
+        ]
+    );
 }
 
 #[test]

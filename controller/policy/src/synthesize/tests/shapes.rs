@@ -168,6 +168,7 @@ fn contact(contacted: &[(&str, u16, Transport)]) -> FlowTable {
         flows: contacted.iter().map(flow).collect(),
         losses: Vec::new(),
         node_addresses: BTreeSet::new(),
+        names: Vec::new(),
     });
     table
 }
