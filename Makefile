@@ -44,12 +44,14 @@ fuzz-policy: ## The policy evaluator against two other engines: 10,000,000 quest
 		NANOSEG_QUESTIONS=$${NANOSEG_QUESTIONS:-10000000} \
 		cargo test --release --locked -p nanoseg-tests --test differential -- --nocapture
 
-fuzz: ## Every reader of outside bytes under libFuzzer, FUZZ_SECONDS (60) each; findings in tests/fuzz/artifacts
+fuzz: ## Every reader of outside bytes under libFuzzer, FUZZ_SECONDS (60) for each; findings in target/fuzz/artifacts
 	@.ci/setup fuzz
-	@for target in $$(ls tests/fuzz/fuzz_targets | sed 's/\.rs$$//'); do \
-		mkdir -p tests/fuzz/corpus/$$target && RUSTC_BOOTSTRAP=1 cargo fuzz run --sanitizer none --fuzz-dir tests/fuzz $$target \
-			tests/fuzz/corpus/$$target $$(ls -d tests/fuzz/seeds/$$target) -- \
-			-max_total_time=$${FUZZ_SECONDS:-60} -timeout=10 -rss_limit_mb=1024 -print_final_stats=1 || exit 1; \
+	RUSTC_BOOTSTRAP=1 cargo fuzz build --sanitizer none --fuzz-dir tests/fuzz --target-dir target/fuzz
+	@cd tests/fuzz/seeds && for target in *; do \
+		mkdir -p ../../../target/fuzz/corpus/$$target ../../../target/fuzz/artifacts && \
+		../../../target/fuzz/$$(rustc --print host-tuple)/release/$$target ../../../target/fuzz/corpus/$$target $$target \
+			-artifact_prefix=../../../target/fuzz/artifacts/$$target- -max_total_time=$${FUZZ_SECONDS:-60} \
+			-timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 -verbosity=0 -print_final_stats=1 || exit 1; \
 	done
 
 image: ## The container image, target/nanoseg-image.tar
