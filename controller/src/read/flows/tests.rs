@@ -414,7 +414,7 @@ fn hubble_flows() {
         ),
         (
             "two workloads, of which nobody knows which it is",
-            vec![(r#"[{"#, r#"[{"name":"x","kind":"Job"},{"#)],
+            vec![(r"[{", r#"[{"name":"x","kind":"Job"},{"#)],
             forwarded.replace(web, "Pod shop/web-0"),
         ),
         (
