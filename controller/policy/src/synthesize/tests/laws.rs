@@ -380,6 +380,28 @@ proptest! {
         prop_assert_eq!(bytes(one), bytes(two));
     }
 
+    /// No pod needs a label for its policy's sake: selectors ask for labels that pods carry already.
+    #[test]
+    fn p26_selectors_ask_for_no_label_that_pods_do_not_carry(world in world(false)) {
+        let cluster = world.cluster();
+        for mut proposal in accepted(&world) {
+            let peers = rules_of(&mut proposal.policy).into_iter().flat_map(|(peers, _)| peers.clone());
+            let peers: Vec<_> = peers.filter_map(|peer| peer.pod_selector).collect();
+            let subject = proposal.policy.spec.unwrap().pod_selector.unwrap();
+            for selector in peers.iter().chain([&subject]) {
+                prop_assert_eq!(&selector.match_expressions, &None);
+                let asked = selector.match_labels.clone().unwrap_or_default();
+                let templates = cluster.controllers().map(|controller| &controller.template_labels);
+                let carried = cluster
+                    .pods()
+                    .map(|pod| &pod.labels)
+                    .chain(templates)
+                    .any(|labels| asked.iter().all(|(key, value)| labels.get(key) == Some(value)));
+                prop_assert!(carried, "no pod has {asked:?}, nor will");
+            }
+        }
+    }
+
     /// What is isolated and allowed by all proposals together is what each of them says alone: they never need one another.
     #[test]
     fn proposals_do_not_meddle(world in world(true)) {

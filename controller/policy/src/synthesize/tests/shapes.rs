@@ -204,6 +204,24 @@ fn an_external_group_is_named_once_and_declared() {
 }
 
 #[test]
+fn p25_addresses_of_a_group_do_not_make_its_policy_grow() {
+    let settings = Settings {
+        external_groups: ["partner=203.0.113.0/24".parse().unwrap()].into(),
+        ..Settings::default()
+    };
+    // As a name with other addresses every minute is seen, from the first one on.
+    let policies = [1, 2, 250].map(|count| {
+        let addresses: Vec<String> = (1..=count).map(|last| format!("203.0.113.{last}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let web = workload("StatefulSet", "shop", "web");
+        let proposal = synthesize(&web, &seen_outside(&addresses, 443), &shop(), &settings).unwrap();
+        yaml(&proposal)
+    });
+    assert_eq!(policies[0], policies[1]);
+    assert_eq!(policies[0], policies[2]);
+}
+
+#[test]
 fn p14_a_group_that_holds_cluster_addresses_is_not_used() {
     // A configured range, a node's address, a range around all of a pod's.
     for cidr in ["198.18.7.0/24", "192.0.2.0/28", "198.0.0.0/8"] {
