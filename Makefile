@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo test lint unit bench fuzz-policy image clean
+.PHONY: help setup build demo test lint unit bench fuzz fuzz-policy image clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -43,6 +43,16 @@ fuzz-policy: ## The policy evaluator against two other engines: 10,000,000 quest
 	NANOSEG_REQUIRE_ROOT=1 NANOSEG_SEED=$${NANOSEG_SEED:-$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')} \
 		NANOSEG_QUESTIONS=$${NANOSEG_QUESTIONS:-10000000} \
 		cargo test --release --locked -p nanoseg-tests --test differential -- --nocapture
+
+fuzz: ## Every reader of outside bytes under libFuzzer, FUZZ_SECONDS (60) for each; findings in target/fuzz/artifacts
+	@.ci/setup fuzz
+	RUSTC_BOOTSTRAP=1 cargo fuzz build --sanitizer none --fuzz-dir tests/fuzz --target-dir target/fuzz
+	@cd tests/fuzz/seeds && for target in *; do \
+		mkdir -p ../../../target/fuzz/corpus/$$target ../../../target/fuzz/artifacts && \
+		../../../target/fuzz/$$(rustc --print host-tuple)/release/$$target ../../../target/fuzz/corpus/$$target $$target \
+			-artifact_prefix=../../../target/fuzz/artifacts/$$target- -max_total_time=$${FUZZ_SECONDS:-60} \
+			-timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 -verbosity=0 -print_final_stats=1 || exit 1; \
+	done
 
 image: ## The container image, target/nanoseg-image.tar
 	@.ci/setup build

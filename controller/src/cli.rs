@@ -37,6 +37,15 @@ pub enum CommandError {
     /// There is no way to the cluster.
     #[error(transparent)]
     Connect(#[from] ConnectError),
+    /// Not all of the cluster could be seen.
+    #[error(
+        "{kinds} cannot be listed, and policies made without them would be others than those made with them; may you list them in \
+         all namespaces?"
+    )]
+    Part {
+        /// The kinds that are missing.
+        kinds: String,
+    },
     /// Standard input can be read once.
     #[error("only one of the inputs can be `-`: standard input can be read once")]
     TwiceStandardInput,

@@ -37,6 +37,13 @@ const LARGEST: usize = 64 * 1024 * 1024;
 /// Acknowledgements that wait for a slow learner before its stream is read no further.
 const UNREAD: usize = 16;
 
+impl Increment {
+    /// The report in it.
+    pub fn read(&self) -> Result<Report, serde_json::Error> {
+        serde_json::from_slice(&self.report)
+    }
+}
+
 /// A report and whom to tell that it was merged.
 #[derive(Debug)]
 pub struct Delivery {
@@ -112,8 +119,8 @@ impl Reports for Receiver {
                         break;
                     }
                 };
-                let Increment { sequence, report } = increment;
-                let answer = match serde_json::from_slice::<Report>(&report) {
+                let sequence = increment.sequence;
+                let answer = match increment.read() {
                     Ok(report) => {
                         if !std::mem::replace(&mut greeted, true) {
                             let node = &report.origin.node;

@@ -225,6 +225,40 @@ fn policies_in_a_folder_are_kept_in_sync() {
 }
 
 #[test]
+fn p22_p23_the_controller_and_the_commands_write_the_same_bytes_for_everybody() {
+    let folders = Folders::new();
+    folders.report("node1", &["198.18.1.10", "203.0.113.9"]);
+    let proposed = || {
+        let of = |name| folders.read(&format!("out/proposed/shop/nanoseg-statefulset-{name}.yaml"));
+        ["db", "web"].map(of)
+    };
+    until("both proposals", || proposed().iter().all(|policy| !policy.is_empty()));
+    let synthesize = |surroundings: &[(&str, &str)]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_nanoseg"))
+            .current_dir(folders.root.path())
+            .args(["synthesize", "--cluster", "cluster", "--flows", "flows"])
+            .env_clear()
+            .envs(surroundings.iter().copied())
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert_eq!(
+        synthesize(&[]),
+        proposed().map(|policy| format!("---\n{policy}")).concat()
+    );
+    let somebody = [
+        ("USER", "nobody"),
+        ("HOME", "/nowhere"),
+        ("KUBECONFIG", "/nowhere/config"),
+        ("TZ", "Asia/Tokyo"),
+        ("LANG", "tr_TR.UTF-8"),
+    ];
+    assert_eq!(synthesize(&somebody), synthesize(&[]));
+}
+
+#[test]
 fn a_folder_that_is_not_there_is_one_sentence_and_exit_code_2() {
     let output = Command::new(env!("CARGO_BIN_EXE_nanoseg"))
         .args(["audit", "--cluster", "/nowhere", "--flows", "/nowhere"])

@@ -13,6 +13,7 @@ use nanoseg_graph::cluster::{
 use nanoseg_graph::connection::{ConnectionGraph, EdgeKey, Evidence};
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, Workload};
 use nanoseg_graph::flow::{Origin, Outcome, Reporter, Tally, Transport};
+use serde_json::Value;
 
 use crate::objects::{Manifest, parse};
 
@@ -201,9 +202,14 @@ pub(crate) fn graph(edges: impl IntoIterator<Item = EdgeKey>) -> ConnectionGraph
 
 /// Reads one or several YAML documents, all of which must be readable.
 pub(crate) fn manifests(yaml: &str) -> Vec<Manifest> {
+    let documents = serde_yaml::Deserializer::from_str(yaml);
+    manifests_in(documents.map(|document| serde::Deserialize::deserialize(document).unwrap()))
+}
+
+fn manifests_in(documents: impl IntoIterator<Item = Value>) -> Vec<Manifest> {
     let mut manifests = Vec::new();
-    for document in serde_yaml::Deserializer::from_str(yaml) {
-        let parsed = parse(serde::Deserialize::deserialize(document).unwrap());
+    for document in documents {
+        let parsed = parse(document);
         assert!(parsed.unreadable.is_empty(), "{:?}", parsed.unreadable);
         manifests.extend(parsed.manifests);
     }
@@ -223,6 +229,15 @@ pub(crate) fn policies(yaml: &str) -> Vec<NetworkPolicy> {
 
 /// The cluster that YAML documents describe.
 pub(crate) fn cluster_of(yaml: &str) -> Cluster {
+    cluster_among(manifests(yaml))
+}
+
+/// The cluster that documents describe.
+pub(crate) fn cluster_of_documents(documents: impl IntoIterator<Item = Value>) -> Cluster {
+    cluster_among(manifests_in(documents))
+}
+
+fn cluster_among(manifests: Vec<Manifest>) -> Cluster {
     let object = |manifest| match manifest {
         Manifest::Object(object) => Some(object),
         Manifest::NetworkPolicy(_)
@@ -230,5 +245,5 @@ pub(crate) fn cluster_of(yaml: &str) -> Cluster {
         | Manifest::OtherPolicy(_)
         | Manifest::Other { .. } => None,
     };
-    cluster(manifests(yaml).into_iter().filter_map(object))
+    cluster(manifests.into_iter().filter_map(object))
 }

@@ -34,15 +34,35 @@ const EXAMPLES: usize = 5;
 pub(super) struct Faults {
     strict: bool,
     count: u64,
+    /// Kinds that the API server did not list.
+    unlisted: BTreeSet<&'static str>,
 }
 
 impl Faults {
     pub(super) const fn new(strict: bool) -> Self {
-        Self { strict, count: 0 }
+        Self {
+            strict,
+            count: 0,
+            unlisted: BTreeSet::new(),
+        }
+    }
+
+    /// Ends a command whose answer is to be used by others, and would be another one for somebody who may see more.
+    pub(super) fn refuse_a_part(&self) -> Result<(), CommandError> {
+        if self.unlisted.is_empty() {
+            return Ok(());
+        }
+        let kinds: Vec<&str> = self.unlisted.iter().copied().collect();
+        Err(CommandError::Part {
+            kinds: kinds.join(", "),
+        })
     }
 
     pub(super) fn about(&mut self, fault: &Fault, screen: &mut Screen<'_>) {
         self.count += 1;
+        if let Fault::Listing { plural, .. } = fault {
+            self.unlisted.insert(plural);
+        }
         if self.count <= TOLD {
             screen.remark(format_args!("warning: {}", chain(fault)));
         } else if self.count == TOLD + 1 {

@@ -28,6 +28,7 @@ pub fn synthesize_policies(arguments: &SynthesizeArguments, screen: &mut Screen<
     } = arguments;
     let settings = choices.settings();
     let mut input = Input::read(input, &[], &flows.flows, screen)?;
+    input.faults.refuse_a_part()?;
     let graph = input.graph(&flows.flows, screen)?;
     input.faults.settle(screen)?;
 

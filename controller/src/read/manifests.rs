@@ -68,7 +68,15 @@ impl Manifests {
 
     /// Takes in what a file holds.
     pub fn add(&mut self, file: &Path) {
-        let (documents, faults) = documents(file);
+        self.take_all(documents(file));
+    }
+
+    /// Takes in bytes, as those of a file.
+    pub fn add_bytes(&mut self, file: &Path, bytes: &[u8]) {
+        self.take_all(documents_in(file, bytes));
+    }
+
+    fn take_all(&mut self, (documents, faults): (Vec<Document>, Vec<Fault>)) {
         self.faults.extend(faults);
         for document in documents {
             self.take(document);

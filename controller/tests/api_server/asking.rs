@@ -9,8 +9,8 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, PostParams};
 use serde_json::{Value, json};
 
-use super::Cluster;
 use super::server::{self, Server};
+use super::{Cluster, until};
 
 /// More than a page holds.
 const POLICIES: usize = 520;
@@ -37,7 +37,7 @@ async fn dump(cluster: &Cluster, version: &str, kind: &str) -> String {
     clippy::too_many_lines,
     reason = "one story on one API server, which takes seconds to start"
 )]
-async fn a_cluster_and_its_dump_are_answered_alike() {
+async fn p23_a_cluster_and_its_dump_are_answered_alike_to_everybody() {
     let Some(kubernetes) = server::kubernetes() else { return };
     let server = Server::start(&kubernetes).await;
     let cluster = Cluster {
@@ -124,6 +124,53 @@ async fn a_cluster_and_its_dump_are_answered_alike() {
     let explained = ask(folder.path(), &[&explain[..], &live].concat());
     let answer: Value = serde_json::from_slice(&explained.stdout).unwrap();
     assert_eq!(answer["by"], json!(["NetworkPolicy shop/zz spec.ingress[0]"]));
+
+    // Somebody who may list some of it is told so, and gets no policies: there are others to be made of the whole.
+    let role = |resources: &[&str]| {
+        json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRole", "metadata": { "name": "viewer" },
+            "rules": [{ "apiGroups": ["*"], "resources": resources, "verbs": ["list"] }],
+        })
+    };
+    let some = [
+        "pods",
+        "namespaces",
+        "networkpolicies",
+        "clusternetworkpolicies",
+        "adminnetworkpolicies",
+        "baselineadminnetworkpolicies",
+    ];
+    cluster.create(role(&some)).await;
+    cluster
+        .create(json!({
+            "apiVersion": "rbac.authorization.k8s.io/v1", "kind": "ClusterRoleBinding", "metadata": { "name": "viewer" },
+            "roleRef": { "apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "viewer" },
+            "subjects": [{ "apiGroup": "rbac.authorization.k8s.io", "kind": "User", "name": "viewer" }],
+        }))
+        .await;
+    let viewers = fs::read_to_string(&kubeconfig)
+        .unwrap()
+        .replace("token: secret", "token: seen");
+    fs::write(folder.path().join("viewer"), viewers).unwrap();
+    let synthesize = |kubeconfig: &str| {
+        let question = ["synthesize", "--flows", "flows.jsonl", "--kubeconfig", kubeconfig];
+        ask(folder.path(), &question)
+    };
+    let part = until("the role counts", || async {
+        let output = synthesize("viewer");
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        said.contains("nanoseg: cronjobs, ").then_some((output, said))
+    });
+    let ((output, said), _) = part.await;
+    assert_eq!((output.status.code(), output.stdout.len()), (Some(2), 0), "{said}");
+    assert!(said.ends_with("cannot be listed, and policies made without them would be others than those made with them; may you list them in all namespaces?\n"), "{said}");
+    cluster.create(role(&["*"])).await;
+    let admins = synthesize(live[1]);
+    until("the other role counts", || async {
+        let output = synthesize("viewer");
+        output.status.success().then(|| assert_eq!(output, admins))
+    })
+    .await;
 
     // Somebody who may not list anything, and nobody at all.
     let text = fs::read_to_string(&kubeconfig).unwrap();

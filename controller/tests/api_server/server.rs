@@ -113,7 +113,11 @@ impl Server {
             .output()
             .unwrap();
         assert!(key.status.success(), "openssl genrsa failed");
-        fs::write(at("tokens.csv"), "secret,admin,admin,system:masters\n").unwrap();
+        fs::write(
+            at("tokens.csv"),
+            "secret,admin,admin,system:masters\nseen,viewer,viewer\n",
+        )
+        .unwrap();
         let (etcd_port, peer_port, port) = (free_port(), free_port(), free_port());
         let peers = format!("http://127.0.0.1:{peer_port}");
         let clients = format!("http://127.0.0.1:{etcd_port}");

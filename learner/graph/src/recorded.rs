@@ -2,12 +2,13 @@
 //!
 //! Law: adding connections in any order gives the same recording. A record without a time means "as the cluster is now".
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 
+use crate::endpoint::Workload;
 use crate::flow::{Outcome, Reporter, Tally, Transport};
 
 /// The time of what has none: later than every beginning and never after an end, so that an address is whose it is now.
@@ -62,12 +63,16 @@ pub struct Recorded {
     pub count: u64,
     /// From when until when, if that is known.
     pub seen: Option<(Timestamp, Timestamp)>,
+    /// The workloads of source and destination, where the ends are pods and the record names them.
+    pub workloads: [Option<Workload>; 2],
 }
 
 /// Everything that was recorded, added up. Its size follows the number of different connections, not of records.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recording {
     sums: BTreeMap<RecordedKey, Sum>,
+    /// By end, because a name may be one pod's after the other's. Few ends have any, and hardly one has two.
+    workloads: BTreeMap<RecordedEnd, BTreeSet<Workload>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -88,7 +93,16 @@ impl Recording {
             outcome,
             count,
             seen,
+            workloads,
         } = record;
+        for (end, workload) in [&key.source, &key.destination].into_iter().zip(workloads) {
+            if let Some(workload) = workload {
+                match self.workloads.get_mut(end) {
+                    Some(known) => drop(known.insert(workload)),
+                    None => drop(self.workloads.insert(end.clone(), [workload].into())),
+                }
+            }
+        }
         let (first_seen, last_seen) = seen.unwrap_or((UNTIMED, UNTIMED));
         let sum = self.sums.entry(key).or_insert(Sum {
             first_seen,
@@ -112,6 +126,14 @@ impl Recording {
     /// Every connection, in a fixed order.
     pub fn connections(&self) -> impl Iterator<Item = (&RecordedKey, Tally)> {
         self.sums.iter().map(|(key, sum)| (key, sum.tally()))
+    }
+
+    /// Ends with the one workload that the records name for them. An end for which they name several is not among them.
+    pub fn workloads(&self) -> impl Iterator<Item = (&RecordedEnd, &Workload)> {
+        self.workloads.iter().filter_map(|(end, workloads)| {
+            let only = workloads.first().filter(|_| workloads.len() == 1)?;
+            Some((end, only))
+        })
     }
 
     /// How many different connections there are.

@@ -17,6 +17,7 @@ use nanoseg_lab::small;
 use crate::arguments::Form;
 use crate::building;
 use crate::small_command::print_calls;
+use crate::stdout::{answer, remark};
 
 pub(crate) fn up(app: &App, foreground: bool) -> Result<()> {
     let stop = Arc::new(AtomicBool::new(false));
@@ -38,20 +39,22 @@ pub(crate) fn up(app: &App, foreground: bool) -> Result<()> {
         cluster.down().context("the lab could not be removed after a failure")?;
         return Err(error.into());
     }
-    println!("the full lab is up");
-    println!("  {:<13} {}", "files", cluster.folder().display());
-    println!("  {:<13} {}", "kubeconfig", cluster.kubeconfig().display());
-    println!("  {:<13} {}", "kubectl", command_line(&cluster.kubectl()));
+    remark("the full lab is up");
+    remark(format_args!("  {:<13} {}", "files", cluster.folder().display()));
+    remark(format_args!(
+        "  {:<13} {}",
+        "kubeconfig",
+        cluster.kubeconfig().display()
+    ));
+    remark(format_args!("  {:<13} {}", "kubectl", command_line(&cluster.kubectl())));
     for node in cluster.nodes() {
-        println!("  {:<13} cgroup {}", node.name, node.cgroup.display());
+        remark(format_args!("  {:<13} cgroup {}", node.name, node.cgroup.display()));
     }
     if !foreground {
-        println!(
-            "\nnext: lab kubectl get pods -A   lab status --full   lab say --full shop/intruder   lab down --full"
-        );
+        remark("\nnext: lab kubectl get pods -A   lab status --full   lab say --full shop/intruder   lab down --full");
         return Ok(());
     }
-    println!("\nCtrl-C ends it.");
+    remark("\nCtrl-C ends it.");
     while !stop.load(Ordering::Acquire) {
         std::thread::park();
     }
@@ -80,7 +83,7 @@ pub(crate) fn say(who: &str) -> Result<()> {
     if told == 0 {
         bail!("no pod of {who} runs in the full lab");
     }
-    println!("{told} told");
+    remark(format_args!("{told} told"));
     Ok(())
 }
 
@@ -124,12 +127,11 @@ pub(crate) fn install(manifests: &Path, enforce: &[String]) -> Result<()> {
 
 pub(crate) fn image(out: &Path) -> Result<()> {
     with_image(&programs()?, |image| image.write(out))?;
-    println!("{}", out.display());
-    Ok(())
+    answer(&format!("{}\n", out.display()))
 }
 
 pub(crate) fn kubeconfig() -> Result<()> {
-    println!("{}", find()?.kubeconfig().display());
+    answer(&format!("{}\n", find()?.kubeconfig().display()))?;
     eprintln!("lab: the API server answers only in the lab's own network; `lab kubectl get pods -A` goes there");
     Ok(())
 }
@@ -185,6 +187,6 @@ pub(crate) fn delete(who: &str) -> Result<()> {
 
 pub(crate) fn down() -> Result<()> {
     Cluster::down_all()?;
-    println!("no full lab is up");
+    remark("no full lab is up");
     Ok(())
 }

@@ -5,6 +5,7 @@ mod building;
 mod demo;
 mod full_command;
 mod small_command;
+mod stdout;
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;

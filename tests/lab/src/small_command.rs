@@ -11,6 +11,7 @@ use nanoseg_lab::small::{self, Driver, Lab, Options, Place};
 use nanoseg_lab::status;
 
 use crate::arguments::Form;
+use crate::stdout::{answer, remark};
 
 /// What the process in the background prints once the lab is up.
 const UP: &str = "up";
@@ -36,7 +37,7 @@ pub(crate) fn up(app: &App, id: &str, systemd_cgroups: bool, detach: bool) -> Re
         control::detach(lab.place())?;
     } else {
         describe(lab.place());
-        println!("\nCtrl-C ends it.");
+        remark("\nCtrl-C ends it.");
     }
     Ok(control::serve(lab, interrupts)?)
 }
@@ -75,7 +76,9 @@ pub(crate) fn up_in_background(id: &str, app: Option<&Path>, systemd_cgroups: bo
     } else {
         format!(" --id {id}")
     };
-    println!("\nnext: lab status{own_id}   lab say shop/intruder{own_id}   lab down{own_id}");
+    remark(format_args!(
+        "\nnext: lab status{own_id}   lab say shop/intruder{own_id}   lab down{own_id}"
+    ));
     Ok(())
 }
 
@@ -89,7 +92,7 @@ fn describe(place: &Place) {
         node_netns,
         node,
     } = place;
-    println!("lab {id} is up");
+    remark(format_args!("lab {id} is up"));
     for (what, path) in [
         ("files", state),
         ("manifests", cluster),
@@ -98,9 +101,9 @@ fn describe(place: &Place) {
         ("outside", cgroup_outside),
         ("node network", node_netns),
     ] {
-        println!("  {what:<13} {}", path.display());
+        remark(format_args!("  {what:<13} {}", path.display()));
     }
-    println!("  {:<13} {node}", "node name");
+    remark(format_args!("  {:<13} {node}", "node name"));
 }
 
 pub(crate) fn say(id: &str, who: String) -> Result<()> {
@@ -143,31 +146,22 @@ pub(crate) fn print_calls(calls: &[nanoseg_lab::peer::Call], form: Form) -> Resu
             serde_json::to_string_pretty(&lines).context("the status cannot be written as JSON")? + "\n"
         }
     };
-    // Whoever reads only the beginning of it closes the pipe, which is no failure.
-    match std::io::stdout().write_all(text.as_bytes()) {
-        Err(error) if error.kind() != std::io::ErrorKind::BrokenPipe => {
-            Err(error).context("the status cannot be written")
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
+    answer(&text)
 }
 
 pub(crate) fn down(id: &str) -> Result<()> {
     match control::order(&Place::of(id)?, &Order::Down) {
-        Ok(()) => println!("lab {id} is down"),
+        Ok(()) => remark(format_args!("lab {id} is down")),
         Err(control::ControlError::Lab(small::Error::NotUp(_))) => {
             if let Some(owner) = small::owner(id)? {
                 bail!("lab {id} belongs to process {owner}, which takes no orders (a test?): end that process");
             }
             // Nobody runs it, but something of it may be left.
-            println!(
-                "{}",
-                if small::clear(id)? {
-                    "what was left of it is removed"
-                } else {
-                    "there is none"
-                }
-            );
+            remark(if small::clear(id)? {
+                "what was left of it is removed"
+            } else {
+                "there is none"
+            });
         }
         Err(error) => return Err(error.into()),
     }

@@ -170,6 +170,7 @@ impl<'a> Hubble<'a> {
             // A TCP connection has one SYN and many lines.
             count: u64::from(opens || transport != Transport::Tcp),
             seen: self.time.map(|time| (time, time)),
+            workloads: [source, destination].map(EndKeys::hubble_workload),
         });
         // With several clusters the name has the cluster's before it.
         let node = self.node_name.as_deref().and_then(|name| name.rsplit('/').next());

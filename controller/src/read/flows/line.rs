@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
+use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::{Outcome, Reporter, Transport};
 use nanoseg_graph::recorded::{Recorded, RecordedEnd, RecordedKey};
 use serde::Deserialize;
@@ -47,7 +48,18 @@ pub(super) struct EndKeys<'a> {
     pub(super) pod_name: Option<Cow<'a, str>>,
     /// Hubble's.
     pub(super) identity: Option<u32>,
+    /// Hubble's.
+    workloads: Vec<Owner<'a>>,
     unknown: Vec<Cow<'a, str>>,
+}
+
+/// What Hubble says of who owns a pod.
+#[derive(Deserialize)]
+struct Owner<'a> {
+    #[serde(borrow, default)]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    name: Cow<'a, str>,
 }
 
 #[derive(Clone, Copy, Deserialize)]
@@ -139,6 +151,7 @@ impl<'a> Line<'a> {
             },
             count: self.count.unwrap_or(1),
             seen,
+            workloads: [None, None],
         })))
     }
 }
@@ -173,6 +186,19 @@ impl EndKeys<'_> {
                 name: name.to_owned(),
             }),
             None => address.map(|address| RecordedEnd::Address(address.to_canonical())),
+        }
+    }
+
+    /// The workload of Hubble's pod. Of several nobody knows which.
+    pub(super) fn hubble_workload(&self) -> Option<Workload> {
+        let is_pod = self.pod_name.as_deref().is_some_and(|name| !name.is_empty());
+        match &self.workloads[..] {
+            [Owner { kind, name }] if is_pod && !kind.is_empty() && !name.is_empty() => Some(Workload {
+                namespace: self.namespace(),
+                kind: kind.to_string(),
+                name: name.to_string(),
+            }),
+            _ => None,
         }
     }
 }
@@ -263,6 +289,7 @@ impl<'de> Deserialize<'de> for EndKeys<'de> {
                         "ip" => end.ip = map.next_value()?,
                         "pod_name" | "podName" => end.pod_name = string(&mut map)?,
                         "identity" => end.identity = map.next_value()?,
+                        "workloads" => end.workloads = map.next_value::<Option<_>>()?.unwrap_or_default(),
                         _ => {
                             map.next_value::<IgnoredAny>()?;
                             end.unknown.push(key);

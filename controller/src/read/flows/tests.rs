@@ -68,6 +68,7 @@ fn words(entry: &Entry) -> String {
         outcome,
         count,
         seen,
+        workloads,
     } = &**connection;
     let RecordedKey {
         source,
@@ -88,7 +89,11 @@ fn words(entry: &Entry) -> String {
     let seen = seen
         .map(|(first, last)| format!(" {first}..{last}"))
         .unwrap_or_default();
-    format!("{source} -> {destination} {transport} {port} {outcome} x{count} at {at}{seen}{node}")
+    let [from, to] = workloads.each_ref().map(|workload| match workload {
+        Some(workload) => format!(" of {workload}"),
+        None => String::new(),
+    });
+    format!("{source}{from} -> {destination}{to} {transport} {port} {outcome} x{count} at {at}{seen}{node}")
 }
 
 const PLAIN: &str =
@@ -304,7 +309,8 @@ fn hubble_flows() {
     const KNOWN: &str = r#""is_reply":false,"#;
     const TCP: &str = r#"{"TCP":{"source_port":40000,"destination_port":5432,"flags":{"SYN":true}}}"#;
     let udp = r#"{"UDP":{"source_port":40000,"destination_port":53}}"#;
-    let forwarded = format!("Pod shop/web-0 -> Pod shop/db-0 TCP 5432 established x1 at source {SEEN}");
+    let web = "Pod shop/web-0 of StatefulSet shop/web";
+    let forwarded = format!("{web} -> Pod shop/db-0 TCP 5432 established x1 at source {SEEN}");
     let again = forwarded.replace("x1", "x0");
     let dropped = forwarded.replace("established", "attempted");
     let rows: Vec<Row<'_>> = vec![
@@ -399,7 +405,22 @@ fn hubble_flows() {
         (
             "the node itself",
             vec![("\"identity\":4242", "\"identity\":1"), (",\"pod_name\":\"web-0\"", "")],
-            format!("{}, 10.0.1.2 of n1", forwarded.replace("Pod shop/web-0", "10.0.1.2")),
+            format!("{}, 10.0.1.2 of n1", forwarded.replace(web, "10.0.1.2")),
+        ),
+        (
+            "no workload",
+            vec![(r#"[{"name":"web","kind":"StatefulSet"}]"#, "null")],
+            forwarded.replace(web, "Pod shop/web-0"),
+        ),
+        (
+            "two workloads, of which nobody knows which it is",
+            vec![(r"[{", r#"[{"name":"x","kind":"Job"},{"#)],
+            forwarded.replace(web, "Pod shop/web-0"),
+        ),
+        (
+            "a workload without a kind",
+            vec![(r#","kind":"StatefulSet""#, "")],
+            forwarded.replace(web, "Pod shop/web-0"),
         ),
     ];
     for (what, edits, expected) in rows {

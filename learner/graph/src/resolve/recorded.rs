@@ -1,14 +1,14 @@
 //! Recorded connections and a cluster to the connection graph, by the same rules as learners' flows.
 
 use std::cell::RefCell;
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use super::{Peer, Reports, Resolver, plain};
 use crate::cluster::{AddressOwner, Cluster};
 use crate::connection::{ConnectionGraph, EdgeKey};
 use crate::container::ContainerRef;
-use crate::endpoint::{Endpoint, UnknownReason};
+use crate::endpoint::{Endpoint, UnknownReason, Workload};
 use crate::flow::{FlowKey, FlowTable, Origin, Reporter, Subject, Tally};
 use crate::recorded::{RecordedEnd, RecordedKey, Recording};
 
@@ -29,21 +29,42 @@ pub fn resolve_recorded(recording: &Recording, flows: &FlowTable, cluster: &Clus
         node: String::new(),
         epoch: 0,
     };
+    let gone = resolver.gone(recording);
     let mut graph = ConnectionGraph::default();
     for (key, tally) in recording.connections() {
-        for (edge, via) in resolver.edges(&origin, key, &tally) {
+        for (edge, via) in resolver.edges(&origin, key, &tally, &gone) {
             graph.count(edge.as_edge(), (key.reporter, &origin, tally), via.as_ref());
         }
     }
     graph
 }
 
+/// Pods that the cluster does not have, and their workloads, which it has.
+type Gone<'a> = BTreeMap<&'a RecordedEnd, &'a Workload>;
+
 impl Resolver<'_> {
+    /// Records that name a workload may have guessed it from the names of others. A guess that names nothing is none: taken
+    /// for a workload that is gone, it would cost the pod's real one its rules.
+    fn gone<'a>(&self, recording: &'a Recording) -> Gone<'a> {
+        let mut exists: BTreeMap<&Workload, bool> = BTreeMap::new();
+        let is_gone = |end: &RecordedEnd| match end {
+            RecordedEnd::Pod { namespace, name } => self.cluster.pod(namespace, name).is_none(),
+            RecordedEnd::Address(_) => false,
+        };
+        let gone = recording.workloads().filter(|(end, _)| is_gone(end));
+        gone.filter(|(_, workload)| {
+            let exists = exists.entry(workload);
+            *exists.or_insert_with(|| self.cluster.has_workload(workload))
+        })
+        .collect()
+    }
+
     fn edges(
         &self,
         origin: &Origin,
         key: &RecordedKey,
         tally: &Tally,
+        gone: &Gone<'_>,
     ) -> Vec<(EdgeKey, Option<crate::endpoint::ServiceName>)> {
         let RecordedKey {
             source,
@@ -72,11 +93,13 @@ impl Resolver<'_> {
             RecordedEnd::Address(address) => {
                 self.peer_ends(origin, &seen_as(*address, to, Reporter::Destination), tally)
             }
-            RecordedEnd::Pod { namespace, name } => vec![self.named(namespace, name, *port)],
+            RecordedEnd::Pod { namespace, name } => vec![self.named(namespace, name, *port, gone.get(source).copied())],
         };
         let destinations = match destination {
             RecordedEnd::Address(address) => self.peer_ends(origin, &seen_as(*address, from, Reporter::Source), tally),
-            RecordedEnd::Pod { namespace, name } => vec![self.named(namespace, name, *port)],
+            RecordedEnd::Pod { namespace, name } => {
+                vec![self.named(namespace, name, *port, gone.get(destination).copied())]
+            }
         };
         let mut edges = Vec::new();
         for source in &sources {
@@ -119,10 +142,11 @@ impl Resolver<'_> {
         }
     }
 
-    fn named(&self, namespace: &str, name: &str, port: u16) -> Peer {
-        let endpoint = match self.cluster.pod(namespace, name) {
-            Some(pod) => self.pod_endpoint(pod, ""),
-            None => Endpoint::Unknown {
+    fn named(&self, namespace: &str, name: &str, port: u16, gone: Option<&Workload>) -> Peer {
+        let endpoint = match (self.cluster.pod(namespace, name), gone) {
+            (Some(pod), _) => self.pod_endpoint(pod, ""),
+            (None, Some(workload)) => Endpoint::Workload(workload.clone()),
+            (None, None) => Endpoint::Unknown {
                 reason: UnknownReason::PodNotSeen,
                 address: None,
             },

@@ -1,154 +1,55 @@
-//! Services of every shape, from manifests and flows to a policy and the evaluator's verdicts on it.
+//! Services of every shape, from manifests and flows (`shapes.yaml`) to a policy and the evaluator's verdicts on it.
 
 use nanoseg_graph::container::ContainerRef;
 use nanoseg_graph::flow::{Flow, FlowKey, FlowTable, Origin, Report, Subject, Tally};
 use nanoseg_graph::resolve::resolve;
+use serde::Deserialize;
+use serde_json::Value;
 
 use super::*;
 use crate::evaluate::{Connection, End, Evaluator, PolicySet, Undecidable, Verdict};
-use crate::fixture::{at, cluster_of};
+use crate::fixture::{at, cluster_of_documents};
 
-/// A client, three servers whose port `http` has another number on each, and one that nobody speaks to; a node.
-const CLUSTER: &str = "
-{apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
----
-{apiVersion: v1, kind: Node, metadata: {name: n2}, status: {addresses: [{type: InternalIP, address: 192.0.2.2}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: client, labels: {app: client}}, spec: {nodeName: n1, containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.1}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: one, labels: {app: one, tier: back}}, spec: {nodeName: n1, containers: [{name: c, ports: [{name: http, containerPort: 8080}]}]}, status: {phase: Running, podIPs: [{ip: 198.18.1.2}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: two, labels: {app: two, tier: back}}, spec: {nodeName: n2, containers: [{name: c, ports: [{name: http, containerPort: 9090}]}]}, status: {phase: Running, podIPs: [{ip: 198.18.1.3}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: other, labels: {app: other}}, spec: {nodeName: n2, containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.4}]}}
----
-{apiVersion: v1, kind: Pod, metadata: {namespace: kube-system, name: dns, labels: {k8s-app: kube-dns}}, spec: {nodeName: n2, containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.2.1}]}}
----
-{apiVersion: v1, kind: Service, metadata: {namespace: kube-system, name: kube-dns}, spec: {clusterIP: 198.18.200.10, selector: {k8s-app: kube-dns}, ports: [{name: dns, port: 53, protocol: UDP, targetPort: 1053}, {name: dns-tcp, port: 53, protocol: TCP, targetPort: 1053}]}}
-";
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Shapes {
+    cluster: Vec<Value>,
+    shapes: Vec<Shape>,
+}
 
-/// Pods that share the network of every node and cache DNS there.
-const CACHE: &str = "
-{apiVersion: v1, kind: Pod, metadata: {namespace: kube-system, name: node-local-dns-x, labels: {k8s-app: node-local-dns}}, spec: {nodeName: n1, hostNetwork: true, containers: []}, status: {phase: Running, podIPs: [{ip: 192.0.2.1}]}}
-";
-
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Shape {
-    /// What it is.
-    name: &'static str,
+    title: String,
     /// Manifests beside those of the cluster.
-    yaml: &'static str,
+    #[serde(default)]
+    manifests: Vec<Value>,
     /// What the client's packets carry.
-    contacted: &'static [(&'static str, u16, Transport)],
+    contacted: Vec<Contact>,
     /// Everything that the client may reach then: pods by name and addresses, at the ports where they listen.
-    reaches: &'static [(&'static str, u16, Transport)],
+    reaches: Vec<Contact>,
+}
+
+#[derive(PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Contact {
+    to: String,
+    port: u16,
+    protocol: Transport,
 }
 
 use Transport::{Tcp, Udp};
 
-const SHAPES: &[Shape] = &[
-    Shape {
-        name: "ClusterIP whose port is not the pods'",
-        yaml: "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {clusterIP: 198.18.200.1, selector: {app: one}, ports: [{port: 80, targetPort: 8080}]}}",
-        contacted: &[("198.18.200.1", 80, Tcp)],
-        reaches: &[("one", 8080, Tcp)],
-    },
-    Shape {
-        name: "headless: the pod's address itself",
-        yaml: "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {clusterIP: None, selector: {app: one}, ports: [{port: 80, targetPort: 8080}]}}",
-        contacted: &[("198.18.1.2", 8080, Tcp)],
-        reaches: &[("one", 8080, Tcp)],
-    },
-    Shape {
-        name: "a named target port with another number on each pod",
-        yaml: "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {clusterIP: 198.18.200.1, selector: {tier: back}, ports: [{port: 80, targetPort: http}]}}",
-        contacted: &[("198.18.200.1", 80, Tcp)],
-        reaches: &[("one", 8080, Tcp), ("two", 9090, Tcp)],
-    },
-    Shape {
-        name: "no selector, slices inside and outside",
-        yaml: "
-{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {clusterIP: 198.18.200.1, ports: [{port: 80, targetPort: 5432}]}}
----
-{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: shop, name: s-1, labels: {kubernetes.io/service-name: s}}, addressType: IPv4, endpoints: [{addresses: [198.18.1.2]}, {addresses: [203.0.113.7]}], ports: [{port: 5432}]}",
-        contacted: &[("198.18.200.1", 80, Tcp)],
-        reaches: &[("one", 5432, Tcp), ("203.0.113.7", 5432, Tcp)],
-    },
-    Shape {
-        name: "ExternalName: DNS answers with an address outside",
-        yaml: "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {type: ExternalName, externalName: db.example.com}}",
-        contacted: &[("203.0.113.7", 5432, Tcp)],
-        reaches: &[("203.0.113.7", 5432, Tcp)],
-    },
-    Shape {
-        name: "NodePort through a node's address",
-        yaml: "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {type: NodePort, clusterIP: 198.18.200.1, selector: {app: two}, ports: [{port: 80, targetPort: http, nodePort: 30080}]}}",
-        contacted: &[("192.0.2.2", 30080, Tcp)],
-        reaches: &[("two", 9090, Tcp)],
-    },
-    Shape {
-        name: "LoadBalancer through its own address",
-        yaml: "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {type: LoadBalancer, clusterIP: 198.18.200.1, selector: {app: one}, ports: [{port: 443, targetPort: http, nodePort: 30443}]}, status: {loadBalancer: {ingress: [{ip: 203.0.113.80}]}}}",
-        contacted: &[("203.0.113.80", 443, Tcp)],
-        reaches: &[("one", 8080, Tcp)],
-    },
-    Shape {
-        name: "externalIPs",
-        yaml: "{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: s}, spec: {clusterIP: 198.18.200.1, externalIPs: [203.0.113.81], selector: {app: one}, ports: [{port: 443, targetPort: 8080}]}}",
-        contacted: &[("203.0.113.81", 443, Tcp)],
-        reaches: &[("one", 8080, Tcp)],
-    },
-    Shape {
-        name: "kubernetes.default: the API servers' own addresses",
-        yaml: "
-{apiVersion: v1, kind: Service, metadata: {namespace: default, name: kubernetes}, spec: {clusterIP: 198.18.200.2, ports: [{name: https, port: 443, targetPort: 6443}]}}
----
-{apiVersion: discovery.k8s.io/v1, kind: EndpointSlice, metadata: {namespace: default, name: kubernetes, labels: {kubernetes.io/service-name: kubernetes}}, addressType: IPv4, endpoints: [{addresses: [192.0.2.2]}, {addresses: [203.0.113.5]}], ports: [{name: https, port: 6443}]}",
-        contacted: &[("198.18.200.2", 443, Tcp)],
-        reaches: &[("192.0.2.2", 6443, Tcp), ("203.0.113.5", 6443, Tcp)],
-    },
-    Shape {
-        name: "cluster DNS, seen in one transport",
-        yaml: "",
-        contacted: &[("198.18.200.10", 53, Udp)],
-        reaches: &[("dns", 1053, Udp), ("dns", 1053, Tcp)],
-    },
-    Shape {
-        name: "NodeLocal DNS that is asked at the address of cluster DNS",
-        yaml: CACHE,
-        contacted: &[("198.18.200.10", 53, Udp)],
-        reaches: &[
-            ("dns", 1053, Udp),
-            ("dns", 1053, Tcp),
-            ("169.254.20.10", 53, Udp),
-            ("169.254.20.10", 53, Tcp),
-            ("198.18.200.10", 53, Udp),
-            ("198.18.200.10", 53, Tcp),
-        ],
-    },
-    Shape {
-        name: "NodeLocal DNS at its own address",
-        yaml: CACHE,
-        contacted: &[("169.254.20.10", 53, Udp)],
-        // Also cluster DNS's own address: the cache answers there as well.
-        reaches: &[
-            ("169.254.20.10", 53, Udp),
-            ("169.254.20.10", 53, Tcp),
-            ("198.18.200.10", 53, Udp),
-            ("198.18.200.10", 53, Tcp),
-        ],
-    },
-];
-
-fn contact(contacted: &[(&str, u16, Transport)]) -> FlowTable {
-    let flow = |(peer, port, transport): &(&str, u16, Transport)| Flow {
+fn contact(contacted: &[Contact]) -> FlowTable {
+    let flow = |Contact { to, port, protocol }: &Contact| Flow {
         key: FlowKey {
             subject: Subject::Container(ContainerRef {
                 pod_uid: "shop/client".to_owned(),
                 container_id: "c".to_owned(),
             }),
-            peer: ip(peer),
+            peer: ip(to),
             port: *port,
-            transport: *transport,
+            transport: *protocol,
             reporter: Reporter::Source,
         },
         tally: Tally {
@@ -185,20 +86,20 @@ fn end_of(name: &str) -> End {
 
 #[test]
 fn p10_p11_p12_a_service_of_any_shape_allows_what_answers_and_nothing_else() {
+    let Shapes { cluster, shapes } = serde_yaml::from_str(include_str!("shapes.yaml")).unwrap();
     for Shape {
-        name,
-        yaml,
+        title,
+        manifests,
         contacted,
         reaches,
-    } in SHAPES
+    } in shapes
     {
-        let separator = if yaml.is_empty() { "" } else { "---\n" };
-        let cluster = cluster_of(&format!("{CLUSTER}{separator}{yaml}"));
-        let graph = resolve(&contact(contacted), &cluster);
+        let cluster = cluster_of_documents(cluster.iter().cloned().chain(manifests));
+        let graph = resolve(&contact(&contacted), &cluster);
         let client = workload("Pod", "shop", "client");
         let settings = Settings::default();
         let proposal =
-            synthesize(&client, &graph, &cluster, &settings).unwrap_or_else(|refusal| panic!("{name}: {refusal}"));
+            synthesize(&client, &graph, &cluster, &settings).unwrap_or_else(|refusal| panic!("{title}: {refusal}"));
         assert_eq!(
             verify(
                 std::slice::from_ref(&proposal),
@@ -208,7 +109,7 @@ fn p10_p11_p12_a_service_of_any_shape_allows_what_answers_and_nothing_else() {
                 &settings
             ),
             [],
-            "{name}"
+            "{title}"
         );
         let (policies, rejected) = PolicySet::parse([&proposal.policy]);
         assert_eq!(rejected, []);
@@ -237,7 +138,11 @@ fn p10_p11_p12_a_service_of_any_shape_allows_what_answers_and_nothing_else() {
                     transport,
                 };
                 let verdict = evaluator.evaluate(&connection).direction(Direction::Egress).clone();
-                let expected = reaches.contains(&(end, port, transport));
+                let expected = reaches.contains(&Contact {
+                    to: end.to_owned(),
+                    port,
+                    protocol: transport,
+                });
                 let fits = match verdict {
                     Verdict::Allowed(_) => expected,
                     Verdict::Denied(_) => !expected,
@@ -247,16 +152,12 @@ fn p10_p11_p12_a_service_of_any_shape_allows_what_answers_and_nothing_else() {
                 };
                 assert!(
                     fits,
-                    "{name}: {end} at {transport} {port}: {verdict:?}\n{}",
-                    yaml_of(&proposal)
+                    "{title}: {end} at {transport} {port}: {verdict:?}\n{}",
+                    yaml(&proposal)
                 );
             }
         }
     }
-}
-
-fn yaml_of(proposal: &Proposal) -> String {
-    serde_yaml::to_string(&proposal.policy).unwrap()
 }
 
 fn seen_outside(addresses: &[&str], port: u16) -> ConnectionGraph {
@@ -301,6 +202,24 @@ fn an_external_group_is_named_once_and_declared() {
         "egress at TCP 443: the rule means the whole external group partner (203.0.113.0/24, 2001:db8:9::/48), of which 2 \
          addresses were observed: 203.0.113.7, 203.0.113.200"
     );
+}
+
+#[test]
+fn p25_addresses_of_a_group_do_not_make_its_policy_grow() {
+    let settings = Settings {
+        external_groups: ["partner=203.0.113.0/24".parse().unwrap()].into(),
+        ..Settings::default()
+    };
+    // As a name with other addresses every minute is seen, from the first one on.
+    let policies = [1, 2, 250].map(|count| {
+        let addresses: Vec<String> = (1..=count).map(|last| format!("203.0.113.{last}")).collect();
+        let addresses: Vec<&str> = addresses.iter().map(String::as_str).collect();
+        let web = workload("StatefulSet", "shop", "web");
+        let proposal = synthesize(&web, &seen_outside(&addresses, 443), &shop(), &settings).unwrap();
+        yaml(&proposal)
+    });
+    assert_eq!(policies[0], policies[1]);
+    assert_eq!(policies[0], policies[2]);
 }
 
 #[test]

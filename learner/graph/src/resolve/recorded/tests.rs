@@ -102,6 +102,7 @@ fn record(source: &str, destination: &str, port: u16) -> Recorded {
         outcome: Outcome::Established,
         count: 1,
         seen: None,
+        workloads: [None, None],
     }
 }
 
@@ -183,6 +184,56 @@ fn ends_by_name_and_by_address() {
         let graph = graph([record(source, destination, port)], &FlowTable::default());
         assert_eq!(words(&graph), [expected], "{source} {destination}");
     }
+}
+
+#[test]
+fn a_pod_that_is_gone_is_of_the_workload_that_its_records_name() {
+    let of = |kind: &str, name: &str| {
+        Some(Workload {
+            namespace: "shop".to_owned(),
+            kind: kind.to_owned(),
+            name: name.to_owned(),
+        })
+    };
+    let named = |workloads| Recorded {
+        workloads,
+        ..record("gone-0", "db-0", 5432)
+    };
+    let known = "StatefulSet shop/web -> StatefulSet shop/db 5432";
+    let unknown = "unknown (the container's pod was never seen in the cluster) -> StatefulSet shop/db 5432";
+    let rows = [
+        (vec![named([of("StatefulSet", "web"), None])], known),
+        // One record is enough for all.
+        (
+            vec![named([None, None]), named([of("StatefulSet", "web"), None])],
+            known,
+        ),
+        // Of a pod that is there the cluster knows better.
+        (vec![named([of("StatefulSet", "web"), of("Deployment", "db")])], known),
+        (vec![named([of("CronJob", "guess"), None])], unknown),
+        (
+            vec![
+                named([of("StatefulSet", "web"), None]),
+                named([of("StatefulSet", "late"), None]),
+            ],
+            unknown,
+        ),
+    ];
+    for (records, expected) in rows {
+        assert_eq!(
+            words(&graph(records.clone(), &FlowTable::default())),
+            [expected],
+            "{records:?}"
+        );
+    }
+    let record = Recorded {
+        workloads: [None, of("StatefulSet", "late")],
+        ..record("web-0", "gone-0", 80)
+    };
+    assert_eq!(
+        words(&graph([record], &FlowTable::default())),
+        ["StatefulSet shop/web -> StatefulSet shop/late 80"]
+    );
 }
 
 #[test]

@@ -1,0 +1,24 @@
+//! A Segment of any bytes, as an API server answers with it: who it is about, and the life that its status tells of.
+#![no_main]
+
+use jiff::Timestamp;
+use libfuzzer_sys::fuzz_target;
+use nanoseg::lifecycle::Life;
+use nanoseg::segment::{BaselineEdge, Segment, from_edges, hash_of, to_edges};
+
+fuzz_target!(|bytes: &[u8]| {
+    let Ok(segment) = serde_json::from_slice::<Segment>(bytes) else {
+        return;
+    };
+    // Words as well: they are what a person sees.
+    let _words = segment.subject().map_err(|error| error.to_string());
+    let _words = Life::read(&segment, Timestamp::UNIX_EPOCH).map_err(|error| error.to_string());
+    let Some(baseline) = segment.status.and_then(|status| from_edges(&status.baseline).ok()) else {
+        return;
+    };
+    let written = serde_json::to_vec(&to_edges(&baseline)).expect("edges can be written");
+    let read: Vec<BaselineEdge> = serde_json::from_slice(&written).expect("what was written can be read");
+    let read = from_edges(&read).expect("what was written can be read");
+    assert_eq!(read, baseline, "it reads back edge for edge");
+    assert_eq!(hash_of(&read), hash_of(&baseline), "and is the same baseline");
+});
