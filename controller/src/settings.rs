@@ -138,6 +138,9 @@ pub struct ControllerArguments {
     /// How long a workload is learned where --enforce does not say
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub learn_for: SignedDuration,
+    /// For how long no edge of a workload may be new before its baseline is frozen [default: a tenth of the learning window]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub quiet_for: Option<SignedDuration>,
     /// Pod or Service range of the cluster beyond those that its nodes declare: an address in it is never taken for an
     /// external one. Can be given several times
     #[arg(long, value_name = "CIDR")]
@@ -236,6 +239,7 @@ impl From<ControllerArguments> for Settings {
             kubeconfig,
             enforce,
             learn_for,
+            quiet_for,
             cluster_cidr,
             report_interval,
             own_namespace,
@@ -254,6 +258,7 @@ impl From<ControllerArguments> for Settings {
             rules: Rules {
                 enforce,
                 learn_for,
+                quiet_for,
                 own_namespace,
             },
             cluster_cidrs: cluster_cidr,
