@@ -487,21 +487,17 @@ fn stand(
     if stance != Stance::Enforce || subject.life.frozen_at.is_none() {
         return Standing::NotWanted;
     }
-    if !subject.is_durable() {
-        return Standing::Underway;
-    }
     let desired = accepted.policy();
     let hash = hash_of_text(&status::yaml(desired));
     let spec = subject.segment.as_ref().map(|segment| &segment.spec);
+    let approved = spec.and_then(|spec| spec.approval.as_deref());
     match spec.and_then(|spec| spec.promotion).unwrap_or_default() {
+        _ if approved == Some(&hash) => {}
         Promotion::Manual => {
-            let approved = spec.and_then(|spec| spec.approval.as_deref());
-            if approved != Some(&hash) {
-                return Standing::Unapproved {
-                    hash,
-                    outdated: approved.is_some(),
-                };
-            }
+            return Standing::Unapproved {
+                hash,
+                outdated: approved.is_some(),
+            };
         }
         // What is live stays in sync, whatever is found later.
         Promotion::Auto if subject.applied_hash().is_none() && !is_ours => {
@@ -512,6 +508,9 @@ fn stand(
             }
         }
         Promotion::Auto => {}
+    }
+    if !subject.is_durable() {
+        return Standing::Underway;
     }
     let plan = Plan::new(slice::from_ref(accepted), live.map_or(&[], slice::from_ref));
     // The Segment tells that this very proposal was live already.

@@ -242,7 +242,7 @@ fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, 
             Phase::Stable,
             format!(
                 "{once} edges were seen only once and would be cut: name them in spec.acceptedEdges or spec.rejectedEdges \
-                 (status.quarantined lists them)"
+                 (status.quarantined lists them), or approve the proposal as it is"
             ),
         ),
         (Stance::Enforce, _) => (

@@ -3,6 +3,7 @@
 
 mod accepting;
 mod asking;
+mod reviewing;
 mod server;
 
 use std::collections::BTreeMap;
