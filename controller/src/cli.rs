@@ -8,6 +8,7 @@ mod explain;
 mod graph;
 mod input;
 mod output;
+mod review;
 mod synthesize;
 
 use std::io;
@@ -26,6 +27,7 @@ pub use diff::diff_policies;
 pub use explain::explain;
 pub use graph::graph;
 pub use output::Screen;
+pub use review::{ReviewError, approve, promote, reject, rollback, status};
 pub use synthesize::synthesize_policies;
 
 /// Why a command cannot answer.
@@ -96,6 +98,9 @@ pub enum CommandError {
         /// The file.
         path: PathBuf,
     },
+    /// A Segment cannot be looked at or decided on.
+    #[error(transparent)]
+    Review(#[from] ReviewError),
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),

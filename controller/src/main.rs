@@ -45,6 +45,11 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
         Command::Graph(arguments) => cli::graph(&arguments, &mut screen),
         Command::Explain(arguments) => cli::explain(&arguments, &mut screen),
         Command::Diff(arguments) => cli::diff_policies(&arguments, &mut screen),
+        Command::Status(arguments) => cli::status(&arguments, &mut screen),
+        Command::Approve(arguments) => cli::approve(&arguments, &mut screen),
+        Command::Reject(arguments) => cli::reject(&arguments, &mut screen),
+        Command::Promote(arguments) => cli::promote(&arguments, &mut screen),
+        Command::Rollback(arguments) => cli::rollback(&arguments, &mut screen),
         Command::Crd => cli::crd(&mut screen),
     };
     // Answers come before the error that ended them.

@@ -12,7 +12,8 @@
 //! * nothing is written before every source was read whole once;
 //! * a policy enforces only a baseline that was read back from its Segment: what is enforced is durable;
 //! * a policy that the evaluator refuses is not applied;
-//! * a live policy of ours is removed only when its workload is gone or switched off;
+//! * a live policy of ours is removed only when its workload is gone, switched off or to be audited;
+//! * where people promote, only the very proposal is applied that a person approved;
 //! * when nothing changed, a round writes nothing.
 
 mod memory;
@@ -39,9 +40,9 @@ use nanoseg_policy::plan::Plan;
 use nanoseg_policy::synthesize;
 
 use self::memory::{Hold, Subject};
-use self::status::Standing;
+use self::status::{Standing, Standpoint};
 use crate::lifecycle::{Life, Rules, Stance};
-use crate::segment::{Segment, SegmentName, hash_of_text, name_of};
+use crate::segment::{MODE_LABEL, Mode, Promotion, Segment, SegmentName, Suspicion, hash_of_text, name_of};
 
 pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};
 
@@ -200,7 +201,7 @@ impl Core {
             }
             Event::Report(report) => {
                 let novel = self.flows.merge(&report);
-                if !report.flows.is_empty() || !report.node_addresses.is_empty() {
+                if !report.flows.is_empty() || !report.node_addresses.is_empty() || !report.losses.is_empty() {
                     self.outdated = true;
                     self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
                 }
@@ -271,9 +272,14 @@ impl Core {
             if known != Some(&segment) {
                 self.due = Due::Soon;
             }
-            if subject.life.mode != segment.spec.mode {
-                subject.life.set_mode(segment.spec.mode, now);
+            let mode = wanted_mode(&self.cluster, &workload, Some(&segment));
+            if subject.life.mode != mode {
+                subject.life.set_mode(mode, now);
                 self.outdated = true;
+            }
+            match subject.life.hear(&segment) {
+                Ok(changed) => self.outdated |= changed,
+                Err(error) => self.news.push(News::SegmentLeftOut(name, error.to_string())),
             }
             subject.segment = Some(segment);
         } else {
@@ -338,7 +344,7 @@ impl Core {
         let mut forgotten = Vec::new();
         for (workload, subject) in &mut self.subjects {
             let stance = self.guide.rules.stance(&workload.namespace, subject.life.mode);
-            let window = self.guide.rules.window(&workload.namespace);
+            let timing = self.guide.rules.timing(&workload.namespace, self.started);
             let policy = PolicyName {
                 namespace: workload.namespace.clone(),
                 name: policy_name(workload),
@@ -356,7 +362,7 @@ impl Core {
             if let Some(since) = subject.gone_since
                 && !unwanted_live
             {
-                let keep = subject.life.frozen_at.is_some() && subject.life.mode != Some(crate::segment::Mode::Off);
+                let keep = subject.life.frozen_at.is_some() && subject.life.mode != Some(Mode::Off);
                 let until = if keep {
                     since.checked_add(REMEMBERED).unwrap_or(Timestamp::MAX)
                 } else {
@@ -369,12 +375,28 @@ impl Core {
                 wake(until);
             }
 
-            let status = status::status_of(workload, subject, stance, window, &standing);
+            let passed = subject.life.learning_since.checked_add(timing.window);
+            if let Some(passed) = passed.ok().filter(|at| subject.life.frozen_at.is_none() && *at > now) {
+                wake(passed);
+            }
+            let status = status::status_of(
+                workload,
+                subject,
+                &Standpoint {
+                    stance,
+                    timing,
+                    standing,
+                    label_fault: label_fault(&self.cluster, workload),
+                    now,
+                },
+            );
             if subject.told != Some(status.phase) {
                 subject.told = Some(status.phase);
                 self.news
                     .push(News::Phase(workload.clone(), status.phase, status.reason.clone()));
             }
+            subject.history.clone_from(&status.history);
+            subject.conditions.clone_from(&status.conditions);
             let written = subject.segment.as_ref().and_then(|segment| segment.status.as_ref());
             if written == Some(&status) {
                 continue;
@@ -421,6 +443,21 @@ impl Core {
     }
 }
 
+/// The mode that people want for a workload: its Segment says it, or else its namespace's label.
+fn wanted_mode(cluster: &Cluster, workload: &Workload, segment: Option<&Segment>) -> Option<Mode> {
+    segment.and_then(|segment| segment.spec.mode).or_else(|| {
+        let labels = cluster.namespace_labels(&workload.namespace);
+        labels.get(MODE_LABEL)?.parse().ok()
+    })
+}
+
+/// What is wrong with the label that sets the mode of a workload's namespace.
+fn label_fault(cluster: &Cluster, workload: &Workload) -> Option<String> {
+    let labels = cluster.namespace_labels(&workload.namespace);
+    let fault = labels.get(MODE_LABEL)?.parse::<Mode>().err()?;
+    Some(format!("the namespace's label {MODE_LABEL} is passed over: {fault}"))
+}
+
 /// Compares the live policy of a workload with what it is to be, and notes what there is to write.
 fn stand(
     workload: &Workload,
@@ -431,13 +468,15 @@ fn stand(
     writes: &mut Writes,
 ) -> Standing {
     let is_ours = live.is_some_and(|live| owned_workload(live).as_ref() == Some(workload));
-    if stance == Stance::Off || subject.gone_since.is_some() {
+    let unwanted = match stance {
+        Stance::Off => Some("its mode is Off"),
+        Stance::Audit => Some("its mode is Audit"),
+        Stance::Learn | Stance::Propose(_) | Stance::Enforce => {
+            subject.gone_since.is_some().then_some("its workload is gone")
+        }
+    };
+    if let Some(reason) = unwanted {
         if let (Some(live), true, None) = (live, is_ours, hold) {
-            let reason = if stance == Stance::Off {
-                "spec.mode is Off"
-            } else {
-                "its workload is gone"
-            };
             writes.remove.push((live.clone(), reason));
         }
         return Standing::NotWanted;
@@ -448,13 +487,34 @@ fn stand(
     if stance != Stance::Enforce || subject.life.frozen_at.is_none() {
         return Standing::NotWanted;
     }
+    let desired = accepted.policy();
+    let hash = hash_of_text(&status::yaml(desired));
+    let spec = subject.segment.as_ref().map(|segment| &segment.spec);
+    let approved = spec.and_then(|spec| spec.approval.as_deref());
+    match spec.and_then(|spec| spec.promotion).unwrap_or_default() {
+        _ if approved == Some(&hash) => {}
+        Promotion::Manual => {
+            return Standing::Unapproved {
+                hash,
+                outdated: approved.is_some(),
+            };
+        }
+        // What is live stays in sync, whatever is found later.
+        Promotion::Auto if subject.applied_hash().is_none() && !is_ours => {
+            let once = subject.life.quarantined().values();
+            let once = once.filter(|why| **why == Suspicion::Once).count();
+            if once > 0 {
+                return Standing::Suspended { once };
+            }
+        }
+        Promotion::Auto => {}
+    }
     if !subject.is_durable() {
         return Standing::Underway;
     }
-    let desired = accepted.policy();
     let plan = Plan::new(slice::from_ref(accepted), live.map_or(&[], slice::from_ref));
     // The Segment tells that this very proposal was live already.
-    let was_applied = subject.applied_hash() == Some(hash_of_text(&status::yaml(desired)).as_str());
+    let was_applied = subject.applied_hash() == Some(hash.as_str());
     let why = if plan.is_empty() && plan.conflicts().is_empty() {
         return Standing::Live;
     } else if !plan.conflicts().is_empty() {

@@ -8,9 +8,10 @@
 mod baseline;
 
 use std::fmt;
+use std::str::FromStr;
 
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_policy::ownership::policy_name;
@@ -34,12 +35,18 @@ pub const LISTED: usize = 100;
     status = "SegmentStatus",
     shortname = "seg",
     derive = "PartialEq",
-    doc = "A Segment is one workload's part of the connection graph and the NetworkPolicy that follows from it. The controller makes one for each workload that it has seen talking, named <kind>-<name>. People set spec.mode; everything else is the controller's.",
+    doc = "A Segment is one workload's part of the connection graph and the NetworkPolicy that follows from it. The controller makes one for each workload that it has seen talking, named <kind>-<name>. People set the spec's fields beside workload; the status is the controller's.",
     printcolumn(
         name = "Workload",
         type_ = "string",
         json_path = ".status.workload",
         description = "Kind and name of the workload"
+    ),
+    printcolumn(
+        name = "Mode",
+        type_ = "string",
+        json_path = ".status.mode",
+        description = "What nanoseg may do with it, whoever said so"
     ),
     printcolumn(
         name = "Phase",
@@ -60,6 +67,12 @@ pub const LISTED: usize = 100;
         description = "Edges outside the frozen baseline"
     ),
     printcolumn(
+        name = "Loss",
+        type_ = "integer",
+        json_path = ".status.loss",
+        description = "Packets and exchanges that were not recorded while it was learned"
+    ),
+    printcolumn(
         name = "Policy",
         type_ = "string",
         json_path = ".status.policy",
@@ -78,9 +91,36 @@ pub const LISTED: usize = 100;
 pub struct SegmentSpec {
     /// The workload whose pods this Segment is about. It lives in the Segment's own namespace.
     pub workload: SegmentWorkload,
-    /// What nanoseg may do with this workload. Without it the controller's settings decide (`--enforce`, `--learn-for`).
+    /// What nanoseg may do with this workload. Without it the namespace's label `nanoseg.io/mode` decides, and without that the
+    /// controller's settings (`--enforce`, `--learn-for`).
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
+    /// Who promotes the proposal to an enforced NetworkPolicy once nothing stands in its way. Without it: Auto.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub promotion: Option<Promotion>,
+    /// The proposal that a person approves, as status.proposalHash names it. With promotion Manual nothing else is applied: a
+    /// proposal that has changed since has another hash, and is not approved by this.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(regex(pattern = r"^sha256:[0-9a-f]{64}$"))]
+    pub approval: Option<String>,
+    /// Edges of this workload that belong to the baseline because a person says so, seen or not, frozen or not.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5000))]
+    pub accepted_edges: Vec<BaselineEdge>,
+    /// Edges of this workload that are never part of the baseline. They win over acceptedEdges.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[schemars(length(max = 5000))]
+    pub rejected_edges: Vec<BaselineEdge>,
+}
+
+/// Who promotes a proposal. Manual: a person, by spec.approval. Auto: the controller, once nothing stands in its way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Promotion {
+    /// A person, by naming the proposal's hash in `spec.approval`.
+    Manual,
+    /// The controller, once nothing stands in its way.
+    #[default]
+    Auto,
 }
 
 /// The controller object at the top of the pods' owner chain.
@@ -95,8 +135,8 @@ pub struct SegmentWorkload {
 
 /// What nanoseg may do with the workload. Off: learn and enforce nothing; what was learned is forgotten, and the NetworkPolicy
 /// that nanoseg made is removed. Learn: keep learning, whatever the learning window says, and apply nothing; a NetworkPolicy that
-/// is live already stays as it is. Enforce: enforce once the learning window has passed. Without it the controller's settings
-/// decide (--enforce, --learn-for).
+/// is live already stays as it is. Audit: propose once the learning window has passed, and tell what the proposal would deny; the
+/// NetworkPolicy that nanoseg made is removed. Enforce: enforce once the learning window has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Mode {
     /// Learn nothing, enforce nothing: what was learned is forgotten, and the NetworkPolicy that nanoseg made is removed.
@@ -104,24 +144,71 @@ pub enum Mode {
     /// Keep learning, whatever the learning window says, and apply nothing: a frozen baseline takes up what it lacks. A
     /// NetworkPolicy that is live already stays as it is.
     Learn,
+    /// Propose once the learning window has passed, and tell what the proposal would deny. Nothing is enforced, and the
+    /// NetworkPolicy that nanoseg made is removed.
+    Audit,
     /// Enforce once the learning window has passed, although the controller's settings do not name the namespace.
     Enforce,
 }
 
-/// How far the Segment has come. Learning: new edges join the baseline. Proposed: the baseline is frozen, and the proposal is not
-/// applied. Enforcing: the NetworkPolicy is live and kept in sync. Degraded: something stands in the way, see reason. Off: switched
-/// off by spec.mode. Gone: the workload is gone and its NetworkPolicy removed; the baseline is kept for a day.
+/// Label of a namespace that sets the mode of its workloads.
+pub const MODE_LABEL: &str = "nanoseg.io/mode";
+
+impl Mode {
+    /// Every mode.
+    pub const ALL: [Self; 4] = [Self::Off, Self::Learn, Self::Audit, Self::Enforce];
+
+    /// As the API writes it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Off => "Off",
+            Self::Learn => "Learn",
+            Self::Audit => "Audit",
+            Self::Enforce => "Enforce",
+        }
+    }
+}
+
+/// Why a text is not a mode.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("`{0}` is not a mode: write Off, Learn, Audit or Enforce")]
+pub struct NotAMode(String);
+
+impl FromStr for Mode {
+    type Err = NotAMode;
+
+    fn from_str(text: &str) -> Result<Self, NotAMode> {
+        // Labels are written in lower case by habit.
+        Self::ALL
+            .into_iter()
+            .find(|mode| mode.as_str().eq_ignore_ascii_case(text))
+            .ok_or_else(|| NotAMode(text.to_owned()))
+    }
+}
+
+/// How far the Segment has come. Learning: new edges join the baseline until the learning window has passed. Stabilizing: it has
+/// passed, and the baseline is not quiet yet: an edge was new, or something was lost, too short a time ago. Stable: the baseline is
+/// frozen, and something that a person must look at keeps it from being promoted. Proposed: the proposal is complete and is not
+/// applied. Auditing: as Proposed, and what the proposal would deny is told. Enforcing: the NetworkPolicy is live and kept in sync.
+/// Degraded: something stands in the way, see reason. Off: switched off. Gone: the workload is gone and its NetworkPolicy removed;
+/// the baseline is kept for a day.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum Phase {
-    /// New edges join the baseline.
+    /// New edges join the baseline until the learning window has passed.
     Learning,
+    /// The learning window has passed, and the baseline is not quiet yet.
+    Stabilizing,
+    /// The baseline is frozen, and something that a person must look at keeps it from being promoted.
+    Stable,
     /// The baseline is frozen and there is a proposal, which is not applied.
     Proposed,
+    /// As proposed, and what the proposal would deny is told.
+    Auditing,
     /// The NetworkPolicy is live and kept in sync.
     Enforcing,
     /// Something stands in the way; `reason` says what.
     Degraded,
-    /// Switched off by `spec.mode`.
+    /// Switched off by `spec.mode` or the namespace's label.
     Off,
     /// The workload is gone and its NetworkPolicy removed. The baseline is kept for a day, in case the workload comes back.
     Gone,
@@ -132,7 +219,10 @@ impl Phase {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Learning => "Learning",
+            Self::Stabilizing => "Stabilizing",
+            Self::Stable => "Stable",
             Self::Proposed => "Proposed",
+            Self::Auditing => "Auditing",
             Self::Enforcing => "Enforcing",
             Self::Degraded => "Degraded",
             Self::Off => "Off",
@@ -141,9 +231,48 @@ impl Phase {
     }
 }
 
+/// A proposal that was live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Revision {
+    /// Its hash, as status.proposalHash named it.
+    pub hash: String,
+    /// When it was first seen live.
+    pub at: Time,
+}
+
+/// An edge that was seen and is not learned, because a person should look at it: spec.acceptedEdges or spec.rejectedEdges decides.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct QuarantinedEdge {
+    /// The edge, written as one of the baseline is.
+    #[serde(flatten)]
+    pub edge: BaselineEdge,
+    /// What is suspicious about it.
+    pub suspicion: Suspicion,
+}
+
+/// What is suspicious about an edge. Once: the connection was opened one time only, and not by a pod that had just started nor by
+/// a Job. Ports: its source tried many ports of its destination within a minute. `FanOut`: its source tried many destinations
+/// within a minute, and most of them never answered. Unanswered: nobody ever answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
+pub enum Suspicion {
+    /// It was opened one time only, and not by a pod that had just started nor by a Job.
+    Once,
+    /// Its source tried many ports of its destination within a minute.
+    Ports,
+    /// Its source tried many destinations within a minute, and most of them never answered.
+    FanOut,
+    /// Nobody ever answered.
+    Unanswered,
+}
+
+/// Revisions that a status lists at most.
+pub const REVISIONS: usize = 5;
+
 /// What the controller has seen, decided and done. Times of single connections are not kept here, so that a cluster in its
 /// steady state writes nothing.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct SegmentStatus {
     /// How far the Segment has come.
@@ -154,8 +283,26 @@ pub struct SegmentStatus {
     /// Kind and name of the workload in one word, for `kubectl get`.
     #[serde(default)]
     pub workload: String,
+    /// What nanoseg may do with the workload: by spec.mode, else the namespace's label, else the controller's settings.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mode: Option<Mode>,
+    /// What holds of it. Promotable: whether anything keeps the proposal from being applied, as a sentence. `IngressReady`,
+    /// `EgressReady`: whether the proposal isolates this direction.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub conditions: Vec<Condition>,
     /// When the workload was first seen talking: its learning window begins here.
     pub learning_since: Time,
+    /// When an edge last joined the baseline while it was learned: the quiet period begins here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_novel: Option<Time>,
+    /// Packets and exchanges of the workload that were not recorded while it was learned. What other transports than TCP, UDP and
+    /// SCTP carried does not count: no NetworkPolicy is about it.
+    #[serde(default)]
+    #[schemars(with = "i64", range(min = 0))]
+    pub loss: u64,
+    /// When the loss last grew while the workload was learned: a learning window without loss begins here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_loss: Option<Time>,
     /// When the learning window ended. From then on the baseline does not change, and every other edge is novel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_at: Option<Time>,
@@ -179,18 +326,27 @@ pub struct SegmentStatus {
     /// Edges outside the frozen baseline, at most 100 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub novel_edges: Vec<BaselineEdge>,
+    /// Edges that were seen while it was learned and are not learned, because a person should look at them, at most 100.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub quarantined: Vec<QuarantinedEdge>,
     /// Name of the NetworkPolicy that is proposed or live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
     /// The proposed NetworkPolicy as YAML: `kubectl get segment NAME -o jsonpath='{.status.proposal}'` prints it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposal: Option<String>,
+    /// SHA-256 of the proposal: spec.approval names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub proposal_hash: Option<String>,
     /// Where the proposal allows more than was seen, or leaves something out, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub notes: Vec<String>,
     /// SHA-256 of the proposal that was applied last; absent when the controller never applied one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_hash: Option<String>,
+    /// The proposals that were live, the last one at the end, at most five.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub history: Vec<Revision>,
 }
 
 /// Names a Segment.
@@ -246,6 +402,10 @@ impl Segment {
                 name: workload.name.clone(),
             },
             mode: None,
+            promotion: None,
+            approval: None,
+            accepted_edges: Vec::new(),
+            rejected_edges: Vec::new(),
         };
         let SegmentName { namespace, name } = name_of(workload);
         let mut segment = Self::new(&name, spec);
@@ -255,15 +415,12 @@ impl Segment {
 
     /// A Segment for the workload of another one, with nothing set by people.
     pub fn of_same_workload(other: &Self) -> Self {
-        let mut segment = Self::new(
-            &other.metadata.name.clone().unwrap_or_default(),
-            SegmentSpec {
-                workload: other.spec.workload.clone(),
-                mode: None,
-            },
-        );
-        segment.metadata.namespace.clone_from(&other.metadata.namespace);
-        segment
+        let workload = Workload {
+            namespace: other.metadata.namespace.clone().unwrap_or_default(),
+            kind: other.spec.workload.kind.clone(),
+            name: other.spec.workload.name.clone(),
+        };
+        Self::of(&workload)
     }
 
     /// Its own name.

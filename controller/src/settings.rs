@@ -1,8 +1,10 @@
 //! The command line as typed, and the settings that follow from it. Nothing else reads arguments or the environment.
 //!
 //! * [`commands`]: arguments of the commands that look at something once.
+//! * [`review`]: arguments of the commands by which people decide on Segments.
 
 pub mod commands;
+pub mod review;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use jiff::SignedDuration;
 
 use crate::lifecycle::{Rules, Scope};
 use commands::{AuditArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
+use review::{DecisionArguments, SegmentArguments, StatusArguments};
 
 const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns that into NetworkPolicies.";
 
@@ -103,6 +106,21 @@ pub enum Command {
     /// Say which connections open and which close between two sets of policies, whatever their text
     #[command(after_help = commands::DIFF_EXAMPLES)]
     Diff(DiffArguments),
+    /// Say how far each workload's Segment on the cluster has come, and what keeps it from being promoted
+    #[command(after_help = review::STATUS_EXAMPLES)]
+    Status(StatusArguments),
+    /// Approve a Segment's proposal by its hash, or accept edges
+    #[command(after_help = review::APPROVE_EXAMPLES)]
+    Approve(DecisionArguments),
+    /// Reject a Segment's proposal, or edges
+    #[command(after_help = review::REJECT_EXAMPLES)]
+    Reject(DecisionArguments),
+    /// Take a Segment one mode further: Learn, Audit, Enforce
+    #[command(after_help = review::PROMOTE_EXAMPLES)]
+    Promote(SegmentArguments),
+    /// Take a Segment from Enforce back to Audit
+    #[command(after_help = review::ROLLBACK_EXAMPLES)]
+    Rollback(SegmentArguments),
     /// Print the definitions of custom resources (CRDs) that a cluster needs before `nanoseg controller`
     #[command(after_help = "Example:\n  nanoseg crd | kubectl apply -f -")]
     Crd,
@@ -138,6 +156,9 @@ pub struct ControllerArguments {
     /// How long a workload is learned where --enforce does not say
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub learn_for: SignedDuration,
+    /// For how long no edge of a workload may be new before its baseline is frozen [default: a tenth of the learning window]
+    #[arg(long, value_name = "DURATION", value_parser = duration)]
+    pub quiet_for: Option<SignedDuration>,
     /// Pod or Service range of the cluster beyond those that its nodes declare: an address in it is never taken for an
     /// external one. Can be given several times
     #[arg(long, value_name = "CIDR")]
@@ -236,6 +257,7 @@ impl From<ControllerArguments> for Settings {
             kubeconfig,
             enforce,
             learn_for,
+            quiet_for,
             cluster_cidr,
             report_interval,
             own_namespace,
@@ -254,6 +276,7 @@ impl From<ControllerArguments> for Settings {
             rules: Rules {
                 enforce,
                 learn_for,
+                quiet_for,
                 own_namespace,
             },
             cluster_cidrs: cluster_cidr,

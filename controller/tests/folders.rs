@@ -120,7 +120,7 @@ impl Folders {
             json!({
                 "subject": { "container": { "pod_uid": "uid-db", "container_id": "c" } }, "peer": peer, "port": 5432,
                 "transport": "TCP", "reporter": "destination", "first_seen": now, "last_seen": now,
-                "attempted": 1, "established": 1, "refused": 0,
+                "attempted": 2, "established": 2, "refused": 0,
             })
         };
         let flows: Vec<_> = peers.iter().map(flow).collect();

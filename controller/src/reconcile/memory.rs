@@ -1,11 +1,12 @@
 //! What the core keeps of one workload between rounds.
 
 use jiff::{SignedDuration, Timestamp};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use nanoseg_policy::synthesize::{Proposal, Refusal};
 use nanoseg_policy::verify::Accepted;
 
 use crate::lifecycle::Life;
-use crate::segment::{Baseline, Phase, Segment, hash_of};
+use crate::segment::{Baseline, Phase, Revision, Segment, hash_of};
 
 /// A workload that was seen talking.
 #[derive(Clone, Debug)]
@@ -28,6 +29,10 @@ pub(super) struct Subject {
     pub(super) written_at: Option<Timestamp>,
     /// The phase that was told last.
     pub(super) told: Option<Phase>,
+    /// The proposals that were live. Kept beside the Segment, which somebody may delete.
+    pub(super) history: Vec<Revision>,
+    /// What held of it by the last round, and since when.
+    pub(super) conditions: Vec<Condition>,
 }
 
 impl Subject {
@@ -37,7 +42,6 @@ impl Subject {
         let told = status.map(|status| status.phase);
         let gone_since = status.and_then(|status| status.gone_since.as_ref()).map(|at| at.0);
         Self {
-            segment,
             life,
             baseline,
             unanswered: 0,
@@ -46,6 +50,9 @@ impl Subject {
             checked: None,
             written_at: None,
             told,
+            history: status.map(|status| status.history.clone()).unwrap_or_default(),
+            conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
+            segment,
         }
     }
 

@@ -1,13 +1,18 @@
 //! What a Segment's status says, from what the core knows of its workload.
 
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use nanoseg_graph::endpoint::Workload;
-use nanoseg_policy::synthesize::Proposal;
+use nanoseg_policy::direction::Direction;
+use nanoseg_policy::synthesize::{Note, Proposal};
 
 use super::memory::Subject;
-use crate::lifecycle::{Restraint, Stance};
-use crate::segment::{Known, LISTED, Phase, SegmentStatus, hash_of, hash_of_text, seconds, to_edges};
+use crate::lifecycle::{Restraint, Stance, Timing};
+use crate::segment::{
+    Known, LISTED, Mode, Phase, QuarantinedEdge, REVISIONS, Revision, SegmentStatus, hash_of, hash_of_text, seconds,
+    to_edges,
+};
 
 /// How a workload's policy stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,7 +27,37 @@ pub(super) enum Standing {
     Mending,
     /// It is to be live, and something stands in the way.
     Hindered(String),
+    /// People promote it, and nobody has approved this proposal; what is live stays as it is.
+    Unapproved {
+        /// The proposal's hash.
+        hash: String,
+        /// Another one was approved.
+        outdated: bool,
+    },
+    /// It would cut what was seen once, and a person has not said yet whether that belongs to the workload.
+    Suspended {
+        /// How many edges wait.
+        once: usize,
+    },
 }
+
+/// What a status depends on beside its workload.
+#[derive(Clone, Debug)]
+pub(super) struct Standpoint {
+    /// What may be done with it.
+    pub(super) stance: Stance,
+    /// When its window ends.
+    pub(super) timing: Timing,
+    /// How its policy stands.
+    pub(super) standing: Standing,
+    /// What is wrong with its namespace's label.
+    pub(super) label_fault: Option<String>,
+    /// The time.
+    pub(super) now: Timestamp,
+}
+
+/// The condition that says what keeps a proposal from being applied.
+const PROMOTABLE: &str = "Promotable";
 
 /// A policy as YAML.
 pub(super) fn yaml(policy: &NetworkPolicy) -> String {
@@ -30,13 +65,7 @@ pub(super) fn yaml(policy: &NetworkPolicy) -> String {
     serde_yaml::to_string(policy).unwrap_or_default()
 }
 
-pub(super) fn status_of(
-    workload: &Workload,
-    subject: &Subject,
-    stance: Stance,
-    window: SignedDuration,
-    standing: &Standing,
-) -> SegmentStatus {
+pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> SegmentStatus {
     let Subject {
         segment,
         life,
@@ -47,19 +76,46 @@ pub(super) fn status_of(
         checked,
         written_at: _,
         told: _,
+        history,
+        conditions: _,
     } = subject;
-    let (phase, reason) = phase_of(workload, subject, stance, window, standing);
+    let Standpoint {
+        stance,
+        timing: _,
+        standing,
+        label_fault,
+        now,
+    } = at;
+    let written = segment.as_ref().and_then(|segment| segment.status.as_ref());
+    let (phase, reason) = phase_of(workload, subject, at);
     let proposed = proposal.as_ref().and_then(|proposal| proposal.as_ref().ok());
     let policy = proposed.map(|proposal| &proposal.policy);
     let text = policy.map(yaml);
-    let applied_hash = match (phase, standing) {
-        (Phase::Off | Phase::Gone, _) => None,
-        (_, Standing::Live) => text.as_deref().map(hash_of_text),
-        (_, Standing::NotWanted | Standing::Underway | Standing::Mending | Standing::Hindered(_)) => {
-            let status = segment.as_ref().and_then(|segment| segment.status.as_ref());
-            status.and_then(|status| status.applied_hash.clone())
-        }
+    let proposal_hash = text.as_deref().map(hash_of_text);
+    let applied_hash = match (phase, stance, standing) {
+        (Phase::Off | Phase::Gone, ..) | (_, Stance::Audit, _) => None,
+        (_, _, Standing::Live) => proposal_hash.clone(),
+        (
+            _,
+            _,
+            Standing::NotWanted
+            | Standing::Underway
+            | Standing::Mending
+            | Standing::Hindered(_)
+            | Standing::Unapproved { .. }
+            | Standing::Suspended { .. },
+        ) => written.and_then(|status| status.applied_hash.clone()),
     };
+    let mut history = history.clone();
+    if let (Standing::Live, Some(hash)) = (standing, &proposal_hash)
+        && history.last().map(|revision| &revision.hash) != Some(hash)
+    {
+        history.push(Revision {
+            hash: hash.clone(),
+            at: seconds(*now),
+        });
+        history.drain(..history.len().saturating_sub(REVISIONS));
+    }
     let mut notes: Vec<String> = match proposal {
         Some(Ok(Proposal { notes, .. })) => notes.iter().map(ToString::to_string).collect(),
         Some(Err(refusal)) => vec![refusal.to_string()],
@@ -71,12 +127,30 @@ pub(super) fn status_of(
             "{unanswered} connections were seen that nobody answered; no rule comes from them"
         ));
     }
+    notes.extend(label_fault.clone());
     let unlisted = Known::default();
+    let quarantined = life.quarantined().iter().take(LISTED).flat_map(|(key, suspicion)| {
+        let edges = to_edges([(key, &unlisted)]);
+        edges.into_iter().map(|edge| QuarantinedEdge {
+            edge,
+            suspicion: *suspicion,
+        })
+    });
     SegmentStatus {
+        conditions: conditions(subject, (phase, &reason), at),
         phase,
         reason,
         workload: format!("{}/{}", workload.kind, workload.name),
+        mode: Some(match stance {
+            Stance::Off => Mode::Off,
+            Stance::Learn | Stance::Propose(_) => Mode::Learn,
+            Stance::Audit => Mode::Audit,
+            Stance::Enforce => Mode::Enforce,
+        }),
         learning_since: seconds(life.learning_since),
+        last_novel: Some(seconds(life.last_novel)),
+        loss: life.loss,
+        last_loss: life.last_loss.map(seconds),
         frozen_at: life.frozen_at.map(seconds),
         gone_since: gone_since.map(seconds),
         edges: count(baseline.len()),
@@ -84,20 +158,17 @@ pub(super) fn status_of(
         baseline_hash: hash_of(baseline),
         novel: count(life.novel().len()),
         novel_edges: to_edges(life.novel().iter().take(LISTED).map(|key| (key, &unlisted))),
+        quarantined: quarantined.collect(),
         policy: policy.and_then(|policy| policy.metadata.name.clone()),
         proposal: text,
+        proposal_hash,
         notes,
         applied_hash,
+        history,
     }
 }
 
-fn phase_of(
-    workload: &Workload,
-    subject: &Subject,
-    stance: Stance,
-    window: SignedDuration,
-    standing: &Standing,
-) -> (Phase, String) {
+fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, String) {
     let Subject {
         life,
         gone_since,
@@ -105,9 +176,20 @@ fn phase_of(
         checked,
         ..
     } = subject;
-    let namespace = &workload.namespace;
-    if stance == Stance::Off {
-        return (Phase::Off, "spec.mode is Off".to_owned());
+    let Standpoint {
+        stance,
+        timing,
+        standing,
+        label_fault: _,
+        now,
+    } = at;
+    let Workload {
+        namespace,
+        name,
+        kind: _,
+    } = workload;
+    if *stance == Stance::Off {
+        return (Phase::Off, "its mode is Off".to_owned());
     }
     if gone_since.is_some() {
         return (
@@ -116,20 +198,19 @@ fn phase_of(
         );
     }
     if life.frozen_at.is_none() {
-        let reason = match stance {
-            Stance::Learn => "spec.mode is Learn: new edges join the baseline until that changes".to_owned(),
-            Stance::Off | Stance::Propose(_) | Stance::Enforce => {
-                let ends = life.learning_since.checked_add(window).unwrap_or(Timestamp::MAX);
-                format!("new edges join the baseline until {}", seconds(ends).0)
-            }
+        return match stance {
+            Stance::Learn => (
+                Phase::Learning,
+                "its mode is Learn: new edges join the baseline until that changes".to_owned(),
+            ),
+            Stance::Off | Stance::Propose(_) | Stance::Audit | Stance::Enforce => learning(subject, *timing, *now),
         };
-        return (Phase::Learning, reason);
     }
     let hindrance = match (proposal, checked, standing) {
         (Some(Err(refusal)), _, _) => Some(refusal.to_string()),
         (_, Some(Err(cut)), _) => Some(format!("the proposal is not applied: it would cut {cut}")),
         (_, _, Standing::Hindered(reason)) => Some(reason.clone()),
-        (_, _, Standing::NotWanted | Standing::Underway | Standing::Live | Standing::Mending) => None,
+        (_, _, _) => None,
     };
     if let Some(hindrance) = hindrance {
         return (Phase::Degraded, hindrance);
@@ -145,9 +226,35 @@ fn phase_of(
                 format!("the NetworkPolicy is live and isolates {}", directions.join(" and ")),
             )
         }
+        (Stance::Enforce, Standing::Unapproved { hash, outdated }) => {
+            let before = if *outdated {
+                "the proposal has changed since it was approved"
+            } else {
+                "the proposal waits for approval"
+            };
+            let segment = crate::segment::name_of(workload).name;
+            (
+                Phase::Proposed,
+                format!("{before}: `nanoseg approve {namespace}/{segment}`, or {hash} in spec.approval"),
+            )
+        }
+        (Stance::Enforce, Standing::Suspended { once }) => (
+            Phase::Stable,
+            format!(
+                "{once} edges were seen only once and would be cut: name them in spec.acceptedEdges or spec.rejectedEdges \
+                 (status.quarantined lists them), or approve the proposal as it is"
+            ),
+        ),
         (Stance::Enforce, _) => (
             Phase::Proposed,
             "the baseline is frozen, its NetworkPolicy is on its way".to_owned(),
+        ),
+        (Stance::Audit, _) => (
+            Phase::Auditing,
+            format!(
+                "the proposal denies {} of the edges that were seen since; nothing is enforced",
+                life.novel().len()
+            ),
         ),
         (Stance::Propose(Restraint::Exempt), _) => (
             Phase::Proposed,
@@ -155,16 +262,106 @@ fn phase_of(
         ),
         (Stance::Propose(Restraint::NotAsked) | Stance::Learn | Stance::Off, _) => (
             Phase::Proposed,
-            format!("nobody asked to enforce it: --enforce {namespace} or spec.mode: Enforce applies the proposal"),
+            format!(
+                "nobody asked to enforce {name}: --enforce {namespace}, the namespace's label nanoseg.io/mode or spec.mode: Enforce \
+                 applies the proposal"
+            ),
         ),
     }
+}
+
+/// How far a workload that is still learned has come.
+fn learning(Subject { life, .. }: &Subject, timing: Timing, now: Timestamp) -> (Phase, String) {
+    let ends = seconds(life.ends_at(timing)).0;
+    let passed = life.learning_since.checked_add(timing.window).unwrap_or(Timestamp::MAX);
+    if now < passed {
+        return (Phase::Learning, format!("new edges join the baseline until {ends}"));
+    }
+    let lost = life.last_loss.and_then(|at| at.checked_add(timing.window).ok());
+    let why = if lost.is_some_and(|until| until > now) {
+        "something was lost within the learning window"
+    } else if life.last_novel.checked_add(timing.quiet).is_ok_and(|until| until > now) {
+        "an edge was new within the quiet period"
+    } else if now < ends {
+        "learners are given time to come back after the controller's start"
+    } else {
+        return (Phase::Stabilizing, "no edge was learned yet".to_owned());
+    };
+    (Phase::Stabilizing, format!("{why}: the baseline is open until {ends}"))
+}
+
+/// What holds of a Segment. A condition's time changes with its status alone.
+fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint) -> Vec<Condition> {
+    let Standpoint { standing, now, .. } = at;
+    let condition = |kind: &str, holds: bool, word: &str, message: String| {
+        let status = if holds { "True" } else { "False" };
+        let before = subject
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == kind && condition.status == status);
+        Condition {
+            last_transition_time: before.map_or_else(|| seconds(*now), |before| before.last_transition_time.clone()),
+            message,
+            observed_generation: None,
+            reason: word.to_owned(),
+            status: status.to_owned(),
+            type_: kind.to_owned(),
+        }
+    };
+    let word = match (phase, &subject.proposal, &subject.checked, standing) {
+        (Phase::Degraded, Some(Err(_)), ..) => "NoExactPolicy",
+        (Phase::Degraded, _, Some(Err(_)), _) => "WouldCut",
+        (Phase::Proposed, _, _, Standing::Unapproved { outdated: true, .. }) => "ApprovalOutdated",
+        (Phase::Proposed, _, _, Standing::Unapproved { outdated: false, .. }) => "NotApproved",
+        (Phase::Proposed, _, _, Standing::NotWanted) => "NotAsked",
+        (Phase::Stable, ..) => "SeenOnce",
+        (Phase::Stabilizing, ..) if subject.life.last_loss >= Some(subject.life.last_novel) => "Loss",
+        _ => phase.as_str(),
+    };
+    let promotable = matches!(phase, Phase::Enforcing | Phase::Auditing)
+        || (phase == Phase::Proposed && matches!(standing, Standing::Underway));
+    let message = if promotable {
+        reason.to_owned()
+    } else {
+        format!("not promoted because {reason}")
+    };
+    let mut conditions = vec![condition(PROMOTABLE, promotable, word, message)];
+    if let Some(Ok(proposal)) = &subject.proposal {
+        for (direction, kind) in [(Direction::Ingress, "IngressReady"), (Direction::Egress, "EgressReady")] {
+            let open = proposal.notes.iter().find_map(|note| match note {
+                Note::NotObserved { direction: open } if *open == direction => Some("NotObserved"),
+                Note::NotReady { direction: open, .. } if *open == direction => Some("NotReady"),
+                _ => None,
+            });
+            let ready = proposal.directions.contains(&direction);
+            let word = if ready { "Isolated" } else { open.unwrap_or("Open") };
+            let message = match (ready, word) {
+                (true, _) => "the proposal isolates this direction",
+                (false, "NotObserved") => "no connection was observed in this direction, and it stays open",
+                (false, _) => "an edge stands in the way, see notes, and it stays open",
+            };
+            conditions.push(condition(kind, ready, word, message.to_owned()));
+        }
+    }
+    conditions
 }
 
 /// Whether a status is to be written at once: everything but the growth of a baseline and of lists.
 pub(super) fn is_urgent(live: Option<&SegmentStatus>, desired: &SegmentStatus) -> bool {
     live.is_none_or(|live| {
-        live.phase != desired.phase || live.frozen_at != desired.frozen_at || live.applied_hash != desired.applied_hash
+        live.phase != desired.phase
+            || live.frozen_at != desired.frozen_at
+            || live.applied_hash != desired.applied_hash
+            || word_of(live) != word_of(desired)
+            || (desired.frozen_at.is_some() && live.baseline_hash != desired.baseline_hash)
     })
+}
+
+/// In a word, whether it can be promoted or why not.
+fn word_of(status: &SegmentStatus) -> Option<&str> {
+    let mut conditions = status.conditions.iter();
+    let promotable = conditions.find(|condition| condition.type_ == PROMOTABLE)?;
+    Some(&promotable.reason)
 }
 
 fn count(number: usize) -> u32 {

@@ -1,3 +1,5 @@
+mod promotion;
+
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::NetworkPolicySpec;
@@ -132,6 +134,7 @@ impl World {
             rules: Rules {
                 enforce: vec![(Scope::Namespace("shop".to_owned()), Some(SignedDuration::from_secs(10)))],
                 learn_for: SignedDuration::from_hours(24),
+                quiet_for: None,
                 own_namespace: None,
             },
             report_interval: SignedDuration::from_secs(5),

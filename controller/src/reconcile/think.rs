@@ -4,9 +4,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use nanoseg_graph::connection::{ConnectionGraph, EdgeKey, Evidence};
+use nanoseg_graph::connection::{ConnectionGraph, EdgeKey, Evidence, EvidenceRef};
 use nanoseg_graph::endpoint::{Endpoint, Workload};
-use nanoseg_graph::flow::{Origin, Tally};
+use nanoseg_graph::flow::{LossReason, Origin, Reporter, Subject as FlowSubject, Tally};
 use nanoseg_graph::resolve::resolve;
 use nanoseg_policy::audit::{self, Audit, audit};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
@@ -16,9 +16,10 @@ use nanoseg_policy::synthesize::{Proposal, Synthesizer};
 use nanoseg_policy::verify::{Candidate, Others, Violation as Cut, accept};
 
 use super::memory::Subject;
-use super::{Core, News, Proposals, Violation, Writes};
+use super::{Core, News, Proposals, Violation, Writes, wanted_mode};
+use crate::lifecycle::guard::{START_UP, Sighting, suspicions};
 use crate::lifecycle::{Life, Seen, Stance};
-use crate::segment::{Baseline, Known, name_of};
+use crate::segment::{Baseline, Known, Suspicion, name_of};
 
 impl Core {
     pub(super) fn think(&mut self, now: Timestamp, writes: &mut Writes) {
@@ -32,12 +33,15 @@ impl Core {
 
     /// Judges every workload by its own window. Returns the edges that are novel.
     fn judge(&mut self, now: Timestamp) -> Vec<(Workload, EdgeKey)> {
+        let losses = self.losses();
         let mut seen: BTreeMap<Workload, Vec<Seen<'_>>> = BTreeMap::new();
         let edges: Vec<_> = self
             .graph
             .edges()
             .map(|(edge, evidence)| (edge.key(), evidence))
             .collect();
+        let sightings = edges.iter().map(|(key, evidence)| self.sighting(key, *evidence));
+        let suspicions = suspicions(sightings);
         for (key, evidence) in &edges {
             let ends: BTreeSet<&Workload> = [&key.source, &key.destination]
                 .into_iter()
@@ -49,15 +53,17 @@ impl Core {
                     seen_at: evidence.reporters(),
                     names: self.graph.names(&key.source, &key.destination).clone(),
                 };
-                let answered = self.guide.synthesis.in_baseline(key.as_edge(), *evidence);
-                seen.entry(end.clone()).or_default().push(Seen { key, known, answered });
+                let suspicion = suspicions.get(key).copied();
+                seen.entry(end.clone())
+                    .or_default()
+                    .push(Seen { key, known, suspicion });
             }
         }
         for (workload, edges) in &seen {
             let name = name_of(workload);
             if !self.subjects.contains_key(workload)
                 && !self.unreadable.contains_key(&name)
-                && edges.iter().any(|seen| seen.answered)
+                && edges.iter().any(|seen| seen.suspicion != Some(Suspicion::Unanswered))
                 && self.cluster.has_workload(workload)
             {
                 self.segments.insert(name, workload.clone());
@@ -72,25 +78,31 @@ impl Core {
         let is_internal =
             |address| self.cluster.is_cluster_address(address) || !self.cluster.owners_of(address, now, now).is_empty();
         for (workload, subject) in &mut self.subjects {
+            let mode = wanted_mode(&self.cluster, workload, subject.segment.as_ref());
+            if subject.life.mode != mode {
+                subject.life.set_mode(mode, now);
+            }
+            subject
+                .life
+                .lose(losses.get(workload).copied().unwrap_or_default(), now);
             let exists = self.cluster.has_workload(workload);
             subject.gone_since = if exists { None } else { subject.gone_since.or(Some(now)) };
-            let ends_at = match self.guide.rules.stance(&workload.namespace, subject.life.mode) {
+            let timing = match self.guide.rules.stance(&workload.namespace, subject.life.mode) {
                 Stance::Off => {
                     subject.baseline.clear();
                     subject.unanswered = 0;
                     continue;
                 }
                 Stance::Learn => None,
-                Stance::Propose(_) | Stance::Enforce => {
-                    let window = self.guide.rules.window(&workload.namespace);
-                    Some(subject.life.ends_at(window, self.started))
+                Stance::Propose(_) | Stance::Audit | Stance::Enforce => {
+                    Some(self.guide.rules.timing(&workload.namespace, self.started))
                 }
             };
             if !exists {
                 continue;
             }
             let edges = seen.remove(workload).unwrap_or_default();
-            let judgement = subject.life.judge(edges, ends_at, is_internal, now);
+            let judgement = subject.life.judge(edges, &subject.baseline, timing, is_internal, now);
             for (key, known) in &judgement.baseline {
                 if !subject.baseline.contains_key(key) {
                     learned.entry(key.clone()).or_default().extend(known.clone());
@@ -101,8 +113,9 @@ impl Core {
             }
             if subject.life.frozen_at.is_none()
                 && !judgement.baseline.is_empty()
-                && let Some(end) = ends_at
+                && let Some(timing) = timing
             {
+                let end = subject.life.ends_at(timing);
                 self.window_ends = Some(self.window_ends.map_or(end, |earlier| earlier.min(end)));
             }
             violations.extend(judgement.violations.into_iter().map(|key| (workload.clone(), key)));
@@ -113,6 +126,67 @@ impl Core {
         let learned = learned.into_iter().map(|(key, known)| News::EdgeLearned(key, known));
         self.news.splice(0..0, learned);
         violations
+    }
+
+    /// How much was lost of each workload: what its containers' learners say, and what they cannot tell whose it was.
+    fn losses(&self) -> BTreeMap<Workload, u64> {
+        let mut losses: BTreeMap<Workload, u64> = BTreeMap::new();
+        let mut lose = |workload: Workload, count: u64| {
+            let total = losses.entry(workload).or_default();
+            *total = total.saturating_add(count);
+        };
+        for (origin, subject, reason, count) in self.flows.losses() {
+            match (reason, subject) {
+                // No NetworkPolicy is about other transports, and none about the node's own processes.
+                (LossReason::OtherTransport, _) | (_, Some(FlowSubject::Host(_))) => {}
+                (_, Some(FlowSubject::Container(container))) => {
+                    if let Some(pod) = self.cluster.pod_by_uid(&container.pod_uid) {
+                        lose(self.cluster.workload_of(pod), count);
+                    }
+                }
+                (_, None | Some(FlowSubject::Unknown(_))) => {
+                    let pods = self.cluster.pods();
+                    let pods = pods.filter(|pod| pod.node.as_deref() == Some(origin.node.as_str()));
+                    let workloads: BTreeSet<Workload> = pods.map(|pod| self.cluster.workload_of(pod)).collect();
+                    for workload in workloads {
+                        lose(workload, count);
+                    }
+                }
+            }
+        }
+        losses
+    }
+
+    fn sighting<'a>(&self, key: &'a EdgeKey, evidence: EvidenceRef<'_>) -> Sighting<'a> {
+        let both = [Reporter::Source, Reporter::Destination].map(|reporter| evidence.tally(reporter));
+        let told = || both.iter().flatten();
+        let first_seen = told().map(|tally| tally.first_seen).min().unwrap_or(Timestamp::MAX);
+        // Both ends count the same connections. One that was open before it was watched was not seen to be opened, and counts none.
+        let attempts = told().map(|tally| tally.attempted).max().unwrap_or_default();
+        let is_job = |workload: &Workload| matches!(workload.kind.as_str(), "Job" | "CronJob");
+        let just_started = |workload: &Workload| {
+            let gone = self
+                .cluster
+                .gone_pods()
+                .filter(|pod| self.cluster.workload_of(pod) == *workload);
+            let pods = self.cluster.pods_of(workload).chain(gone);
+            pods.filter_map(|pod| pod.started).any(|started| {
+                let age = first_seen.duration_since(started);
+                !age.is_negative() && age <= START_UP
+            })
+        };
+        let once_is_enough = attempts == 1
+            && key
+                .source
+                .workload()
+                .is_some_and(|workload| is_job(workload) || just_started(workload));
+        Sighting {
+            key,
+            first_seen,
+            attempts,
+            answered: self.guide.synthesis.in_baseline(key.as_edge(), evidence),
+            once_is_enough,
+        }
     }
 
     /// Makes each workload's policy from its own baseline. Returns all of them if any changed.

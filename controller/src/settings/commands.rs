@@ -266,7 +266,7 @@ impl FromStr for Party {
     }
 }
 
-fn pair(text: &str) -> Option<(String, String)> {
+pub(super) fn pair(text: &str) -> Option<(String, String)> {
     let (namespace, name) = text.split_once('/')?;
     let whole = !namespace.is_empty() && !name.is_empty() && !name.contains('/');
     whole.then(|| (namespace.to_owned(), name.to_owned()))
@@ -277,7 +277,7 @@ fn service(text: &str) -> Result<ServiceName, &'static str> {
     Ok(ServiceName { namespace, name })
 }
 
-fn transport(text: &str) -> Result<Transport, &'static str> {
+pub(super) fn transport(text: &str) -> Result<Transport, &'static str> {
     [Transport::Tcp, Transport::Udp, Transport::Sctp]
         .into_iter()
         .find(|transport| transport.as_str().eq_ignore_ascii_case(text))

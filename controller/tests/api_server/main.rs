@@ -3,6 +3,7 @@
 
 mod accepting;
 mod asking;
+mod reviewing;
 mod server;
 
 use std::collections::BTreeMap;
@@ -280,8 +281,8 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
     assert!(took < Duration::from_secs(1), "a deletion was repaired after {took:?}");
 
     // A novel edge is a violation, and is not learned.
-    flows.push(flow(&db, "198.18.1.66", 5432, "destination", 1));
-    flows.push(flow(&intruder, "198.18.1.11", 5432, "source", 1));
+    flows.push(flow(&db, "198.18.1.66", 5432, "destination", 2));
+    flows.push(flow(&intruder, "198.18.1.11", 5432, "source", 2));
     send(port, report(&flows)).await.unwrap();
     until("the violation is counted", || async {
         cluster.status("deployment-db").await.filter(|status| status.novel == 1)

@@ -1,0 +1,290 @@
+//! `nanoseg status`, and the commands by which people decide on Segments: each sets fields of a Segment's spec and nothing else,
+//! so that `kubectl edit` and a repository can do the same.
+
+mod decide;
+
+use std::path::Path;
+
+use kube::Client;
+use kube::api::{Api, ListParams, Patch, PatchParams};
+use serde_json::json;
+
+use super::output::Screen;
+use super::{CommandError, Found};
+use crate::read::live::{ConnectError, client, configuration};
+use crate::segment::{BaselineEdge, Protocol, Segment, SegmentName, SegmentStatus};
+use crate::settings::commands::Output;
+use crate::settings::review::{DecisionArguments, Only, SegmentArguments, StatusArguments};
+use crate::trouble::Trouble;
+use decide::{Decision, Undecided, decide};
+
+/// Field manager of what people decide by these commands.
+const MANAGER: &str = "kubectl-nanoseg";
+
+/// How often a change is tried that somebody else's overtakes: the controller writes a status every few seconds at most.
+const TRIES: usize = 5;
+
+/// Why a Segment cannot be looked at or decided on.
+#[derive(Debug, thiserror::Error)]
+pub enum ReviewError {
+    /// The API server refused it or cannot be reached.
+    #[error("cannot {verb} {what} on the API server at {url}")]
+    Request {
+        /// What was tried.
+        verb: &'static str,
+        /// On what.
+        what: String,
+        /// Where.
+        url: String,
+        /// What it said.
+        source: Trouble,
+    },
+    /// The decision cannot be made.
+    #[error("{segment}")]
+    Undecided {
+        /// On which.
+        segment: SegmentName,
+        /// Why.
+        source: Undecided,
+    },
+}
+
+/// `nanoseg status`.
+pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
+    let StatusArguments {
+        only,
+        output,
+        kubeconfig,
+    } = arguments;
+    let segments = with_cluster(kubeconfig.as_deref(), async |client, url| {
+        let (api, what): (Api<Segment>, _) = match only {
+            None => (Api::all(client), "Segments".to_owned()),
+            Some(Only::Namespace(namespace)) => (
+                Api::namespaced(client, namespace),
+                format!("Segments of namespace {namespace}"),
+            ),
+            Some(Only::Segment(name)) => {
+                let segment = get(&Api::namespaced(client, &name.namespace), name, url).await?;
+                return Ok(vec![segment]);
+            }
+        };
+        let list = api.list(&ListParams::default()).await;
+        Ok(list.map_err(failed("list", what, url))?.items)
+    })?;
+    match (output, only, &segments[..]) {
+        (Output::Json, _, _) => {
+            for segment in &segments {
+                screen.json(segment)?;
+            }
+        }
+        (Output::Table, Some(Only::Segment(_)), [segment]) => one(segment, screen)?,
+        (Output::Table, _, _) => {
+            let mut rows = vec![
+                [
+                    "SEGMENT",
+                    "MODE",
+                    "PHASE",
+                    "EDGES",
+                    "NOVEL",
+                    "WAITING",
+                    "LOSS",
+                    "PROMOTABLE",
+                ]
+                .map(str::to_owned),
+            ];
+            rows.extend(segments.iter().map(row));
+            screen.table(&rows)?;
+        }
+    }
+    Ok(Found::Nothing)
+}
+
+/// `nanoseg approve`.
+pub fn approve(arguments: &DecisionArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
+    let DecisionArguments { of, edges } = arguments;
+    change(of, &Decision::Approve(edges), screen)
+}
+
+/// `nanoseg reject`.
+pub fn reject(arguments: &DecisionArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
+    let DecisionArguments { of, edges } = arguments;
+    change(of, &Decision::Reject(edges), screen)
+}
+
+/// `nanoseg promote`.
+pub fn promote(arguments: &SegmentArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
+    change(arguments, &Decision::Promote, screen)
+}
+
+/// `nanoseg rollback`.
+pub fn rollback(arguments: &SegmentArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
+    change(arguments, &Decision::Rollback, screen)
+}
+
+fn change(
+    SegmentArguments {
+        segment: name,
+        kubeconfig,
+    }: &SegmentArguments,
+    decision: &Decision<'_>,
+    screen: &mut Screen<'_>,
+) -> Result<Found, CommandError> {
+    let done = with_cluster(kubeconfig.as_deref(), async |client, url| {
+        let api: Api<Segment> = Api::namespaced(client, &name.namespace);
+        let mut tries = 0;
+        loop {
+            let mut segment = get(&api, name, url).await?;
+            let done = decide(&mut segment, decision).map_err(|source| ReviewError::Undecided {
+                segment: name.clone(),
+                source,
+            })?;
+            let spec = &segment.spec;
+            let patch = json!({
+                "metadata": { "resourceVersion": segment.metadata.resource_version },
+                "spec": {
+                    "mode": spec.mode,
+                    "promotion": spec.promotion,
+                    "approval": spec.approval,
+                    "acceptedEdges": (!spec.accepted_edges.is_empty()).then_some(&spec.accepted_edges),
+                    "rejectedEdges": (!spec.rejected_edges.is_empty()).then_some(&spec.rejected_edges),
+                },
+            });
+            let params = PatchParams {
+                field_manager: Some(MANAGER.to_owned()),
+                ..PatchParams::default()
+            };
+            tries += 1;
+            match api.patch(&name.name, &params, &Patch::Merge(&patch)).await {
+                Ok(_) => return Ok(done),
+                Err(kube::Error::Api(status)) if status.code == 409 && tries < TRIES => {}
+                Err(error) => return Err(failed("change", name.to_string(), url)(error).into()),
+            }
+        }
+    })?;
+    screen.line(format_args!("{name}: {done}"))?;
+    Ok(Found::Nothing)
+}
+
+async fn get(api: &Api<Segment>, name: &SegmentName, url: &str) -> Result<Segment, ReviewError> {
+    api.get(&name.name).await.map_err(failed("get", name.to_string(), url))
+}
+
+fn failed(verb: &'static str, what: String, url: &str) -> impl FnOnce(kube::Error) -> ReviewError {
+    let url = url.to_owned();
+    move |error| ReviewError::Request {
+        verb,
+        what,
+        url,
+        source: error.into(),
+    }
+}
+
+fn with_cluster<T>(
+    kubeconfig: Option<&Path>,
+    work: impl AsyncFnOnce(Client, &str) -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(ConnectError::Runtime)?;
+    runtime.block_on(async {
+        let config = configuration(kubeconfig).await?;
+        let url = config.cluster_url.to_string();
+        work(client(config)?, &url).await
+    })
+}
+
+fn row(segment: &Segment) -> [String; 8] {
+    let name = segment.segment_name();
+    let name = format!("{}/{}", name.namespace, name.name);
+    let Some(status) = &segment.status else {
+        return [
+            name,
+            String::new(),
+            "new".to_owned(),
+            String::new(),
+            String::new(),
+            String::new(),
+            String::new(),
+            String::new(),
+        ];
+    };
+    [
+        name,
+        status.mode.map(|mode| mode.as_str().to_owned()).unwrap_or_default(),
+        status.phase.as_str().to_owned(),
+        status.edges.to_string(),
+        status.novel.to_string(),
+        status.quarantined.len().to_string(),
+        status.loss.to_string(),
+        status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "Promotable")
+            .map(|condition| format!("{} ({})", condition.status, condition.reason))
+            .unwrap_or_default(),
+    ]
+}
+
+fn one(segment: &Segment, screen: &mut Screen<'_>) -> Result<(), CommandError> {
+    let name = segment.segment_name();
+    let Some(status) = &segment.status else {
+        return screen.line(format_args!("{name}: the controller has not seen it yet"));
+    };
+    let SegmentStatus {
+        phase,
+        reason,
+        mode,
+        conditions,
+        edges,
+        novel,
+        novel_edges,
+        quarantined,
+        loss,
+        proposal_hash,
+        applied_hash,
+        history,
+        notes,
+        ..
+    } = status;
+    let mode = mode.map_or("", crate::segment::Mode::as_str);
+    screen.line(format_args!("{name}: {}, mode {mode}: {reason}", phase.as_str()))?;
+    screen.line(format_args!(
+        "  edges {edges}, novel {novel}, lost while learning {loss}"
+    ))?;
+    let hash = |hash: &Option<String>| hash.clone().unwrap_or_else(|| "none".to_owned());
+    screen.line(format_args!("  proposal {}", hash(proposal_hash)))?;
+    screen.line(format_args!("  approved {}", hash(&segment.spec.approval)))?;
+    screen.line(format_args!("  applied  {}", hash(applied_hash)))?;
+    for condition in conditions {
+        let (kind, status) = (&condition.type_, &condition.status);
+        screen.line(format_args!("  {kind} {status}: {}", condition.message))?;
+    }
+    for quarantined in quarantined {
+        let words = words(&quarantined.edge);
+        screen.line(format_args!(
+            "  waits for a person ({:?}): {words}",
+            quarantined.suspicion
+        ))?;
+    }
+    for edge in novel_edges {
+        screen.line(format_args!("  novel: {}", words(edge)))?;
+    }
+    for revision in history {
+        screen.line(format_args!("  live since {}: {}", revision.at.0, revision.hash))?;
+    }
+    for note in notes {
+        screen.line(format_args!("  note: {note}"))?;
+    }
+    Ok(())
+}
+
+/// An edge as `--edge` takes it.
+fn words(edge: &BaselineEdge) -> String {
+    let protocol = match edge.protocol {
+        Protocol::Tcp => "TCP",
+        Protocol::Udp => "UDP",
+        Protocol::Sctp => "SCTP",
+    };
+    format!("{} -> {} {protocol} {}", edge.source, edge.destination, edge.port)
+}

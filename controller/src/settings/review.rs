@@ -1,0 +1,172 @@
+//! Arguments of the commands by which people decide on Segments.
+
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use clap::Args;
+use nanoseg_graph::flow::Transport;
+
+use super::commands::Output;
+use crate::segment::{BaselineEdge, EdgeEnd, SegmentName};
+
+pub(super) const STATUS_EXAMPLES: &str = "\
+Examples:
+  nanoseg status                              every Segment, and what keeps it from being promoted
+  nanoseg status shop                         those of namespace shop
+  nanoseg status shop/deployment-web          one of them: conditions, edges that wait for a person, revisions
+  nanoseg status -o json | jq 'select(.status.phase == \"Stable\")'
+
+The proposal itself: kubectl get segment -n shop deployment-web -o jsonpath='{.status.proposal}'";
+
+pub(super) const APPROVE_EXAMPLES: &str = "\
+Examples:
+  nanoseg approve shop/deployment-web                     the proposal as it is now, by its hash
+  nanoseg approve shop/deployment-web --quarantined       the edges in status.quarantined belong to the baseline
+  nanoseg approve shop/deployment-web --edge 'shop/Deployment/web -> shop/StatefulSet/db TCP 5432'
+
+It sets spec.approval or spec.acceptedEdges; editing these does the same. A proposal that has changed since has another hash, and
+is not approved by it.";
+
+pub(super) const REJECT_EXAMPLES: &str = "\
+Examples:
+  nanoseg reject shop/deployment-web                      the proposal: it is not applied until a person approves one
+  nanoseg reject shop/deployment-web --novel              the edges in status.novelEdges do not belong to the baseline
+  nanoseg reject shop/deployment-web --edge 'shop/Deployment/intruder -> shop/Deployment/web TCP 80'
+
+It sets spec.promotion to Manual and takes spec.approval away, or sets spec.rejectedEdges; editing these does the same.";
+
+pub(super) const PROMOTE_EXAMPLES: &str = "\
+Example:
+  nanoseg promote shop/deployment-web    from Off to Learn, from Learn to Audit, from Audit to Enforce
+
+It sets spec.mode. What is enforced waits for everything that `nanoseg status` tells, whatever the mode.";
+
+pub(super) const ROLLBACK_EXAMPLES: &str = "\
+Example:
+  nanoseg rollback shop/deployment-web   from Enforce to Audit: the NetworkPolicy is removed, the baseline is kept
+
+It sets spec.mode.";
+
+/// Arguments of `nanoseg status`.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// Only those of a namespace, or one of them
+    #[arg(value_name = "NAMESPACE[/SEGMENT]")]
+    pub only: Option<Only>,
+    /// How to print
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    pub output: Output,
+    /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Arguments of `nanoseg promote` and `nanoseg rollback`.
+#[derive(Debug, Args)]
+pub struct SegmentArguments {
+    /// The Segment, as `nanoseg status` lists it
+    #[arg(value_name = "NAMESPACE/SEGMENT", value_parser = segment)]
+    pub segment: SegmentName,
+    /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
+    #[arg(long, value_name = "FILE")]
+    pub kubeconfig: Option<PathBuf>,
+}
+
+/// Arguments of `nanoseg approve` and `nanoseg reject`.
+#[derive(Debug, Args)]
+pub struct DecisionArguments {
+    #[command(flatten)]
+    pub of: SegmentArguments,
+    #[command(flatten)]
+    pub edges: EdgeArguments,
+}
+
+/// Which edges are meant. None: the proposal is.
+#[derive(Debug, Default, Args)]
+pub struct EdgeArguments {
+    /// An edge instead of the proposal. Can be given several times
+    #[arg(long = "edge", value_name = "SOURCE -> DESTINATION PROTOCOL PORT", value_parser = edge)]
+    pub named: Vec<BaselineEdge>,
+    /// Every edge in status.quarantined instead of the proposal
+    #[arg(long)]
+    pub quarantined: bool,
+    /// Every edge in status.novelEdges instead of the proposal
+    #[arg(long)]
+    pub novel: bool,
+}
+
+/// What `nanoseg status` is asked about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Only {
+    /// A namespace.
+    Namespace(String),
+    /// A Segment.
+    Segment(SegmentName),
+}
+
+impl FromStr for Only {
+    type Err = &'static str;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.contains('/') {
+            segment(text).map(Self::Segment)
+        } else if text.is_empty() {
+            Err("write NAMESPACE or NAMESPACE/SEGMENT")
+        } else {
+            Ok(Self::Namespace(text.to_owned()))
+        }
+    }
+}
+
+fn segment(text: &str) -> Result<SegmentName, &'static str> {
+    let (namespace, name) = super::commands::pair(text).ok_or("write NAMESPACE/SEGMENT")?;
+    Ok(SegmentName { namespace, name })
+}
+
+fn edge(text: &str) -> Result<BaselineEdge, String> {
+    let shape = || "write for example `shop/Deployment/web -> shop/StatefulSet/db TCP 5432`".to_owned();
+    let (source, rest) = text.split_once(" -> ").ok_or_else(shape)?;
+    let (rest, port) = rest.rsplit_once(' ').ok_or_else(shape)?;
+    let (destination, protocol) = rest.rsplit_once(' ').ok_or_else(shape)?;
+    let end = |text: &str| text.trim().parse::<EdgeEnd>().map_err(|error| error.to_string());
+    let transport: Transport = super::commands::transport(protocol)?;
+    Ok(BaselineEdge {
+        source: end(source)?,
+        destination: end(destination)?,
+        port: port.parse().map_err(|_no_number| format!("`{port}` is not a port"))?,
+        protocol: transport.into(),
+        via: Vec::new(),
+        seen_at: Vec::new(),
+        names: Vec::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn edges_are_written_as_status_prints_them() {
+        for (text, good) in [
+            ("shop/Deployment/web -> shop/StatefulSet/db TCP 5432", true),
+            ("external 203.0.113.9 -> shop/Deployment/web udp 53", true),
+            ("shop/Deployment/web -> service shop/db TCP 5432", true),
+            ("shop/Deployment/web shop/StatefulSet/db TCP 5432", false),
+            ("web -> shop/StatefulSet/db TCP 5432", false),
+            ("shop/Deployment/web -> shop/StatefulSet/db ICMP 5432", false),
+            ("shop/Deployment/web -> shop/StatefulSet/db TCP http", false),
+            ("shop/Deployment/web -> TCP 5432", false),
+        ] {
+            assert_eq!(edge(text).is_ok(), good, "{text}: {:?}", edge(text));
+        }
+    }
+
+    #[test]
+    fn a_status_is_asked_of_a_namespace_or_of_one_segment() {
+        assert_eq!("shop".parse(), Ok(Only::Namespace("shop".to_owned())));
+        assert!(matches!("shop/web".parse(), Ok(Only::Segment(_))));
+        for bad in ["", "/", "shop/", "a/b/c"] {
+            assert!(bad.parse::<Only>().is_err(), "{bad}");
+        }
+    }
+}
