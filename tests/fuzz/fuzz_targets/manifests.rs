@@ -34,7 +34,9 @@ fuzz_target!(|bytes: &[u8]| {
         cluster.observe(Object::Pod(pod), Timestamp::UNIX_EPOCH);
     }
     let (policies, _rejected) = PolicySet::parse_all(&manifests.policies, &manifests.cluster_policies);
-    let names = cluster.pods().map(|pod| (pod.namespace.clone(), pod.name.clone()));
+    let names = cluster
+        .pods()
+        .map(|pod| (pod.namespace.to_string(), pod.name.to_string()));
     let names: Vec<_> = names.take(ENDS).collect();
     let outside = IpAddr::from([203, 0, 113, 9]);
 
