@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use nanoseg_ebpf::Reason;
 use nanoseg_graph::flow::{Loss, Origin, Report, Subject};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -298,6 +299,7 @@ impl Agent {
         }
         self.make_room(held)?;
         let counters = self.capture.counters()?;
+        self.names.note_unheard(counters.totals[Reason::Unheard as usize]);
         let cgroups = &mut self.cgroups;
         let mut now = losses(&counters, |id| cgroups.subject(id));
         sockets::add_undecided(&mut now, &self.undecided);
