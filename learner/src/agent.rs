@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use jiff::Timestamp;
+use nanoseg_ebpf::Reason;
 use nanoseg_graph::flow::{Loss, Origin, Report, Subject};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -256,7 +257,8 @@ impl Agent {
 
     /// Gives flows their names. After they were read: whatever was answered before a flow began has then been heard.
     fn name(&mut self, answers: &mut Answers) -> Result<(), AgentError> {
-        while !self.heard(answers)? {}
+        // One turn is more than there is room for, so nothing that was there is left; of a flood the rest is for the next turn.
+        self.heard(answers)?;
         let version = self.table.version();
         if version != self.names.flows_version() {
             let changed = self.table.changed_since(self.names.flows_version());
@@ -297,6 +299,7 @@ impl Agent {
         }
         self.make_room(held)?;
         let counters = self.capture.counters()?;
+        self.names.note_unheard(counters.totals[Reason::Unheard as usize]);
         let cgroups = &mut self.cgroups;
         let mut now = losses(&counters, |id| cgroups.subject(id));
         sockets::add_undecided(&mut now, &self.undecided);

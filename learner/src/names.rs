@@ -47,6 +47,8 @@ pub(crate) struct Unused {
     pub(crate) unasked: u64,
     /// Names that were too many.
     pub(crate) surplus: u64,
+    /// Answers for which the kernel had no room.
+    pub(crate) unheard: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -199,6 +201,11 @@ impl Names {
             })
         });
         all.collect()
+    }
+
+    /// Notes for how many answers the kernel had no room.
+    pub(crate) const fn note_unheard(&mut self, count: u64) {
+        self.unused.unheard = count;
     }
 
     /// What could not be used.

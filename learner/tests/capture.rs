@@ -7,6 +7,7 @@
 mod answers;
 mod node;
 mod older;
+mod recycled;
 mod under_way;
 
 use std::net::{IpAddr, Ipv4Addr};

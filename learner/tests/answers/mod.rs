@@ -4,7 +4,8 @@ use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
 use std::process::Command;
 
-use nanoseg_graph::flow::Subject;
+use nanoseg_graph::flow::{Reporter, Subject, Transport};
+use rustix::process::Signal;
 use simple_dns::rdata::{A, CNAME, RData};
 use simple_dns::{CLASS, Name, Packet, QCLASS, QTYPE, Question, ResourceRecord, TYPE};
 
@@ -162,4 +163,35 @@ fn two_capabilities_are_enough_for_names() {
             node.learner_as(command)
         });
     }
+}
+
+/// While nobody listens to the answers there is room for some, and a flood of them costs the connections nothing.
+#[test]
+fn more_answers_than_fit_lose_no_flow() {
+    const QUESTIONS: usize = 500;
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (server, client) = (node.container(), node.container());
+    let learner = node.learner(&[]);
+    let [v4, _] = server.at(53);
+    let _serving = server.run(&[Step::AnswerNames(v4)]);
+    learner.signal(Signal::STOP);
+    let question = |number| Step::AskName {
+        server: v4,
+        name: format!("n{number}.example.com"),
+        over_tcp: false,
+    };
+    client.run(&(0..QUESTIONS).map(question).collect::<Vec<_>>()).end();
+    client.run(&[Step::Try((ALIASED, 443).into())]).end();
+    learner.signal(Signal::CONT);
+    let report = learner.end();
+    assert!((1..=4).contains(&report.names.len()), "{:?}", report.names);
+    let asked = report.counts(&client.subject(), Reporter::Source, server.v4, 53, Transport::Udp);
+    // A port that the kernel chooses again goes on with its exchange, so there are a few less.
+    let [begun, answered, _] = asked.unwrap();
+    assert_eq!(begun, answered);
+    assert!((QUESTIONS as u64 / 2..=QUESTIONS as u64).contains(&begun), "{begun}");
+    assert!(report.losses.is_empty(), "{:?}", report.losses);
 }
