@@ -71,16 +71,16 @@ struct Life {
 
 fn pod(life: &Life, started: Timestamp) -> Pod {
     Pod {
-        uid: format!("uid-{}", life.name),
+        uid: format!("uid-{}", life.name).into(),
         mirror_uid: None,
-        namespace: "shop".to_owned(),
-        name: life.name.clone(),
-        labels: BTreeMap::new(),
+        namespace: "shop".to_owned().into(),
+        name: life.name.clone().into(),
+        labels: BTreeMap::new().into(),
         owner: None,
         addresses: [ip(life.address)].into(),
         host_network: false,
-        node: Some("n1".to_owned()),
-        ports: BTreeSet::new(),
+        node: Some("n1".to_owned().into()),
+        ports: BTreeSet::new().into(),
         phase: PodPhase::Running,
         started: Some(started),
     }
