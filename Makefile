@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo test lint unit bench fuzz fuzz-policy image clean
+.PHONY: help setup build demo test lint unit bench fuzz fuzz-policy ledger image clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -53,6 +53,9 @@ fuzz: ## Every reader of outside bytes under libFuzzer, FUZZ_SECONDS (60) for ea
 			-artifact_prefix=../../../target/fuzz/artifacts/$$target- -max_total_time=$${FUZZ_SECONDS:-60} \
 			-timeout=10 -rss_limit_mb=1024 -malloc_limit_mb=256 -verbosity=0 -print_final_stats=1 || exit 1; \
 	done
+
+ledger: ## A million connections over 100,000 edges, the learner stopped for a minute in the middle: nothing may be lost (as root)
+	NANOSEG_REQUIRE_ROOT=1 NANOSEG_FULL_LEDGER=1 cargo test --locked -p nanoseg-learner --test ledger
 
 image: ## The container image, target/nanoseg-image.tar
 	@.ci/setup build

@@ -23,6 +23,13 @@ pub mod name {
     /// `Array<u64>` of one: from when on, in `CLOCK_MONOTONIC` nanoseconds, the first datagram that is seen between two ports
     /// is the first one. 0 until the learner knows that both programs are attached.
     pub const GRACE_END: &str = "GRACE_END";
+    /// `HashMap<u64, u64>`: how many keys of each cgroup were ever taken into `FLOWS`, and under [`super::EVERY_CGROUP`] of all.
+    pub const ADMITTED: &str = "ADMITTED";
+    /// `HashMap<u64, u64>`: how many of them the learner took out again. It alone writes here, and only programs write in
+    /// `ADMITTED`, so that neither undoes what the other counts.
+    pub const RELEASED: &str = "RELEASED";
+    /// Constant of the programs: how many entries `FLOWS` has.
+    pub const FLOWS_CAPACITY: &str = "FLOWS_CAPACITY";
     /// `HashMap<LossKey, u64>`: what was not recorded, for each cgroup.
     pub const LOSSES: &str = "LOSSES";
     /// `PerCpuArray<u64>`, indexed by [`super::Reason`]: what was not recorded, in all.
@@ -39,6 +46,21 @@ pub mod name {
 
 /// An IPv6 address or a v4-mapped IPv4 address, as four words in network byte order.
 pub type Address = [u32; 4];
+
+/// Instead of a cgroup id, which is never zero: all of them.
+pub const EVERY_CGROUP: u64 = 0;
+
+/// How many cgroups the maps that count by cgroup have room for.
+pub const CGROUPS: u32 = 16_384;
+
+/// Whether a cgroup that holds `own` of the `held` keys in the flow map may have another one.
+///
+/// Nobody gets another one who holds as much as is free. So each can take at most half of what is free when it comes, and a
+/// flood of one leaves half of the map to the others, a flood of two a quarter, and so on.
+#[inline(always)]
+pub const fn is_admitted(own: u64, held: u64, capacity: u64) -> bool {
+    own < capacity.saturating_sub(held)
+}
 
 /// Transport protocols that are recorded, by their IANA number.
 #[repr(u8)]
@@ -180,7 +202,7 @@ pub struct LossKey {
 #[repr(u32)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Reason {
-    /// The flow map was full.
+    /// The flow map had no room for another key of this cgroup.
     MapFull = 0,
     /// The table of UDP exchanges took no new entry.
     ExchangeTableFull = 1,

@@ -11,7 +11,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nanoseg_ebpf::Reason;
+use nanoseg_ebpf::{FlowKey, Reason};
 use nanoseg_graph::flow::{Loss, Origin, Report, Subject};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -79,6 +79,8 @@ struct Agent {
     /// Connections that are older than the learner and have no known direction.
     undecided: BTreeMap<Subject, u64>,
     names: Names,
+    /// Whose the losses of each cgroup are. They are told for as long as the programs run, and cgroups are forgotten before.
+    losers: BTreeMap<u64, Subject>,
     node_addresses: BTreeSet<IpAddr>,
     /// Grows when losses or addresses change.
     other_version: u64,
@@ -135,6 +137,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         losses: Vec::new(),
         undecided: BTreeMap::new(),
         names: Names::default(),
+        losers: BTreeMap::new(),
         node_addresses: addresses::of_this_node(),
         other_version: 0,
         output,
@@ -167,7 +170,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
                 agent.report()?;
             }
             _ = housekeeping.tick() => {
-                agent.cgroups.tidy();
+                agent.tidy()?;
                 agent.names.tidy(agent.clock.timestamp(monotonic_ns()));
                 agent.refresh_addresses();
                 agent.summarize(tracing::Level::DEBUG);
@@ -300,8 +303,10 @@ impl Agent {
         self.make_room(held)?;
         let counters = self.capture.counters()?;
         self.names.note_unheard(counters.totals[Reason::Unheard as usize]);
-        let cgroups = &mut self.cgroups;
-        let mut now = losses(&counters, |id| cgroups.subject(id));
+        let Self { cgroups, losers, .. } = self;
+        let mut now = losses(&counters, |id| {
+            losers.entry(id).or_insert_with(|| cgroups.subject(id)).clone()
+        });
         sockets::add_undecided(&mut now, &self.undecided);
         if now != self.losses {
             self.losses = now;
@@ -354,24 +359,45 @@ impl Agent {
     /// Takes idle keys out of the kernel's map when it fills up: the fuller, the less idle.
     fn make_room(&mut self, held: usize) -> Result<(), AgentError> {
         let capacity = usize::try_from(self.settings.map_entries).unwrap_or(usize::MAX);
-        let idle = match held.saturating_mul(100) / capacity {
+        // A cgroup is full when it holds as much as is free, which is before the map is.
+        let own = self.table.most_of_one_cgroup().saturating_mul(100) / capacity.saturating_sub(held).max(1);
+        let idle = match (held.saturating_mul(100) / capacity).max(own) {
             0..=50 => return Ok(()),
             51..=75 => Duration::from_mins(1),
             76..=90 => Duration::from_secs(5),
             _ => Duration::from_secs(1),
         };
         let before = monotonic_ns().saturating_sub(u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
-        let surplus = held - capacity / 2;
+        let surplus = held.saturating_sub(capacity / 4);
         for key in self.table.idle_since(before).into_iter().take(surplus) {
-            if let Some(record) = self.capture.record(&key)? {
-                if record.last_ns >= before {
-                    continue;
-                }
-                let cgroups = &mut self.cgroups;
-                self.table.observe(&key, &record, self.clock, |id| cgroups.subject(id));
-                self.capture.evict(&key)?;
+            self.evict(&key, before)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a key out of the kernel's map, unless it was seen at `before` or later.
+    fn evict(&mut self, key: &FlowKey, before: u64) -> Result<(), AgentError> {
+        if let Some(record) = self.capture.record(key)? {
+            if record.last_ns >= before {
+                return Ok(());
             }
-            self.table.forget(&key);
+            let cgroups = &mut self.cgroups;
+            self.table.observe(key, &record, self.clock, |id| cgroups.subject(id));
+            self.capture.evict(key)?;
+        }
+        self.table.forget(key);
+        Ok(())
+    }
+
+    /// Forgets the cgroups that are gone for long, here and in the kernel's maps.
+    fn tidy(&mut self) -> Result<(), AgentError> {
+        let gone = self.cgroups.tidy();
+        let now = monotonic_ns();
+        for key in self.table.of_cgroups(&gone) {
+            self.evict(&key, now)?;
+        }
+        for cgroup in gone {
+            self.capture.dismiss(cgroup)?;
         }
         Ok(())
     }

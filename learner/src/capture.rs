@@ -18,7 +18,7 @@ use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
 use nanoseg_ebpf::packet::DOMAIN;
-use nanoseg_ebpf::{Answer, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, name};
+use nanoseg_ebpf::{Answer, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, name};
 use nanoseg_graph::flow;
 
 use crate::clock::monotonic_ns;
@@ -121,6 +121,8 @@ pub(crate) struct Counters {
 /// The loaded and attached programs.
 pub(crate) struct Capture {
     flows: HashMap<MapData, Plain<FlowKey>, Plain<FlowEntry>>,
+    admitted: HashMap<MapData, u64, u64>,
+    released: HashMap<MapData, u64, u64>,
     losses: HashMap<MapData, Plain<LossKey>, u64>,
     counters: PerCpuArray<MapData, u64>,
     /// Holds the programs and their links.
@@ -168,6 +170,7 @@ pub(crate) fn start(
 ) -> Result<(Capture, Announcements, Answers), CaptureError> {
     let mut programs = EbpfLoader::new()
         .map_max_entries(name::FLOWS, sizes.flows)
+        .override_global(name::FLOWS_CAPACITY, &sizes.flows, true)
         .map_max_entries(name::EXCHANGES, sizes.exchanges)
         .load(OBJECT)
         .map_err(|source| CaptureError::Load {
@@ -203,6 +206,8 @@ pub(crate) fn start(
     let answers = Answers(take(&mut programs, name::ANSWERS)?);
     let capture = Capture {
         flows: take(&mut programs, name::FLOWS)?,
+        admitted: take(&mut programs, name::ADMITTED)?,
+        released: take(&mut programs, name::RELEASED)?,
         losses: take(&mut programs, name::LOSSES)?,
         counters: take(&mut programs, name::COUNTERS)?,
         _programs: programs,
@@ -247,6 +252,14 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> &'static str {
         }
     }
     ""
+}
+
+fn counted(map: &HashMap<MapData, u64, u64>, name: &'static str, cgroup: u64) -> Result<Option<u64>, CaptureError> {
+    match map.get(&cgroup, 0) {
+        Ok(count) => Ok(Some(count)),
+        Err(MapError::KeyNotFound) => Ok(None),
+        Err(source) => Err(CaptureError::Read { name, source }),
+    }
 }
 
 impl Capture {
@@ -296,12 +309,46 @@ impl Capture {
     /// Makes room for other keys. The caller has read the record.
     pub(crate) fn evict(&mut self, key: &FlowKey) -> Result<(), CaptureError> {
         match self.flows.remove(&Plain(*key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
+            Ok(()) => {
+                self.release(key.cgroup)?;
+                self.release(EVERY_CGROUP)
+            }
+            Err(MapError::KeyNotFound) => Ok(()),
             Err(source) => Err(CaptureError::Read {
                 name: name::FLOWS,
                 source,
             }),
         }
+    }
+
+    fn release(&mut self, cgroup: u64) -> Result<(), CaptureError> {
+        let before = counted(&self.released, name::RELEASED, cgroup)?.unwrap_or(0);
+        self.released
+            .insert(cgroup, before + 1, 0)
+            .map_err(|source| CaptureError::Write {
+                name: name::RELEASED,
+                source,
+            })
+    }
+
+    /// Gives the place of a cgroup that is gone to another one, if it has nothing in the flow map any more.
+    pub(crate) fn dismiss(&mut self, cgroup: u64) -> Result<(), CaptureError> {
+        let Some(admitted) = counted(&self.admitted, name::ADMITTED, cgroup)? else {
+            return Ok(());
+        };
+        if admitted != counted(&self.released, name::RELEASED, cgroup)?.unwrap_or(0) {
+            return Ok(());
+        }
+        for (map, name) in [
+            (&mut self.admitted, name::ADMITTED),
+            (&mut self.released, name::RELEASED),
+        ] {
+            match map.remove(&cgroup) {
+                Ok(()) | Err(MapError::KeyNotFound) => {}
+                Err(source) => return Err(CaptureError::Write { name, source }),
+            }
+        }
+        Ok(())
     }
 
     /// What was not recorded.

@@ -6,7 +6,7 @@
 //! * A folder is known from the moment it is made, before a process can be in it, so that short lives are attributed; when an
 //!   event was missed, an unknown id makes the whole tree be read again. Only an id that is then not there is unknown.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -163,14 +163,17 @@ impl Cgroups {
         }
     }
 
-    /// Forgets what is gone for long.
-    pub(crate) fn tidy(&mut self) {
+    /// Forgets what is gone for long, and says which ids these were.
+    pub(crate) fn tidy(&mut self) -> BTreeSet<u64> {
         if self.blind {
             self.walk();
         }
         let now = Instant::now();
+        let is_over = |known: &Known| known.gone.is_some_and(|gone| now.duration_since(gone) >= GRACE);
         self.known
-            .retain(|_, known| known.gone.is_none_or(|gone| now.duration_since(gone) < GRACE));
+            .extract_if(|_, known| is_over(known))
+            .map(|(id, _)| id)
+            .collect()
     }
 
     fn walk(&mut self) {

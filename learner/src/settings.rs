@@ -42,7 +42,7 @@ pub(crate) struct Arguments {
     #[arg(long, env = "NANOSEG_INTERVAL", default_value = "1s", value_name = "TIME", value_parser = interval)]
     interval: Duration,
 
-    /// How many flows the kernel holds before the learner has to make room
+    /// How many flows the kernel holds. One container never gets more than is left for the others, so at most half
     #[arg(long, env = "NANOSEG_MAP_ENTRIES", default_value_t = 131_072, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=16_777_216))]
     map_entries: u32,
 

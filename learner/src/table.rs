@@ -8,7 +8,7 @@
 
 mod older;
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
 
 use jiff::Timestamp;
@@ -191,6 +191,28 @@ impl Table {
             };
             self.numbers.contains_key(&key)
         })
+    }
+
+    /// Keys of these cgroups that the kernel holds, in order.
+    pub(crate) fn of_cgroups(&self, cgroups: &BTreeSet<u64>) -> Vec<kernel::FlowKey> {
+        let mut keys: Vec<_> = self
+            .kernel
+            .keys()
+            .filter(|key| cgroups.contains(&key.cgroup))
+            .copied()
+            .collect();
+        keys.sort_unstable_by_key(|key| (key.cgroup, key.peer, key.port, key.transport, key.role));
+        keys
+    }
+
+    /// The most keys that the kernel holds of one cgroup.
+    pub(crate) fn most_of_one_cgroup(&self) -> usize {
+        let count = |mut counts: BTreeMap<u64, usize>, key: &kernel::FlowKey| {
+            *counts.entry(key.cgroup).or_default() += 1;
+            counts
+        };
+        let counts = self.kernel.keys().fold(BTreeMap::new(), count);
+        counts.into_values().max().unwrap_or(0)
     }
 
     /// Grows with every change.

@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its node has failed")]
 
 mod answers;
+mod headers;
 mod node;
 mod older;
 mod recycled;
@@ -18,7 +19,7 @@ use nanoseg_graph::endpoint::UnknownReason;
 use nanoseg_graph::flow::{LossReason, Reporter, Subject, Transport};
 use rustix::process::Signal;
 
-use crate::node::{Node, PATIENCE, Reported as _, Step, is_possible, run_script_if_told};
+use crate::node::{Container, Node, PATIENCE, Reported as _, Step, is_possible, run_script_if_told};
 
 /// Not a test: what this program does when a test has started it in a container.
 #[test]
@@ -328,14 +329,15 @@ fn what_has_no_ports_is_counted_as_lost() {
 }
 
 #[test]
-fn a_full_map_loses_nothing_silently() {
-    const ENTRIES: u64 = 16;
-    const PORTS: u16 = 500;
+fn p32_a_flood_of_one_container_costs_another_nothing_and_is_counted_to_the_unit() {
+    const ENTRIES: u64 = 1024;
+    const PORTS: u16 = 10_000;
+    const FEW: u16 = 200;
     if !is_possible() {
         return;
     }
     let mut node = Node::new();
-    let (noisy, quiet) = (node.container(), node.container());
+    let (noisy, quiet, second) = (node.container(), node.container(), node.container());
     let learner = node.learner(&["--map-entries", &ENTRIES.to_string()]);
     // Stopped, so that it cannot make room.
     learner.signal(Signal::STOP);
@@ -350,21 +352,35 @@ fn a_full_map_loses_nothing_silently() {
         .run(&[Step::Spray {
             to: noisy.v4.into(),
             first_port: 1000,
-            ports: 3,
+            ports: FEW,
+        }])
+        .end();
+    second
+        .run(&[Step::Spray {
+            to: quiet.v4.into(),
+            first_port: 1000,
+            ports: PORTS,
         }])
         .end();
     learner.signal(Signal::CONT);
 
     let report = learner.end();
-    let attempted: u64 = report.of(&noisy.subject()).map(|flow| flow.tally.attempted).sum();
-    let lost = report.lost(&noisy.subject(), LossReason::MapFull);
-    assert_eq!(attempted, ENTRIES);
-    assert_eq!(attempted + lost, u64::from(PORTS), "produced = delivered + lost");
-    assert_eq!(
-        report.lost(&quiet.subject(), LossReason::MapFull),
-        3,
-        "each container has its own count"
-    );
+    let delivered = |of: &Container| report.of(&of.subject()).map(|flow| flow.tally.attempted).sum::<u64>();
+    let lost = |of: &Container| report.lost(&of.subject(), LossReason::MapFull);
+    // Nobody holds more than is free: half of all, and then half of what the others left.
+    let (few, half) = (u64::from(FEW), ENTRIES / 2);
+    assert_eq!(delivered(&noisy), half);
+    assert_eq!((delivered(&quiet), lost(&quiet)), (few, 0));
+    assert_eq!(delivered(&second), (half - few) / 2);
+    for flooding in [&noisy, &second] {
+        assert_eq!(
+            delivered(flooding) + lost(flooding),
+            u64::from(PORTS),
+            "produced = delivered + lost"
+        );
+    }
+    let all: u64 = report.losses.iter().map(|loss| loss.count).sum();
+    assert_eq!(all, lost(&noisy) + lost(&second), "{:?}", report.losses);
 }
 
 #[test]
@@ -377,7 +393,7 @@ fn a_full_map_gets_room_again() {
     let learner = node.learner(&["--map-entries", "16"]);
     // Flows keep their counts when the kernel forgets them: more of them than the map holds end up in the report.
     let mut sent = 0;
-    for ports in [15, 7, 7, 7, 7] {
+    for ports in [8, 4, 4, 4, 4] {
         client
             .run(&[Step::Spray {
                 to: server.v4.into(),

@@ -9,7 +9,9 @@ use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::programs::SkBuffContext;
 use nanoseg_ebpf::exchange::{Exchange, ExchangeEntry, ExchangeKey};
 use nanoseg_ebpf::packet::{Ends, Event, Signal, Way};
-use nanoseg_ebpf::{Count, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport};
+use nanoseg_ebpf::{
+    CGROUPS, Count, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, is_admitted,
+};
 
 use super::socket::{is_copy, is_initiator};
 
@@ -25,13 +27,23 @@ pub(super) static EXCHANGES: LruHashMap<ExchangeKey, ExchangeEntry> = LruHashMap
 static GRACE_END: Array<u64> = Array::with_max_entries(1, 0);
 
 #[map]
-static LOSSES: HashMap<LossKey, u64> = HashMap::with_max_entries(16_384, 0);
+static ADMITTED: HashMap<u64, u64> = HashMap::with_max_entries(CGROUPS, 0);
+
+#[map]
+static RELEASED: HashMap<u64, u64> = HashMap::with_max_entries(CGROUPS, 0);
+
+#[map]
+static LOSSES: HashMap<LossKey, u64> = HashMap::with_max_entries(CGROUPS, 0);
 
 #[map]
 static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
 
 #[map]
 static ANNOUNCEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
+
+/// As many as [`FLOWS`] has; the learner sets both.
+#[unsafe(no_mangle)]
+static FLOWS_CAPACITY: u32 = 131_072;
 
 #[inline(always)]
 pub(super) fn record(context: &SkBuffContext, way: Way, signal: Signal, ends: &Ends) {
@@ -113,7 +125,12 @@ fn add(key: &FlowKey, count: Count, now: u64) -> bool {
         increment(unsafe { &raw mut (*known).record }, count, now);
         return true;
     }
+    if !has_room(key.cgroup) {
+        lose(key.cgroup, Reason::MapFull);
+        return false;
+    }
     if insert(key, count, now) {
+        admit(key.cgroup);
         if ANNOUNCEMENTS.output::<FlowKey>(key, 0).is_err() {
             tally(Reason::Unannounced);
         }
@@ -127,6 +144,40 @@ fn add(key: &FlowKey, count: Count, now: u64) -> bool {
     }
     lose(key.cgroup, Reason::MapFull);
     false
+}
+
+/// Whether the cgroup may have another key. It may not when there is no room to count its keys.
+#[inline(never)]
+fn has_room(cgroup: u64) -> bool {
+    // SAFETY: a constant of the program, which the learner sets before it loads.
+    let capacity = u64::from(unsafe { (&raw const FLOWS_CAPACITY).read_volatile() });
+    let Some(own) = held(cgroup) else {
+        return false;
+    };
+    held(EVERY_CGROUP).is_some_and(|all| is_admitted(own, all, capacity))
+}
+
+#[inline(always)]
+fn held(cgroup: u64) -> Option<u64> {
+    // SAFETY: values of both maps are whole words.
+    let (admitted, released) = unsafe {
+        if ADMITTED.get(&cgroup).is_none() {
+            // Another processor may have been first; its entry is as good.
+            _ = ADMITTED.insert(&cgroup, &0, u64::from(BPF_NOEXIST));
+        }
+        (*ADMITTED.get(&cgroup)?, RELEASED.get(&cgroup).copied().unwrap_or(0))
+    };
+    // The learner may have taken a key out that is not counted yet.
+    Some(admitted.saturating_sub(released))
+}
+
+#[inline(never)]
+fn admit(cgroup: u64) {
+    for counted in [cgroup, EVERY_CGROUP] {
+        if let Some(count) = ADMITTED.get_ptr_mut(&counted) {
+            atomic_add(count);
+        }
+    }
 }
 
 #[inline(always)]

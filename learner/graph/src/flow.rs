@@ -183,7 +183,7 @@ pub struct Flow {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum LossReason {
-    /// The kernel's flow map was full.
+    /// The kernel's flow map had no room for another flow of this subject.
     MapFull,
     /// The kernel's table of live UDP exchanges was full.
     ExchangeTableFull,

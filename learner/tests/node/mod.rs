@@ -3,6 +3,8 @@
 //! A container runs scripts: this test program starts itself again, in the container's namespace, enters its cgroup, and does
 //! what [`Step`] says. Everything is removed on drop.
 
+pub(crate) mod names;
+
 use std::fs;
 use std::io::{BufRead as _, BufReader, Lines, Read as _};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
@@ -76,6 +78,13 @@ pub(crate) enum Step {
     EchoConnected { at: SocketAddr, to: SocketAddr },
     /// Sends one datagram to each of many ports and waits for nothing.
     Spray { to: IpAddr, first_port: u16, ports: u16 },
+    /// Connects to each of many ports, all of them that many times, and expects each time to be refused.
+    Knock {
+        to: IpAddr,
+        first_port: u16,
+        ports: u16,
+        times: u16,
+    },
     /// Gets a copy of every IPv4 packet of a protocol from then on.
     Sniff { protocol: u8 },
     /// Sends bytes as the payload of an IP packet of a protocol, or as a whole IPv4 packet when that is 255.
@@ -121,8 +130,8 @@ impl Step {
                 std::thread::spawn(move || std::mem::forget(listener.accept().unwrap()));
             }
             Self::Hold { from, to } => hold(from, to),
-            Self::AnswerNames(at) => crate::answers::serve(at),
-            Self::AskName { server, name, over_tcp } => crate::answers::ask(server, &name, over_tcp),
+            Self::AnswerNames(at) => names::serve(at),
+            Self::AskName { server, name, over_tcp } => names::ask(server, &name, over_tcp),
             Self::Try(to) => {
                 let timeout = Duration::from_millis(50);
                 TcpStream::connect_timeout(&to, timeout).unwrap_err();
@@ -149,6 +158,17 @@ impl Step {
                 for port in first_port..first_port + ports {
                     // A refusal of an earlier one may be reported here; this one is then not sent yet.
                     while socket.send_to(b"!", (to, port)).is_err() {}
+                }
+            }
+            Self::Knock {
+                to,
+                first_port,
+                ports,
+                times,
+            } => {
+                for port in (0..times).flat_map(|_| first_port..first_port + ports) {
+                    let refused = TcpStream::connect((to, port)).unwrap_err().kind();
+                    assert_eq!(refused, std::io::ErrorKind::ConnectionRefused, "{to} {port}");
                 }
             }
             Self::Sniff { protocol } => {
