@@ -1,5 +1,6 @@
 //! `nanoseg controller`: events in, rounds, writes out, until it is told to end. Ending leaves policies as they are.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -12,8 +13,10 @@ use crate::apply::{Live, OnCluster, OnDirectory, WriteError, apply};
 use crate::directory::{self, Directory};
 use crate::read::ReadError;
 use crate::read::live::{ConnectError, client, configuration};
-use crate::receive::{self, Delivery, ReceiveError};
-use crate::reconcile::{Core, Due, Event, Guide, Round};
+use crate::receive::certificates::Certificates;
+use crate::receive::identity::Recogniser;
+use crate::receive::{self, Delivery, Door, ReceiveError, Trust};
+use crate::reconcile::{Core, Due, Event, Guide, RefusedPart, Round};
 use crate::settings::{Place, Settings};
 use crate::watch;
 
@@ -50,6 +53,12 @@ pub enum ControllerError {
     /// The output folder cannot be used.
     #[error(transparent)]
     Out(#[from] WriteError),
+    /// Nobody said where learners are to be known by.
+    #[error(
+        "learners cannot be recognised outside a pod without the namespace that they run in: give --own-namespace, or \
+         --insecure-learners to take reports from whoever connects"
+    )]
+    NoNamespace,
     /// Signals cannot be listened to.
     #[error("cannot listen to signals")]
     Signal(#[source] std::io::Error),
@@ -61,7 +70,11 @@ pub async fn run(settings: Settings) -> Result<(), ControllerError> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Signal)?;
     let work = async {
         match settings.place.clone() {
-            Place::Cluster { kubeconfig, listen } => on_cluster(settings, kubeconfig.as_deref(), listen).await,
+            Place::Cluster {
+                kubeconfig,
+                listen,
+                insecure_learners,
+            } => Box::pin(on_cluster(settings, kubeconfig.as_deref(), listen, insecure_learners)).await,
             Place::Directory { cluster, flows, out } => on_directory(settings, cluster, flows, out).await,
         }
     };
@@ -122,6 +135,7 @@ async fn on_cluster(
     mut settings: Settings,
     kubeconfig: Option<&Path>,
     listen: std::net::SocketAddr,
+    insecure_learners: bool,
 ) -> Result<(), ControllerError> {
     let config = configuration(kubeconfig).await?;
     let url = config.cluster_url.to_string();
@@ -130,14 +144,25 @@ async fn on_cluster(
         .rules
         .own_namespace
         .or_else(|| in_cluster.then(|| config.default_namespace.clone()));
-    let listener = receive::listen(listen).await?;
     let client = client(config)?;
+    let door = match &settings.rules.own_namespace {
+        _ if insecure_learners => {
+            tracing::warn!("--insecure-learners: whoever reaches this address may report what they like");
+            Door::Open
+        }
+        Some(namespace) => Door::Guarded {
+            certificates: Box::new(Certificates::new(&client, namespace)),
+            recogniser: Box::new(Recogniser::new(&client, namespace)),
+        },
+        None => return Err(ControllerError::NoNamespace),
+    };
+    let listener = receive::listen(listen).await?;
     tracing::info!(url, learners = %listen, "watching the cluster");
 
     let (deliver, mut deliveries) = mpsc::channel::<Delivery>(WAITING);
     let (tell, mut events) = mpsc::channel::<Event>(WAITING);
     let mut watches = watch::watch_all(&client, &url, &tell);
-    let server = receive::serve(listener, deliver);
+    let server = receive::serve(listener, door, deliver);
     tokio::pin!(server);
     let live = OnCluster::new(client);
     let cidrs = settings.cluster_cidrs.clone();
@@ -146,8 +171,16 @@ async fn on_cluster(
         tokio::select! {
             outcome = &mut server => return outcome.map_err(ControllerError::Receive),
             Some(event) = events.recv() => pace.take(event),
-            Some(Delivery { report, merged }) = deliveries.recv() => {
-                pace.take(Event::Report(report));
+            Some(Delivery { report, trust, merged }) = deliveries.recv() => {
+                match trust {
+                    Trust::Blind => pace.take(Event::Report(report)),
+                    Trust::OwnNode => {
+                        let node = report.origin.node.clone();
+                        let before = pace.core.refused().clone();
+                        pace.take(Event::Attested(report));
+                        tell_of_refused(&node, &before, pace.core.refused());
+                    }
+                }
                 // A learner that is gone meanwhile sends it again when it is back.
                 let _gone = merged.send(());
             }
@@ -156,6 +189,15 @@ async fn on_cluster(
                 tracing::error!(?ended, "a watch ended");
             }
             () = tokio::time::sleep(pace.rest()) => drop(pace.round(&live).await),
+        }
+    }
+}
+
+fn tell_of_refused(node: &str, before: &BTreeMap<RefusedPart, u64>, after: &BTreeMap<RefusedPart, u64>) {
+    for (reason, total) in after {
+        let parts = total - before.get(reason).unwrap_or(&0);
+        if parts > 0 {
+            tracing::warn!(node, parts, total, "parts of a learner's report were refused: {reason}");
         }
     }
 }

@@ -1,12 +1,19 @@
 //! Learners' reports by gRPC.
 //!
-//! Guarantees: an increment is acknowledged after it was merged, in the order in which it came; one that is no report ends its
-//! stream with a reason and is counted, and every other stream goes on.
+//! Guarantees:
+//! * an increment is acknowledged after it was merged, in the order in which it came; one that is no report ends its stream with a
+//!   reason and is counted, and every other stream goes on;
+//! * without [`Door::Open`], which has to be asked for, nothing is read that is not encrypted, and nothing is merged but by a
+//!   learner that the API server recognises, about its own node.
+//!
+//! * [`certificates`]: what learners know the controller by.
+//! * [`identity`]: what the controller knows learners by.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
 use futures::Stream;
 use nanoseg_graph::flow::Report;
@@ -15,6 +22,14 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
+
+use crate::trouble::chain;
+use certificates::Certificates;
+use identity::{IdentityError, Recogniser, Refusal};
+
+pub mod certificates;
+pub mod identity;
+mod incoming;
 
 pub mod protocol {
     #![expect(
@@ -44,11 +59,36 @@ impl Increment {
     }
 }
 
+/// Who may report.
+#[derive(Debug)]
+pub enum Door {
+    /// Whoever connects, unencrypted.
+    Open,
+    /// Learners that the API server recognises.
+    Guarded {
+        /// What they know the controller by.
+        certificates: Box<Certificates>,
+        /// What the controller knows them by.
+        recogniser: Box<Recogniser>,
+    },
+}
+
+/// How much a report is believed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trust {
+    /// Whatever it says.
+    Blind,
+    /// It is from the node that it names, and speaks for that node's pods alone.
+    OwnNode,
+}
+
 /// A report and whom to tell that it was merged.
 #[derive(Debug)]
 pub struct Delivery {
     /// The report.
     pub report: Report,
+    /// How much it is believed.
+    pub trust: Trust,
     /// Told after merging.
     pub merged: oneshot::Sender<()>,
 }
@@ -67,6 +107,9 @@ pub enum ReceiveError {
     /// The server ended.
     #[error("the server for learners' reports ended")]
     Serve(#[source] tonic::transport::Error),
+    /// Connections cannot be encrypted.
+    #[error("cannot encrypt learners' connections")]
+    Encrypt(#[source] tokio_rustls::rustls::Error),
 }
 
 /// A socket that learners can connect to; reports are taken from it by [`serve`].
@@ -77,25 +120,88 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ReceiveError> {
 }
 
 /// Receives reports for as long as it is polled.
-pub async fn serve(listener: TcpListener, deliveries: mpsc::Sender<Delivery>) -> Result<(), ReceiveError> {
+pub async fn serve(listener: TcpListener, door: Door, deliveries: mpsc::Sender<Delivery>) -> Result<(), ReceiveError> {
+    let (certificates, recogniser) = match door {
+        Door::Open => (None, None),
+        Door::Guarded {
+            certificates,
+            recogniser,
+        } => (Some(certificates), Some(Arc::from(recogniser))),
+    };
     let receiver = Receiver {
         deliveries,
+        recogniser,
         refused: Arc::default(),
     };
     let service = ReportsServer::new(receiver).max_decoding_message_size(LARGEST);
-    Server::builder()
+    let router = Server::builder()
         // A learner that vanished without a word is noticed.
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
-        .add_service(service)
-        .serve_with_incoming(TcpListenerStream::new(listener))
-        .await
-        .map_err(ReceiveError::Serve)
+        .add_service(service);
+    let Some(certificates) = certificates else {
+        let incoming = TcpListenerStream::new(listener);
+        return router.serve_with_incoming(incoming).await.map_err(ReceiveError::Serve);
+    };
+    let config = certificates.server_config().map_err(ReceiveError::Encrypt)?;
+    let (accepted, connections) = mpsc::channel(UNREAD);
+    tokio::select! {
+        served = router.serve_with_incoming(ReceiverStream::new(connections)) => served.map_err(ReceiveError::Serve),
+        // These two never end.
+        () = incoming::accept(listener, config, accepted) => Ok(()),
+        () = certificates.keep() => Ok(()),
+    }
 }
 
 struct Receiver {
     deliveries: mpsc::Sender<Delivery>,
-    /// Increments that were no reports.
+    /// Without one, everybody is believed.
+    recogniser: Option<Arc<Recogniser>>,
+    /// Streams and increments that were refused.
     refused: Arc<AtomicU64>,
+}
+
+/// A learner that was recognised, and asked about again: its token may have ended, and its pod may be gone.
+struct Learner {
+    recogniser: Arc<Recogniser>,
+    token: String,
+    node: String,
+    since: Instant,
+}
+
+impl Learner {
+    async fn recognise(
+        recogniser: &Arc<Recogniser>,
+        request: &Request<Streaming<Increment>>,
+    ) -> Result<Self, IdentityError> {
+        let header = request.metadata().get("authorization");
+        let token = header
+            .and_then(|value| value.to_str().ok())
+            .and_then(|value| value.strip_prefix("Bearer "));
+        let token = token.ok_or(Refusal::NoToken)?.to_owned();
+        let node = recogniser.node(&token).await?;
+        Ok(Self {
+            recogniser: Arc::clone(recogniser),
+            token,
+            node,
+            since: Instant::now(),
+        })
+    }
+
+    /// Whether this report may be taken from it.
+    async fn vouch(&mut self, report: &Report) -> Result<(), Status> {
+        if self.since.elapsed() >= identity::ASKED_AGAIN {
+            self.node = self.recogniser.node(&self.token).await?;
+            self.since = Instant::now();
+        }
+        let node = &report.origin.node;
+        if *node == self.node {
+            return Ok(());
+        }
+        Err(Status::permission_denied(format!(
+            "a report about node {node} came with a token of node {}",
+            self.node
+        )))
+    }
 }
 
 #[tonic::async_trait]
@@ -104,6 +210,17 @@ impl Reports for Receiver {
 
     async fn send(&self, request: Request<Streaming<Increment>>) -> Result<Response<Self::SendStream>, Status> {
         let from = request.remote_addr();
+        let mut learner = match &self.recogniser {
+            None => None,
+            Some(recogniser) => match Learner::recognise(recogniser, &request).await {
+                Ok(learner) => Some(learner),
+                Err(error) => {
+                    let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
+                    tracing::warn!(?from, refused, "a learner's stream was refused: {}", chain(&error));
+                    return Err(error.into());
+                }
+            },
+        };
         let mut increments = request.into_inner();
         let deliveries = self.deliveries.clone();
         let refused = Arc::clone(&self.refused);
@@ -120,27 +237,21 @@ impl Reports for Receiver {
                     }
                 };
                 let sequence = increment.sequence;
-                let answer = match increment.read() {
-                    Ok(report) => {
+                let answer = match take(&increment, learner.as_mut()).await {
+                    Ok((report, trust)) => {
                         if !std::mem::replace(&mut greeted, true) {
                             let node = &report.origin.node;
                             tracing::info!(node, ?from, flows = report.flows.len(), "learner connected");
                         }
-                        deliver(&deliveries, report)
+                        deliver(&deliveries, report, trust)
                             .await
                             .map(|()| Acknowledgement { sequence })
                     }
-                    Err(error) => {
+                    Err(status) => {
                         let refused = refused.fetch_add(1, Ordering::Relaxed) + 1;
-                        tracing::warn!(
-                            ?from,
-                            sequence,
-                            refused,
-                            "an increment is no report and was refused: {error}"
-                        );
-                        Err(Status::invalid_argument(format!(
-                            "increment {sequence} is no report: {error}"
-                        )))
+                        let reason = status.message();
+                        tracing::warn!(?from, sequence, refused, "an increment was refused: {reason}");
+                        Err(status)
                     }
                 };
                 let ended = answer.is_err();
@@ -153,11 +264,22 @@ impl Reports for Receiver {
     }
 }
 
-async fn deliver(deliveries: &mpsc::Sender<Delivery>, report: Report) -> Result<(), Status> {
+async fn take(increment: &Increment, learner: Option<&mut Learner>) -> Result<(Report, Trust), Status> {
+    let report = increment
+        .read()
+        .map_err(|error| Status::invalid_argument(format!("an increment is no report: {error}")))?;
+    let Some(learner) = learner else {
+        return Ok((report, Trust::Blind));
+    };
+    learner.vouch(&report).await?;
+    Ok((report, Trust::OwnNode))
+}
+
+async fn deliver(deliveries: &mpsc::Sender<Delivery>, report: Report, trust: Trust) -> Result<(), Status> {
     let (merged, done) = oneshot::channel();
     let ending = || Status::unavailable("the controller is ending");
     deliveries
-        .send(Delivery { report, merged })
+        .send(Delivery { report, trust, merged })
         .await
         .map_err(|_gone| ending())?;
     done.await.map_err(|_gone| ending())

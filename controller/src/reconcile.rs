@@ -16,6 +16,7 @@
 //! * where people promote, only the very proposal is applied that a person approved;
 //! * when nothing changed, a round writes nothing.
 
+mod attested;
 mod memory;
 mod status;
 #[cfg(test)]
@@ -39,11 +40,13 @@ use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
 use nanoseg_policy::plan::Plan;
 use nanoseg_policy::synthesize;
 
+use self::attested::Attested;
 use self::memory::{Hold, Subject};
 use self::status::{Standing, Standpoint};
 use crate::lifecycle::{Life, Rules, Stance};
 use crate::segment::{MODE_LABEL, Mode, Promotion, Segment, SegmentName, Suspicion, hash_of_text, name_of};
 
+pub use self::attested::RefusedPart;
 pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};
 
 /// How long what was learned of a workload is kept after the workload is gone: deleting and making it again is a common way to
@@ -93,6 +96,7 @@ pub struct Core {
     awaited: BTreeSet<Source>,
     cluster: Cluster,
     flows: FlowTable,
+    attested: Attested,
     graph: ConnectionGraph,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
     cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
@@ -127,6 +131,7 @@ impl Core {
             awaited: awaited.into_iter().collect(),
             cluster: Cluster::new(cidrs),
             flows: FlowTable::default(),
+            attested: Attested::default(),
             graph: ConnectionGraph::default(),
             policies: BTreeMap::new(),
             cluster_policies: BTreeMap::new(),
@@ -151,13 +156,27 @@ impl Core {
         &self.awaited
     }
 
+    /// Parts of recognised learners' reports that were not used, by reason.
+    pub const fn refused(&self) -> &BTreeMap<RefusedPart, u64> {
+        self.attested.refused()
+    }
+
     /// Takes an event in.
     pub fn take(&mut self, event: Event, now: Timestamp) {
         match event {
             Event::Object(object) => {
                 if !self.is_known(&object) {
+                    let pod = match &object {
+                        Object::Pod(pod) => Some((pod.uid.clone(), pod.mirror_uid.clone())),
+                        _ => None,
+                    };
                     self.cluster.observe(object, now);
                     self.rethink();
+                    if let Some((uid, mirror_uid)) = pod {
+                        for report in self.attested.release([Some(&uid), mirror_uid.as_deref()]) {
+                            self.take(Event::Attested(report), now);
+                        }
+                    }
                 }
             }
             Event::ObjectGone(key) => {
@@ -198,6 +217,10 @@ impl Core {
                 }
                 self.held.remove(&ObjectId::Segment(name));
                 self.due = Due::Soon;
+            }
+            Event::Attested(report) => {
+                let admitted = self.attested.admit(report, &self.cluster, now);
+                self.take(Event::Report(admitted), now);
             }
             Event::Report(report) => {
                 let novel = self.flows.merge(&report);

@@ -24,7 +24,7 @@ const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns 
 const EXAMPLES: &str = "\
 Examples:
   Watch a cluster, take learners' reports, and only propose (kubectl get segments -A shows the proposals):
-    nanoseg controller
+    nanoseg controller --own-namespace nanoseg
   The same without a cluster, on folders:
     nanoseg controller --cluster manifests/ --flows reports/ --out policies/
   May web talk to db? On the current cluster, and on files:
@@ -47,11 +47,11 @@ Exit codes: 0 allowed, nothing denied, no difference; 1 the opposite; 2 the inpu
 const CONTROLLER_EXAMPLES: &str = "\
 Examples:
   Propose only. Nothing is enforced unless --enforce or a Segment's spec.mode says so:
-    nanoseg controller
+    nanoseg controller --own-namespace nanoseg
   Learn each workload of namespace shop for an hour, then enforce; learn every other one for a day and only propose:
-    nanoseg controller --enforce shop=1h
+    nanoseg controller --own-namespace nanoseg --enforce shop=1h
   Enforce everywhere but in the system's namespaces and the controller's own, after seven days:
-    nanoseg controller --enforce '*=7d'
+    nanoseg controller --own-namespace nanoseg --enforce '*=7d'
   Without a cluster: manifests and reports in, policies out, all of them watched:
     nanoseg controller --cluster manifests/ --flows reports/ --out policies/ --enforce shop=10s
   Follow what it does:
@@ -146,6 +146,10 @@ pub struct ControllerArguments {
         conflicts_with = "cluster"
     )]
     pub listen: SocketAddr,
+    /// Take reports from whoever connects, unencrypted: for a network that nobody else reaches. Without it learners connect by
+    /// TLS and are recognised by their service account's token; the certificate is in a Secret of --own-namespace
+    #[arg(long, conflicts_with = "cluster")]
+    pub insecure_learners: bool,
     /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     pub kubeconfig: Option<PathBuf>,
@@ -166,7 +170,7 @@ pub struct ControllerArguments {
     /// How often, at most, the Segment of a workload that is still learning is written
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub report_interval: SignedDuration,
-    /// Namespace that the controller runs in; it is never enforced unless --enforce names it
+    /// Namespace that the controller and the learners run in; it is never enforced unless --enforce names it. In a pod: the pod's
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     pub own_namespace: Option<String>,
 }
@@ -235,6 +239,8 @@ pub enum Place {
         kubeconfig: Option<PathBuf>,
         /// Where learners send their reports to.
         listen: SocketAddr,
+        /// Whoever connects may report, unencrypted.
+        insecure_learners: bool,
     },
     /// Folders.
     Directory {
@@ -254,6 +260,7 @@ impl From<ControllerArguments> for Settings {
             flows,
             out,
             listen,
+            insecure_learners,
             kubeconfig,
             enforce,
             learn_for,
@@ -265,7 +272,11 @@ impl From<ControllerArguments> for Settings {
         let place = match (cluster, flows, out) {
             (Some(cluster), Some(flows), Some(out)) => Place::Directory { cluster, flows, out },
             // clap demands all three or none.
-            (_, _, _) => Place::Cluster { kubeconfig, listen },
+            (_, _, _) => Place::Cluster {
+                kubeconfig,
+                listen,
+                insecure_learners,
+            },
         };
         let enforce = enforce
             .into_iter()

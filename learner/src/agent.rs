@@ -18,7 +18,6 @@ use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
-use tonic::transport::Endpoint;
 
 use crate::addresses;
 use crate::capture::{self, Announcements, Answers, Capture, CaptureError, Sizes};
@@ -28,7 +27,7 @@ use crate::delivery::Delivery;
 use crate::names::Names;
 use crate::preflight::CgroupTree;
 use crate::report::{ReportError, ReportFile, StreamEvent, stream};
-use crate::settings::{Settings, Sink};
+use crate::settings::{Settings, Sink, Way};
 use crate::sockets;
 use crate::table::{Change, Table, losses};
 
@@ -102,9 +101,9 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
             file: ReportFile::open(folder, &origin)?,
             written: None,
         },
-        Sink::Controller(endpoint) => {
+        Sink::Controller(way) => {
             let (sender, events) = mpsc::channel(16);
-            tokio::spawn(stream(Endpoint::clone(endpoint), sender));
+            tokio::spawn(stream(Way::clone(way), sender));
             Output::Controller {
                 delivery: Delivery::default(),
                 events,

@@ -4,6 +4,8 @@
 //! * A file is there whole or not at all: it is written beside itself and renamed.
 //! * A controller gets what changed since what it acknowledged on this stream; on a new stream it gets everything. Merging
 //!   is idempotent, so nothing is counted twice and nothing is missed.
+//! * The controller's authority and the token are read from their files for each stream: both change without a restart. Where
+//!   they are asked for, nothing is sent without them.
 //! * Memory is bounded by the number of distinct flows: nothing queues up for a controller that is away.
 
 use std::collections::BTreeSet;
@@ -17,10 +19,13 @@ use nanoseg_graph::flow::{Flow, Loss, Named, Origin, Report};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::transport::Endpoint;
+use tonic::Request;
+use tonic::metadata::{Ascii, MetadataValue};
+use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use crate::report::protocol::reports_client::ReportsClient;
 use crate::report::protocol::{Acknowledgement, Increment};
+use crate::settings::{Credentials, Way};
 
 /// Generated from `report.proto`.
 #[expect(
@@ -149,7 +154,8 @@ pub(crate) fn encode(report: &Report) -> Vec<u8> {
 }
 
 /// Keeps a stream to the controller, for as long as somebody listens.
-pub(crate) async fn stream(endpoint: Endpoint, events: mpsc::Sender<StreamEvent>) {
+pub(crate) async fn stream(way: Way, events: mpsc::Sender<StreamEvent>) {
+    let Way { endpoint, credentials } = way;
     let endpoint = endpoint
         .connect_timeout(Duration::from_secs(5))
         .http2_keep_alive_interval(Duration::from_secs(10))
@@ -158,7 +164,7 @@ pub(crate) async fn stream(endpoint: Endpoint, events: mpsc::Sender<StreamEvent>
     let mut wait = *BACKOFF.start();
     let mut complained = false;
     loop {
-        match attempt(&endpoint, &events).await {
+        match attempt(&endpoint, credentials.as_ref(), &events).await {
             Ok(()) => {
                 tracing::warn!(controller = %endpoint.uri(), "the controller closed the stream; connecting again");
                 wait = *BACKOFF.start();
@@ -192,11 +198,43 @@ struct Failure {
     reason: String,
 }
 
+/// What the files of the credentials hold now.
+fn read(credentials: &Credentials) -> Result<(ClientTlsConfig, MetadataValue<Ascii>), String> {
+    let Credentials { ca, token, name } = credentials;
+    let text = |path: &Path| {
+        fs::read_to_string(path).map_err(|error| format!("cannot read {}: {}", path.display(), chain(&error)))
+    };
+    let tls = ClientTlsConfig::new()
+        .ca_certificate(Certificate::from_pem(text(ca)?))
+        .domain_name(name);
+    let mut header = MetadataValue::try_from(format!("Bearer {}", text(token)?.trim()))
+        .map_err(|_invalid| format!("{} does not hold a token", token.display()))?;
+    header.set_sensitive(true);
+    Ok((tls, header))
+}
+
 /// One stream, until it ends.
-async fn attempt(endpoint: &Endpoint, events: &mpsc::Sender<StreamEvent>) -> Result<(), Failure> {
+async fn attempt(
+    endpoint: &Endpoint,
+    credentials: Option<&Credentials>,
+    events: &mpsc::Sender<StreamEvent>,
+) -> Result<(), Failure> {
     let closed = |error: &dyn std::error::Error| Failure {
         was_open: false,
         reason: chain(error),
+    };
+    let (endpoint, header) = match credentials.map(read).transpose() {
+        Ok(None) => (endpoint.clone(), None),
+        Ok(Some((tls, header))) => {
+            let endpoint = endpoint.clone().tls_config(tls).map_err(|error| closed(&error))?;
+            (endpoint, Some(header))
+        }
+        Err(reason) => {
+            return Err(Failure {
+                was_open: false,
+                reason,
+            });
+        }
     };
     let channel = endpoint.connect().await.map_err(|error| closed(&error))?;
     let (sender, mut reports) = mpsc::channel::<Vec<u8>>(IN_FLIGHT);
@@ -214,8 +252,12 @@ async fn attempt(endpoint: &Endpoint, events: &mpsc::Sender<StreamEvent>) -> Res
         if events.send(StreamEvent::Open(sender)).await.is_err() {
             return Ok(());
         }
+        let mut request = Request::new(ReceiverStream::new(outgoing));
+        if let Some(header) = header {
+            request.metadata_mut().insert("authorization", header);
+        }
         let mut answers = ReportsClient::new(channel)
-            .send(ReceiverStream::new(outgoing))
+            .send(request)
             .await
             .map_err(|status| closed(&status))?
             .into_inner();

@@ -14,7 +14,8 @@ use clap::{Parser, ValueEnum};
     version,
     after_help = "Examples:\n  nanoseg-learner --print                      show new connections as they appear\n  \
                   nanoseg-learner --out /var/lib/nanoseg       keep a report that `nanoseg controller --flows` reads\n  \
-                  nanoseg-learner --controller http://nanoseg-controller.nanoseg:9470\n\n\
+                  nanoseg-learner --controller https://nanoseg-controller.nanoseg.svc:7443 \\\n    \
+                  --controller-ca ca.crt --controller-token token\n\n\
                   Needs Linux 5.8 or newer, cgroup v2, CAP_BPF and CAP_NET_ADMIN (or root)."
 )]
 pub(crate) struct Arguments {
@@ -33,6 +34,32 @@ pub(crate) struct Arguments {
     /// Send reports to this controller
     #[arg(long, env = "NANOSEG_CONTROLLER", value_name = "URL")]
     controller: Option<String>,
+
+    /// Certificate (PEM) of the authority that the controller's is signed by. Read again for each stream
+    #[arg(long, env = "NANOSEG_CONTROLLER_CA", value_name = "FILE", requires_all = ["controller", "controller_token"])]
+    controller_ca: Option<PathBuf>,
+
+    /// Token that the controller recognises this learner by: a projected one, for audience nanoseg-controller. Read again for each stream
+    #[arg(
+        long,
+        env = "NANOSEG_CONTROLLER_TOKEN",
+        value_name = "FILE",
+        requires = "controller_ca"
+    )]
+    controller_token: Option<PathBuf>,
+
+    /// Name in the controller's certificate [default: the host in --controller]
+    #[arg(
+        long,
+        env = "NANOSEG_CONTROLLER_NAME",
+        value_name = "NAME",
+        requires = "controller_ca"
+    )]
+    controller_name: Option<String>,
+
+    /// Report to an http:// controller, unencrypted and to whoever answers there
+    #[arg(long, requires = "controller", conflicts_with = "controller_ca")]
+    insecure_controller: bool,
 
     /// Print each new connection on standard output, as one line of JSON
     #[arg(long)]
@@ -81,9 +108,27 @@ pub(crate) enum Sink {
     /// A file in this folder.
     Directory(PathBuf),
     /// A controller.
-    Controller(Box<tonic::transport::Endpoint>),
+    Controller(Box<Way>),
     /// Nowhere: standard output is enough.
     None,
+}
+
+/// The way to a controller.
+#[derive(Clone, Debug)]
+pub(crate) struct Way {
+    /// Its address.
+    pub(crate) endpoint: tonic::transport::Endpoint,
+    /// What the two know each other by; without it the way is unencrypted, because that was asked for.
+    pub(crate) credentials: Option<Credentials>,
+}
+
+/// What a learner and its controller know each other by. Both files change in time.
+#[derive(Clone, Debug)]
+pub(crate) struct Credentials {
+    pub(crate) ca: PathBuf,
+    pub(crate) token: PathBuf,
+    /// Name in the controller's certificate.
+    pub(crate) name: String,
 }
 
 /// Checked settings.
@@ -104,12 +149,16 @@ pub(crate) struct Settings {
 pub(crate) enum SettingsError {
     #[error("nowhere to report to: give --out DIR, --controller URL or --print")]
     NoSink,
-    #[error("--controller {url} is not an address such as http://nanoseg-controller.nanoseg:9470")]
+    #[error("--controller {url} is not an address such as https://nanoseg-controller.nanoseg.svc:7443")]
     Controller {
         url: String,
         #[source]
         source: tonic::transport::Error,
     },
+    #[error("--controller {url} is encrypted: give --controller-ca FILE and --controller-token FILE")]
+    Credentials { url: String },
+    #[error("--controller {url} is not encrypted: give an https:// address, or --insecure-controller")]
+    Insecure { url: String },
     #[error("--node {name:?} cannot be the name of a node: use letters, digits, `-` and `.`")]
     Node { name: String },
 }
@@ -123,6 +172,10 @@ impl TryFrom<Arguments> for Settings {
             node,
             out,
             controller,
+            controller_ca,
+            controller_token,
+            controller_name,
+            insecure_controller,
             print,
             interval,
             map_entries,
@@ -134,9 +187,8 @@ impl TryFrom<Arguments> for Settings {
         let sink = match (out, controller) {
             (Some(folder), _) => Sink::Directory(folder),
             (None, Some(url)) => {
-                let endpoint = tonic::transport::Endpoint::from_shared(url.clone())
-                    .map_err(|source| SettingsError::Controller { url, source })?;
-                Sink::Controller(Box::new(endpoint))
+                let files = controller_ca.zip(controller_token);
+                Sink::Controller(Box::new(way(url, files, controller_name, insecure_controller)?))
             }
             (None, None) if print => Sink::None,
             (None, None) => return Err(SettingsError::NoSink),
@@ -160,6 +212,30 @@ impl TryFrom<Arguments> for Settings {
             udp_grace,
         })
     }
+}
+
+fn way(
+    url: String,
+    files: Option<(PathBuf, PathBuf)>,
+    name: Option<String>,
+    insecure: bool,
+) -> Result<Way, SettingsError> {
+    let endpoint = match tonic::transport::Endpoint::from_shared(url.clone()) {
+        Ok(endpoint) => endpoint,
+        Err(source) => return Err(SettingsError::Controller { url, source }),
+    };
+    let encrypted = endpoint.uri().scheme_str() == Some("https");
+    let credentials = match files {
+        Some((ca, token)) if encrypted => {
+            let host = || endpoint.uri().host().unwrap_or_default().to_owned();
+            let name = name.unwrap_or_else(host);
+            Some(Credentials { ca, token, name })
+        }
+        None if insecure && !encrypted => None,
+        None if encrypted => return Err(SettingsError::Credentials { url }),
+        Some(_) | None => return Err(SettingsError::Insecure { url }),
+    };
+    Ok(Way { endpoint, credentials })
 }
 
 fn interval(text: &str) -> Result<Duration, String> {
@@ -197,7 +273,9 @@ mod tests {
             Sink::Directory(_)
         ));
         assert!(matches!(
-            settings(&["--node", "a", "--controller", "http://b:1"]).unwrap().sink,
+            settings(&["--node", "a", "--controller", "http://b:1", "--insecure-controller"])
+                .unwrap()
+                .sink,
             Sink::Controller(_)
         ));
         assert!(matches!(
@@ -205,6 +283,36 @@ mod tests {
             Err(SettingsError::Controller { .. })
         ));
         assert!(Arguments::try_parse_from(["nanoseg-learner", "--out", "/tmp", "--controller", "http://b:1"]).is_err());
+    }
+
+    #[test]
+    fn nothing_is_sent_unencrypted_unless_it_is_asked_for() {
+        let controller = |url: &str, more: &[&str]| settings(&[&["--node", "a", "--controller", url], more].concat());
+        let files = ["--controller-ca", "ca", "--controller-token", "token"];
+        assert!(matches!(
+            controller("http://b:1", &[]),
+            Err(SettingsError::Insecure { .. })
+        ));
+        assert!(matches!(
+            controller("http://b:1", &files),
+            Err(SettingsError::Insecure { .. })
+        ));
+        assert!(matches!(
+            controller("https://b:1", &[]),
+            Err(SettingsError::Credentials { .. })
+        ));
+        let Sink::Controller(way) = controller("https://b:1", &files).unwrap().sink else {
+            panic!("not to a controller")
+        };
+        assert_eq!(way.credentials.unwrap().name, "b");
+        let alone = [
+            "nanoseg-learner",
+            "--controller",
+            "https://b:1",
+            "--controller-token",
+            "t",
+        ];
+        assert!(Arguments::try_parse_from(alone).is_err());
     }
 
     #[test]

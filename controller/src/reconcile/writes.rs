@@ -44,6 +44,8 @@ pub enum Event {
     SegmentGone(SegmentName),
     /// A learner's report.
     Report(Report),
+    /// A report of a learner that was recognised as the one of the node that the report is about.
+    Attested(Report),
     /// A source was read whole for the first time since it began or began again.
     Synced(Source),
     /// A write failed.

@@ -3,6 +3,7 @@
 
 mod accepting;
 mod asking;
+mod learners;
 mod reviewing;
 mod server;
 
@@ -179,6 +180,7 @@ fn controller(server: &Server, port: u16, run: u32) -> Running {
         .args([
             "--listen",
             &format!("127.0.0.1:{port}"),
+            "--insecure-learners",
             "--enforce",
             "shop=2s",
             "--report-interval",

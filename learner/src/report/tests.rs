@@ -108,7 +108,11 @@ async fn increments_are_acknowledged_and_a_broken_stream_is_opened_again() {
     let (address, serving) = serve(controller.clone(), SocketAddr::from(([127, 0, 0, 1], 0))).await;
     let (sender, mut events) = mpsc::channel(16);
     let endpoint = Endpoint::from_shared(format!("http://{address}")).unwrap();
-    let streaming = tokio::spawn(stream(endpoint, sender));
+    let way = Way {
+        endpoint,
+        credentials: None,
+    };
+    let streaming = tokio::spawn(stream(way, sender));
 
     let StreamEvent::Open(open) = next(&mut events).await else {
         panic!("not open")
