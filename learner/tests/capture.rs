@@ -19,7 +19,8 @@ use nanoseg_graph::endpoint::UnknownReason;
 use nanoseg_graph::flow::{LossReason, Reporter, Subject, Transport};
 use rustix::process::Signal;
 
-use crate::node::{Container, Node, PATIENCE, Reported as _, Step, is_possible, run_script_if_told};
+use crate::node::learner::Reported as _;
+use crate::node::{Container, Node, PATIENCE, Step, is_possible, run_script_if_told};
 
 /// Not a test: what this program does when a test has started it in a container.
 #[test]
@@ -484,11 +485,7 @@ fn two_capabilities_are_enough() {
     }
     let mut node = Node::new();
     let (client, server) = (node.container(), node.container());
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--bounding-set", "-all,+bpf,+net_admin", "--"])
-        .arg(env!("CARGO_BIN_EXE_nanoseg-learner"));
-    let learner = node.learner_as(command);
+    let learner = node.learner_with_two_capabilities();
     let status = std::fs::read_to_string(format!("/proc/{}/status", learner.child.id())).unwrap();
     assert!(status.contains("CapEff:\t0000008000001000"), "{status}");
     let _listening = server.run(&[server.at(8080).map(Step::Accept), server.at(40_000).map(Step::Echo)].concat());

@@ -9,13 +9,13 @@ mod node;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nanoseg_graph::flow::Transport;
 use rustix::process::Signal;
 
-use crate::node::{Container, Node, Reported as _, Step, is_possible, run_script_if_told};
+use crate::node::learner::Reported as _;
+use crate::node::{Container, Node, Step, is_possible, run_script_if_told};
 
 /// Not a test: what this program does when a test has started it in a container.
 #[test]
@@ -82,11 +82,7 @@ fn p2_what_was_done_is_what_is_reported_though_the_learner_was_stopped() {
     let mut node = Node::new();
     let server = node.container();
     let clients: Vec<Container> = (0..CLIENTS).map(|_| node.container()).collect();
-    let mut command = Command::new("setpriv");
-    command
-        .args(["--bounding-set", "-all,+bpf,+net_admin", "--"])
-        .arg(env!("CARGO_BIN_EXE_nanoseg-learner"));
-    let learner = node.learner_as(command);
+    let learner = node.learner_with_two_capabilities();
     let _idle = server.run(&[]);
 
     // New edges appear in each part: the first has half of the ports.

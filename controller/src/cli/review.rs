@@ -3,15 +3,12 @@
 
 mod decide;
 
-use std::path::Path;
-
-use kube::Client;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 
 use super::output::Screen;
 use super::{CommandError, Found};
-use crate::read::live::{ConnectError, client, configuration};
+use crate::read::live::with_cluster;
 use crate::segment::{BaselineEdge, Protocol, Segment, SegmentName, SegmentStatus};
 use crate::settings::commands::Output;
 use crate::settings::review::{DecisionArguments, Only, SegmentArguments, StatusArguments};
@@ -65,7 +62,7 @@ pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Fo
             ),
             Some(Only::Segment(name)) => {
                 let segment = get(&Api::namespaced(client, &name.namespace), name, url).await?;
-                return Ok(vec![segment]);
+                return Ok::<_, CommandError>(vec![segment]);
             }
         };
         let list = api.list(&ListParams::default()).await;
@@ -155,7 +152,7 @@ fn change(
             };
             tries += 1;
             match api.patch(&name.name, &params, &Patch::Merge(&patch)).await {
-                Ok(_) => return Ok(done),
+                Ok(_) => return Ok::<_, CommandError>(done),
                 Err(kube::Error::Api(status)) if status.code == 409 && tries < TRIES => {}
                 Err(error) => return Err(failed("change", name.to_string(), url)(error).into()),
             }
@@ -177,21 +174,6 @@ fn failed(verb: &'static str, what: String, url: &str) -> impl FnOnce(kube::Erro
         url,
         source: error.into(),
     }
-}
-
-fn with_cluster<T>(
-    kubeconfig: Option<&Path>,
-    work: impl AsyncFnOnce(Client, &str) -> Result<T, CommandError>,
-) -> Result<T, CommandError> {
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .map_err(ConnectError::Runtime)?;
-    runtime.block_on(async {
-        let config = configuration(kubeconfig).await?;
-        let url = config.cluster_url.to_string();
-        work(client(config)?, &url).await
-    })
 }
 
 fn row(segment: &Segment) -> [String; 8] {

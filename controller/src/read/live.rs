@@ -89,9 +89,11 @@ pub fn client(config: Config) -> Result<Client, ConnectError> {
     })
 }
 
-/// Everything that matters of a cluster, as manifests. A kind that cannot be listed is a fault, unless it is one without which
-/// answers would be wrong.
-pub fn manifests(kubeconfig: Option<&Path>) -> Result<Manifests, ConnectError> {
+/// Does some work with a client and the API server's address, in a runtime of its own.
+pub fn with_cluster<T, E: From<ConnectError>>(
+    kubeconfig: Option<&Path>,
+    work: impl AsyncFnOnce(Client, &str) -> Result<T, E>,
+) -> Result<T, E> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -99,7 +101,14 @@ pub fn manifests(kubeconfig: Option<&Path>) -> Result<Manifests, ConnectError> {
     runtime.block_on(async {
         let config = configuration(kubeconfig).await?;
         let url = config.cluster_url.to_string();
-        let client = client(config)?;
+        work(client(config)?, &url).await
+    })
+}
+
+/// Everything that matters of a cluster, as manifests. A kind that cannot be listed is a fault, unless it is one without which
+/// answers would be wrong.
+pub fn manifests(kubeconfig: Option<&Path>) -> Result<Manifests, ConnectError> {
+    with_cluster(kubeconfig, async |client, url| {
         let mut manifests = Manifests::default();
         let mut faults = Vec::new();
         macro_rules! list {
@@ -109,18 +118,18 @@ pub fn manifests(kubeconfig: Option<&Path>) -> Result<Manifests, ConnectError> {
                         for object in &listed {
                             match $convert(object) {
                                 Ok(object) => manifests.objects.push(object),
-                                Err(reason) => faults.push(Fault::Live { url: url.clone(), source: Box::new(reason) }),
+                                Err(reason) => faults.push(Fault::Live { url: url.to_owned(), source: Box::new(reason) }),
                             }
                         }
                     }
-                    Err(source) => faults.push(not_listed($plural, &url, source)?),
+                    Err(source) => faults.push(not_listed($plural, url, source)?),
                 }
             )*};
         }
         each_kind!(list);
         match pages(Api::<NetworkPolicy>::all(client.clone())).await {
             Ok(policies) => manifests.policies = policies,
-            Err(source) => faults.push(not_listed("networkpolicies", &url, source)?),
+            Err(source) => faults.push(not_listed("networkpolicies", url, source)?),
         }
         for (kind, plural) in CLUSTER_POLICIES {
             match pages(cluster_policies(&client, kind)).await {
@@ -129,7 +138,7 @@ pub fn manifests(kubeconfig: Option<&Path>) -> Result<Manifests, ConnectError> {
                         match cluster_policy(policy) {
                             Ok(policy) => manifests.cluster_policies.push(*policy),
                             Err(source) => faults.push(Fault::Live {
-                                url: url.clone(),
+                                url: url.to_owned(),
                                 source,
                             }),
                         }
@@ -137,7 +146,7 @@ pub fn manifests(kubeconfig: Option<&Path>) -> Result<Manifests, ConnectError> {
                 }
                 // Where the kind is not known there are none of it.
                 Err(error) if error.code() == Some(404) => {}
-                Err(source) => faults.push(not_listed(plural, &url, source)?),
+                Err(source) => faults.push(not_listed(plural, url, source)?),
             }
         }
         manifests.faults = faults;

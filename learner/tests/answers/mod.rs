@@ -1,13 +1,13 @@
 //! What the addresses in answers of name servers are called.
 
 use std::net::{IpAddr, Ipv4Addr};
-use std::process::Command;
 
 use nanoseg_graph::flow::{Reporter, Subject, Transport};
 use rustix::process::Signal;
 
+use crate::node::learner::{Learner, Reported as _};
 use crate::node::names::{ALIASED, LARGE};
-use crate::node::{Learner, Node, Reported as _, Step, is_possible};
+use crate::node::{Node, Step, is_possible};
 
 /// Nobody has it, and no name.
 const UNNAMED: Ipv4Addr = Ipv4Addr::new(198, 18, 200, 249);
@@ -71,13 +71,7 @@ fn p25_an_address_is_called_what_the_container_asked_for() {
 #[test]
 fn two_capabilities_are_enough_for_names() {
     if is_possible() {
-        named(|node| {
-            let mut command = Command::new("setpriv");
-            command
-                .args(["--bounding-set", "-all,+bpf,+net_admin", "--"])
-                .arg(env!("CARGO_BIN_EXE_nanoseg-learner"));
-            node.learner_as(command)
-        });
+        named(Node::learner_with_two_capabilities);
     }
 }
 

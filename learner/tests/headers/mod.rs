@@ -5,7 +5,8 @@ use std::net::{IpAddr, SocketAddr};
 use nanoseg_graph::flow::{LossReason, Reporter, Transport};
 
 use crate::DATAGRAM;
-use crate::node::{Node, Reported as _, Step, is_possible};
+use crate::node::learner::Reported as _;
+use crate::node::{Node, Step, is_possible};
 
 /// An SCTP packet from one port to another, with one chunk of this kind.
 fn sctp(to: IpAddr, from_port: u16, to_port: u16, chunk: u8) -> Step {

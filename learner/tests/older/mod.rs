@@ -1,11 +1,11 @@
 //! Connections that are open when the learner starts: who listens tells their direction, or nobody does.
 
 use std::net::{IpAddr, Ipv6Addr};
-use std::process::Command;
 
 use nanoseg_graph::flow::{LossReason, Report, Reporter, Transport};
 
-use crate::node::{Container, Learner, Node, Reported as _, Step, is_possible};
+use crate::node::learner::{Learner, Reported as _};
+use crate::node::{Container, Node, Step, is_possible};
 
 const LISTENER: u16 = 50_051;
 const CLOSED: u16 = 50_052;
@@ -72,13 +72,7 @@ fn a_connection_that_is_open_at_the_start_is_seen_at_both_ends_over_both_familie
 #[test]
 fn two_capabilities_are_enough_for_open_connections() {
     if is_possible() {
-        learned(|node| {
-            let mut command = Command::new("setpriv");
-            command
-                .args(["--bounding-set", "-all,+bpf,+net_admin", "--"])
-                .arg(env!("CARGO_BIN_EXE_nanoseg-learner"));
-            node.learner_as(command)
-        });
+        learned(Node::learner_with_two_capabilities);
     }
 }
 

@@ -5,7 +5,8 @@ use std::time::{Duration, Instant};
 
 use nanoseg_graph::flow::{LossReason, Reporter, Transport};
 
-use crate::node::{Container, Learner, Node, PATIENCE, Reported as _, Step, is_possible};
+use crate::node::learner::{Learner, Reported as _};
+use crate::node::{Container, Node, PATIENCE, Step, is_possible};
 
 const ANSWERS: u16 = 40_000;
 const ANSWERS_CONNECTED: u16 = 40_001;

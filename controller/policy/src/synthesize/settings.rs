@@ -292,7 +292,7 @@ impl Span {
 }
 
 impl Span {
-    /// Appends it, as [`fmt::Display`] writes it. There is one in each line of evidence, so it does without the formatter.
+    /// Appends it. There is one in each line of evidence, so it does without the formatter.
     pub(super) fn write(self, line: &mut String) {
         line.push_str(self.transport.as_str());
         line.push(' ');
@@ -312,15 +312,4 @@ fn push_number(line: &mut String, number: u16) {
             .iter()
             .filter_map(|digit| char::from_digit(u32::from(*digit), 10)),
     );
-}
-
-impl fmt::Display for Span {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { first, last, transport } = self;
-        if self.is_range() {
-            write!(f, "{transport} {first}-{last}")
-        } else {
-            write!(f, "{transport} {first}")
-        }
-    }
 }
