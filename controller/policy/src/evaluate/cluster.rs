@@ -6,7 +6,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use nanoseg_graph::flow::Transport;
 
 use super::policy::{
-    Action, Fault, OnHost, Peer, PolicyRef, PortMatch, PortNumbers, Problem, Rule, Tier, range, selector,
+    Action, Fault, OnHost, Peer, Pods, PolicyRef, PortMatch, PortNumbers, Problem, Rule, Tier, range, selector,
 };
 use crate::cluster_policy::{self as api, ClusterNetworkPolicy, ClusterNetworkPolicySpec, ClusterPolicyName, Kind};
 use crate::selector::Selector;
@@ -196,19 +196,19 @@ fn peers_of(peer: &api::Peer, action: Action, path: &str) -> Result<Vec<Peer>, F
         return Err((path.to_owned(), Problem::OneField(fields)));
     }
     if let Some(namespaces) = namespaces {
-        return Ok(vec![Peer::Pods {
+        return Ok(vec![Peer::Pods(Pods {
             namespaces: Some(Arc::new(read(namespaces, &format!("{path}.namespaces"))?)),
-            pods: Arc::new(Selector::everything()),
+            selector: Arc::new(Selector::everything()),
             on_host: OnHost::Never,
-        }]);
+        })]);
     }
     if let Some(pods) = pods {
         let (namespaces, pods) = named_pods(pods, &format!("{path}.pods"))?;
-        return Ok(vec![Peer::Pods {
+        return Ok(vec![Peer::Pods(Pods {
             namespaces: Some(Arc::new(namespaces)),
-            pods: Arc::new(pods),
+            selector: Arc::new(pods),
             on_host: OnHost::Never,
-        }]);
+        })]);
     }
     if let Some(nodes) = nodes {
         return Ok(vec![Peer::Nodes(read(nodes, &format!("{path}.nodes"))?)]);

@@ -5,12 +5,14 @@
 //! spot, however many pods and ports are asked about.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 use ipnet::IpNet;
 use nanoseg_graph::cluster::{Cluster, Labels, NAMESPACE_NAME, Pod};
 use nanoseg_graph::flow::Transport;
 use rustc_hash::FxBuildHasher;
 
+use super::classes::{ClassIndex, Match, Members};
 use super::labels::{LabelArena, LabelSet, MeansNothing, Span, Tests, texts};
 use super::policy::{self, Action, OnHost, PolicySet, PortNumbers, Source, Tier};
 use super::space::{Part, SOMEWHERE, Space, Spot, Stretch};
@@ -54,10 +56,16 @@ pub(super) struct Rule {
     ports: Option<Span>,
 }
 
+/// Classes that a peer may mean to be looked for once and for all: a peer of more is asked about each class anew, so that what a
+/// rule needs stays bounded by its text. Generated policies name one workload a peer, whose pods are one class or, in a rollout, two.
+const FEW: usize = 16;
+
 /// The peers of a rule.
 #[derive(Clone, Copy, Debug)]
 struct Peers {
-    /// Those that ask for a certain label, sorted by it: of many peers only those are looked at of which a pod has the label.
+    /// The classes of pods that those mean which mean few.
+    classes: Members,
+    /// Those of the others that ask for a certain label, sorted by it: of many peers only those are looked at of which a pod has the label.
     keyed: Span,
     /// All others.
     rest: Span,
@@ -65,20 +73,20 @@ struct Peers {
 
 #[derive(Clone, Copy, Debug)]
 enum Peer {
-    Pods {
-        namespaces: Namespaces,
-        pods: Tests,
-        on_host: OnHost,
-    },
-    Block {
-        within: Stretch,
-        except: Span,
-    },
+    Pods(Pods),
+    Block { within: Stretch, except: Span },
     Domains,
     Everyone,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+struct Pods {
+    namespaces: Namespaces,
+    selector: Tests,
+    on_host: OnHost,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Namespaces {
     One(u32),
     Selected(Tests),
@@ -95,15 +103,6 @@ enum Numbered {
     Any,
     Range(u16, u16),
     Named(u32),
-}
-
-/// Whether a rule means a peer.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Match {
-    No,
-    /// It depends on what is not known here.
-    Perhaps,
-    Yes,
 }
 
 /// What applies to a class in one direction.
@@ -140,6 +139,8 @@ pub(super) struct Compiled<'a> {
     labels: LabelArena<'a>,
     namespaces: Numbers<&'a str>,
     namespace_labels: Vec<LabelSet>,
+    /// The arena of [`Members`].
+    members: Vec<u32>,
     /// Labels without which a peer means no pod, and those peers at the same places: the labels of one rule are searched, and lie
     /// together.
     keys: Vec<u32>,
@@ -150,6 +151,9 @@ pub(super) struct Compiled<'a> {
     declared: Vec<Declared>,
     port_names: Numbers<&'a str>,
 }
+
+/// What became of the peers that were compiled already: by where their selectors are, or the policy's own namespace.
+type Known = HashMap<(Result<*const Selector, u32>, *const Selector, OnHost), Result<Members, Pods>, FxBuildHasher>;
 
 /// What tells pods apart.
 type Traits<'a> = (u32, &'a Labels, Vec<(u32, u16, Transport)>, bool);
@@ -168,6 +172,7 @@ impl<'a> Compiled<'a> {
             labels: LabelArena::default(),
             namespaces: Numbers::default(),
             namespace_labels: Vec::new(),
+            members: Vec::new(),
             keys: Vec::new(),
             keyed: Vec::new(),
             peers: Vec::new(),
@@ -238,15 +243,16 @@ impl<'a> Compiled<'a> {
     /// Compiles policies, and finds out which apply to which class.
     fn govern(&mut self, policies: &'a PolicySet, cluster: &Cluster) {
         let mut of_class: Vec<[Governing; 2]> = vec![Default::default(); self.classes.len()];
-        let index = ClassIndex::new(self);
+        let index = ClassIndex::new(&self.classes, &self.labels);
+        let mut known = Known::default();
         for (tier, priority, policy) in policies.cluster() {
             let number = length(&self.sources);
             self.sources.push(Source::Cluster(tier, priority, policy));
             let namespaces = self.labels.selector(&policy.namespaces);
             let pods = self.labels.selector(&policy.pods);
-            let lists =
-                [&policy.ingress, &policy.egress].map(|rules| self.rules(rules, number, priority, NONE, cluster));
-            for class in index.candidates(&self.labels, pods, None) {
+            let lists = [&policy.ingress, &policy.egress]
+                .map(|rules| self.rules(rules, (number, priority, NONE), cluster, &index, &mut known));
+            for class in index.among(&self.labels, pods, None) {
                 let Class {
                     namespace,
                     labels,
@@ -272,12 +278,12 @@ impl<'a> Compiled<'a> {
             let subject = self.labels.selector(&policy.subject);
             let lists = [&policy.ingress, &policy.egress].map(|rules| {
                 let rules = rules.as_ref()?;
-                Some(self.rules(rules, number, 0, own, cluster))
+                Some(self.rules(rules, (number, 0, own), cluster, &index, &mut known))
             });
             if own == NONE {
                 continue;
             }
-            for class in index.candidates(&self.labels, subject, Some(own)) {
+            for class in index.among(&self.labels, subject, Some(own)) {
                 let Class { labels, .. } = &self.classes[*class as usize];
                 if !self.labels.matches(subject, *labels) {
                     continue;
@@ -306,19 +312,30 @@ impl<'a> Compiled<'a> {
     fn rules(
         &mut self,
         rules: &'a [policy::Rule],
-        policy: u32,
-        priority: u16,
-        own: u32,
+        (policy, priority, own): (u32, u16, u32),
         cluster: &Cluster,
+        index: &ClassIndex,
+        known: &mut Known,
     ) -> std::ops::Range<u32> {
         let first = length(&self.rules);
-        for (index, rule) in (0..).zip(rules) {
+        for (place, rule) in (0..).zip(rules) {
             let peers = rule.peers.as_ref().map(|peers| {
-                let mut compiled = Vec::with_capacity(peers.len());
+                let mut classes = Vec::with_capacity(peers.len());
+                let mut others = Vec::new();
                 for peer in peers {
-                    self.peer(peer, rule.action, own, cluster, &mut compiled);
+                    let policy::Peer::Pods(pods) = peer else {
+                        self.peer(peer, rule.action, cluster, &mut others);
+                        continue;
+                    };
+                    // Selectors are held once, so that where one is tells which it is.
+                    let namespaces = pods.namespaces.as_ref().map(Arc::as_ptr);
+                    let key = (namespaces.ok_or(own), Arc::as_ptr(&pods.selector), pods.on_host);
+                    match known.entry(key).or_insert_with(|| self.pods(pods, own, index)) {
+                        Ok(members) => classes.extend_from_slice(members.of(&self.members)),
+                        Err(pods) => others.push(Peer::Pods(*pods)),
+                    }
                 }
-                self.sort(compiled)
+                self.sort(classes, others)
             });
             let ports = rule.ports.as_ref().map(|ports| {
                 let compiled = ports.iter().map(|port| Port {
@@ -335,7 +352,7 @@ impl<'a> Compiled<'a> {
             });
             self.rules.push(Rule {
                 policy,
-                index,
+                index: place,
                 action: rule.action,
                 priority,
                 peers,
@@ -345,13 +362,13 @@ impl<'a> Compiled<'a> {
         first..length(&self.rules)
     }
 
-    /// Puts those peers apart that ask for a label. One that asks for what nothing has means nobody.
-    fn sort(&mut self, peers: Vec<Peer>) -> Peers {
-        let mut keyed = Vec::with_capacity(peers.len());
+    /// Puts those peers apart that ask for a label.
+    fn sort(&mut self, classes: Vec<u32>, others: Vec<Peer>) -> Peers {
+        let mut keyed = Vec::new();
         let mut rest = Vec::new();
-        for peer in peers {
+        for peer in others {
             match peer {
-                Peer::Pods { pods, .. } => match self.labels.required_pair(pods) {
+                Peer::Pods(pods) => match self.labels.required_pair(pods.selector) {
                     Ok(Some(pair)) => keyed.push((pair, peer)),
                     Ok(None) => rest.push(peer),
                     Err(MeansNothing) => {}
@@ -362,25 +379,48 @@ impl<'a> Compiled<'a> {
         keyed.sort_unstable_by_key(|(pair, _)| *pair);
         Span::push(&mut self.keys, keyed.iter().map(|(pair, _)| *pair));
         Peers {
+            classes: Members::union(&mut self.members, classes),
             keyed: Span::push(&mut self.keyed, keyed.into_iter().map(|(_, peer)| peer)),
             rest: Span::push(&mut self.peers, rest),
         }
     }
 
-    fn peer(&mut self, peer: &'a policy::Peer, action: Action, own: u32, cluster: &Cluster, compiled: &mut Vec<Peer>) {
+    /// The classes that a peer means, or the peer to ask, if it means more than [`FEW`] or would have to be compared with more
+    /// than twice as many.
+    fn pods(&mut self, peer: &'a policy::Pods, own: u32, index: &ClassIndex) -> Result<Members, Pods> {
+        let policy::Pods {
+            namespaces,
+            selector,
+            on_host,
+        } = peer;
+        let (namespaces, namespace) = match namespaces {
+            None => (Namespaces::One(own), Some(own)),
+            Some(namespaces) => (Namespaces::Selected(self.labels.shared(namespaces)), None),
+        };
+        let pods = Pods {
+            namespaces,
+            selector: self.labels.shared(selector),
+            on_host: *on_host,
+        };
+        let candidates = index.among(&self.labels, pods.selector, namespace);
+        if candidates.len() > 2 * FEW {
+            return Err(pods);
+        }
+        let matched = candidates
+            .iter()
+            .map(|class| (*class, self.is_pod_meant(pods, &self.classes[*class as usize])))
+            .filter(|(_, matched)| *matched != Match::No);
+        let matched: Vec<_> = matched.collect();
+        if matched.len() > FEW {
+            return Err(pods);
+        }
+        Ok(Members::new(&mut self.members, matched))
+    }
+
+    /// A peer that is no pods.
+    fn peer(&mut self, peer: &'a policy::Peer, action: Action, cluster: &Cluster, compiled: &mut Vec<Peer>) {
         match peer {
-            policy::Peer::Pods {
-                namespaces,
-                pods,
-                on_host,
-            } => compiled.push(Peer::Pods {
-                namespaces: match namespaces {
-                    None => Namespaces::One(own),
-                    Some(namespaces) => Namespaces::Selected(self.labels.shared(namespaces)),
-                },
-                pods: self.labels.shared(pods),
-                on_host: *on_host,
-            }),
+            policy::Peer::Pods(_) => {}
             policy::Peer::Block { cidr, except } => {
                 let except = except.iter().map(|range| self.space.stretch(range));
                 compiled.push(Peer::Block {
@@ -415,8 +455,14 @@ impl<'a> Compiled<'a> {
     /// Whether a rule means a peer of a class (`NONE` for an address that is no pod's) at a spot.
     pub(super) fn means(&self, rule: &Rule, class: u32, spot: Spot) -> Match {
         let Some(peers) = rule.peers else { return Match::Yes };
-        let class = self.classes.get(class as usize);
         let mut best = Match::No;
+        if class != NONE {
+            best = peers.classes.matched(&self.members, class);
+            if best == Match::Yes {
+                return best;
+            }
+        }
+        let class = self.classes.get(class as usize);
         if let Some(class) = class {
             let keys = peers.keyed.of(&self.keys);
             let keyed = peers.keyed.of(&self.keyed);
@@ -426,13 +472,16 @@ impl<'a> Compiled<'a> {
                 for (_, peer) in meant.take_while(|(key, _)| *key == pair) {
                     best = best.max(self.is_meant(peer, Some(class), spot));
                 }
+                if best == Match::Yes {
+                    return best;
+                }
             }
         }
         for peer in peers.rest.of(&self.peers) {
+            best = best.max(self.is_meant(peer, class, spot));
             if best == Match::Yes {
                 break;
             }
-            best = best.max(self.is_meant(peer, class, spot));
         }
         best
     }
@@ -440,7 +489,7 @@ impl<'a> Compiled<'a> {
     fn is_meant(&self, peer: &Peer, class: Option<&Class>, spot: Spot) -> Match {
         match (peer, class) {
             (Peer::Everyone, _) => Match::Yes,
-            (Peer::Pods { .. }, None) | (Peer::Domains, Some(_)) => Match::No,
+            (Peer::Pods(_), None) | (Peer::Domains, Some(_)) => Match::No,
             (Peer::Domains, None) => Match::Perhaps,
             (Peer::Block { within, except }, _) if SOMEWHERE.contains(&spot) => {
                 let part = |stretch| self.space.part_of(stretch, spot);
@@ -455,19 +504,16 @@ impl<'a> Compiled<'a> {
                 let held = within.holds(spot) && !except.of(&self.stretches).iter().any(|range| range.holds(spot));
                 if held { Match::Yes } else { Match::No }
             }
-            (
-                Peer::Pods {
-                    namespaces,
-                    pods,
-                    on_host,
-                },
-                Some(class),
-            ) => match (class.host_network, on_host) {
-                (true, OnHost::Never) => Match::No,
-                _ if !self.selects(*namespaces, *pods, class.namespace, class.labels) => Match::No,
-                (true, OnHost::Perhaps) => Match::Perhaps,
-                (false, _) => Match::Yes,
-            },
+            (Peer::Pods(pods), Some(class)) => self.is_pod_meant(*pods, class),
+        }
+    }
+
+    fn is_pod_meant(&self, peer: Pods, class: &Class) -> Match {
+        match (class.host_network, peer.on_host) {
+            (true, OnHost::Never) => Match::No,
+            _ if !self.selects(peer.namespaces, peer.selector, class.namespace, class.labels) => Match::No,
+            (true, OnHost::Perhaps) => Match::Perhaps,
+            (false, _) => Match::Yes,
         }
     }
 
@@ -515,45 +561,6 @@ impl<'a> Compiled<'a> {
             Direction::Ingress => ingress,
             Direction::Egress => egress,
         } as usize]
-    }
-}
-
-/// Finds the classes that a selector could mean without asking each.
-struct ClassIndex {
-    having: HashMap<(u32, u32), Vec<u32>, FxBuildHasher>,
-    having_anywhere: HashMap<u32, Vec<u32>, FxBuildHasher>,
-    in_namespace: HashMap<u32, Vec<u32>, FxBuildHasher>,
-    all: Vec<u32>,
-}
-
-impl ClassIndex {
-    fn new(compiled: &Compiled<'_>) -> Self {
-        let mut index = Self {
-            having: HashMap::default(),
-            having_anywhere: HashMap::default(),
-            in_namespace: HashMap::default(),
-            all: (0..length(&compiled.classes)).collect(),
-        };
-        for (number, class) in (0..).zip(&compiled.classes) {
-            index.in_namespace.entry(class.namespace).or_default().push(number);
-            for pair in compiled.labels.pairs(class.labels) {
-                index.having.entry((class.namespace, *pair)).or_default().push(number);
-                index.having_anywhere.entry(*pair).or_default().push(number);
-            }
-        }
-        index
-    }
-
-    /// Classes, of one namespace or of all, among which are all that the selector means.
-    fn candidates(&self, labels: &LabelArena<'_>, pods: Tests, namespace: Option<u32>) -> &[u32] {
-        let found = match (labels.required_pair(pods), namespace) {
-            (Err(MeansNothing), _) => None,
-            (Ok(Some(pair)), Some(namespace)) => self.having.get(&(namespace, pair)),
-            (Ok(Some(pair)), None) => self.having_anywhere.get(&pair),
-            (Ok(None), Some(namespace)) => self.in_namespace.get(&namespace),
-            (Ok(None), None) => Some(&self.all),
-        };
-        found.map_or(&[], Vec::as_slice)
     }
 }
 

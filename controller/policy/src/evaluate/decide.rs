@@ -5,7 +5,8 @@ use std::collections::{BTreeSet, HashMap};
 use nanoseg_graph::flow::Transport;
 use rustc_hash::FxBuildHasher;
 
-use super::compiled::{Compiled, Governing, Match, NONE, Rule};
+use super::classes::Match;
+use super::compiled::{Compiled, Governing, NONE, Rule};
 use super::place::{Place, Who};
 use super::policy::Action;
 use super::space::{SOMEWHERE, Spot};

@@ -55,7 +55,7 @@ enum Test {
 }
 
 /// A compiled selector.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Tests(Span);
 
 type Numbers<K> = HashMap<K, u32, FxBuildHasher>;

@@ -14,6 +14,7 @@
 //! An [`Evaluator`] is made once for many questions. [`Evaluator::decide`] touches no text and remembers which rules mean which
 //! peers; words are made only when somebody reads them.
 
+mod classes;
 mod cluster;
 mod compare;
 mod compiled;

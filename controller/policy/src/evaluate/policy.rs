@@ -236,12 +236,7 @@ pub(super) struct Rule {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Peer {
-    Pods {
-        /// `None`: the policy's own namespace.
-        namespaces: Option<Arc<Selector>>,
-        pods: Arc<Selector>,
-        on_host: OnHost,
-    },
+    Pods(Pods),
     Block {
         cidr: IpNet,
         except: Vec<IpNet>,
@@ -252,6 +247,15 @@ pub(super) enum Peer {
     Domains,
     /// A field that this version does not know: whoever it means, the rule must fail closed.
     Unsupported,
+}
+
+/// Pods as a peer.
+#[derive(Clone, Debug, PartialEq)]
+pub(super) struct Pods {
+    /// `None`: the policy's own namespace.
+    pub(super) namespaces: Option<Arc<Selector>>,
+    pub(super) selector: Arc<Selector>,
+    pub(super) on_host: OnHost,
 }
 
 /// Selectors of peers, each held once: many rules name the same peers.
@@ -270,7 +274,7 @@ impl Selectors {
 }
 
 /// What a selector says of pods on their node's network.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum OnHost {
     /// It is left to each implementation whether it means them.
     Perhaps,
@@ -445,18 +449,18 @@ impl Peer {
                     except: exceptions,
                 })
             }
-            (None, namespaces, pods) => Ok(Self::Pods {
+            (None, namespaces, pods) => Ok(Self::Pods(Pods {
                 namespaces: namespaces
                     .as_ref()
                     .map(|namespaces| selector(Some(namespaces), || format!("{}.namespaceSelector", path())))
                     .transpose()?
                     .map(|namespaces| selectors.share(namespaces)),
-                pods: selectors.share(match pods {
+                selector: selectors.share(match pods {
                     None => Selector::everything(),
                     some => selector(some.as_ref(), || format!("{}.podSelector", path()))?,
                 }),
                 on_host: OnHost::Perhaps,
-            }),
+            })),
         }
     }
 }
