@@ -11,10 +11,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use nanoseg_graph::cluster::{Object, ObjectKey};
+use nanoseg_graph::cluster::{Cluster, Object, ObjectKey, Pod};
 use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
+use nanoseg_policy::objects::stand_ins;
 use nanoseg_policy::ownership::{PolicyName, owned_workload};
 
 use crate::apply::{APPLIED, SEGMENTS, file};
@@ -280,8 +283,26 @@ struct ManifestFiles {
 #[derive(Clone, Debug, Default)]
 struct Held {
     objects: BTreeMap<ObjectKey, Object>,
+    /// Pods that templates describe.
+    declared: BTreeMap<Arc<str>, Pod>,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
     cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
+}
+
+impl Held {
+    /// Lets a pod of its template stand for each workload that has none, as the commands do.
+    fn stand_in(&mut self) {
+        if self.declared.is_empty() {
+            return;
+        }
+        let mut cluster = Cluster::default();
+        for object in self.objects.values() {
+            cluster.observe(object.clone(), Timestamp::UNIX_EPOCH);
+        }
+        let pods = stand_ins(&cluster, std::mem::take(&mut self.declared).into_values().collect());
+        let pods = pods.into_iter().map(Object::Pod);
+        self.objects.extend(pods.map(|pod| (pod.key(), pod)));
+    }
 }
 
 impl ManifestFiles {
@@ -310,6 +331,7 @@ impl ManifestFiles {
                 && manifests.cluster_policies.is_empty()
                 && manifests.other == 0;
             let objects = manifests.objects.into_iter().map(|object| (object.key(), object));
+            let declared = manifests.declared.into_iter().map(|pod| (Arc::clone(&pod.uid), pod));
             // A dump of a cluster holds our own policies as well: here they live in the output folder alone.
             let policies = manifests
                 .policies
@@ -321,10 +343,12 @@ impl ManifestFiles {
             let held = self.held.entry(path).or_default();
             if is_whole && !is_empty {
                 held.objects.clear();
+                held.declared.clear();
                 held.policies.clear();
                 held.cluster_policies.clear();
             }
             held.objects.extend(objects);
+            held.declared.extend(declared);
             held.policies.extend(policies);
             held.cluster_policies.extend(of_cluster);
         }
@@ -336,12 +360,15 @@ impl ManifestFiles {
         let mut now = Held::default();
         for Held {
             objects,
+            declared,
             policies,
             cluster_policies,
         } in self.held.values()
         {
             let pairs = objects.iter().map(|(key, object)| (key.clone(), object.clone()));
             now.objects.extend(pairs);
+            let pairs = declared.iter().map(|(uid, pod)| (Arc::clone(uid), pod.clone()));
+            now.declared.extend(pairs);
             let pairs = policies.iter().map(|(name, policy)| (name.clone(), policy.clone()));
             now.policies.extend(pairs);
             let pairs = cluster_policies
@@ -349,6 +376,7 @@ impl ManifestFiles {
                 .map(|(name, policy)| (name.clone(), policy.clone()));
             now.cluster_policies.extend(pairs);
         }
+        now.stand_in();
         events.extend(gone(&self.told.objects, &now.objects).map(Event::ObjectGone));
         events.extend(gone(&self.told.policies, &now.policies).map(Event::PolicyGone));
         events.extend(gone(&self.told.cluster_policies, &now.cluster_policies).map(Event::ClusterPolicyGone));

@@ -40,6 +40,13 @@ spec: {nodeName: node1, containers: [{name: c, image: none}]}
 status: {phase: Running, podIP: 198.18.1.11, startTime: '2026-01-01T00:00:00Z'}
 ";
 
+const LATER: &str = "
+apiVersion: apps/v1
+kind: Deployment
+metadata: {name: web-canary, namespace: shop}
+spec: {selector: {matchLabels: {app: web}}, template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, image: none}]}}}
+";
+
 fn until(what: &str, check: impl Fn() -> bool) -> Duration {
     let began = Instant::now();
     while !check() {
@@ -256,6 +263,12 @@ fn p22_p23_the_controller_and_the_commands_write_the_same_bytes_for_everybody() 
         ("LANG", "tr_TR.UTF-8"),
     ];
     assert_eq!(synthesize(&somebody), synthesize(&[]));
+    // Nobody has applied it yet; once somebody does, its pods are selected as well.
+    fs::write(folders.at("cluster/later.yaml"), LATER).unwrap();
+    until("the proposal that no longer is one", || proposed()[1].is_empty());
+    let alone = synthesize(&[]);
+    assert!(!alone.contains("nanoseg-statefulset-web"), "{alone}");
+    assert_eq!(alone, format!("---\n{}", proposed()[0]));
 }
 
 #[test]
