@@ -12,7 +12,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::cluster::Cluster;
 use nanoseg_graph::connection::{ConnectionGraph, Edge, EdgeKey};
-use nanoseg_graph::endpoint::Workload;
+use nanoseg_graph::endpoint::{Endpoint, Workload};
 
 use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::direction::Direction;
@@ -39,6 +39,16 @@ pub enum Violation {
         /// Denied, or unknown where a proposal isolates.
         verdict: Verdict,
     },
+}
+
+impl Violation {
+    /// What violations are ordered by.
+    const fn place(&self) -> Option<(&EdgeKey, Direction)> {
+        match self {
+            Self::Malformed(_) => None,
+            Self::Cut { edge, direction, .. } => Some((edge, *direction)),
+        }
+    }
 }
 
 /// A policy that the evaluator has accepted. Only [`accept`] makes one.
@@ -91,20 +101,22 @@ pub fn accept<'a>(
     let ends = Ends::new(cluster, &evaluator);
     let verdict = |Candidate { proposal, baseline }: Candidate<'a>| {
         let mut violations: Vec<Violation> = check.malformed(proposal).collect();
-        for (edge, _) in baseline
-            .edges()
-            .filter(|(edge, evidence)| settings.in_baseline(*edge, *evidence))
-        {
-            let sides = [
-                (Direction::Egress, edge.source.workload()),
-                (Direction::Ingress, edge.destination.workload()),
-            ];
-            let own = sides
-                .into_iter()
-                .filter(|(_, workload)| *workload == Some(&proposal.workload))
-                .map(|(direction, _)| (direction, proposal.directions.contains(&direction)));
-            violations.extend(cuts(edge, own, &evaluator, &ends));
+        let mut judge = |direction, edge, evidence| {
+            if settings.in_baseline(edge, evidence) {
+                let own = (direction, proposal.directions.contains(&direction));
+                violations.extend(cuts(edge, [own], &evaluator, &ends));
+            }
+        };
+        // Its own edges alone: one graph may be the baseline of all.
+        if let Some(own) = baseline.index_of(&Endpoint::Workload(proposal.workload.clone())) {
+            for (_, edge, evidence) in baseline.outgoing(own) {
+                judge(Direction::Egress, edge, evidence);
+            }
+            for (_, edge, evidence) in baseline.incoming(own) {
+                judge(Direction::Ingress, edge, evidence);
+            }
         }
+        violations.sort_by(|one, other| one.place().cmp(&other.place()));
         if violations.is_empty() {
             Ok(Accepted(proposal.policy.clone()))
         } else {
@@ -180,11 +192,12 @@ impl Check {
 /// Where an edge is cut, in the directions asked about; `true` beside one that a proposal isolates.
 fn cuts(
     edge: Edge<'_>,
-    sides: impl Iterator<Item = (Direction, bool)>,
+    sides: impl IntoIterator<Item = (Direction, bool)>,
     evaluator: &Evaluator<'_>,
     ends: &Ends<'_, '_>,
 ) -> Vec<Violation> {
     let mut found: Vec<Side> = sides
+        .into_iter()
         .map(|(direction, ours)| Side {
             direction,
             ours,
