@@ -133,6 +133,10 @@ pub struct ChoiceArguments {
     /// Can be given several times
     #[arg(long, value_name = "NAME=CIDR[,CIDR...]")]
     pub external_group: Vec<ExternalGroup>,
+    /// External addresses outside every group that a policy names at most in one direction, which stays open where there are
+    /// more [default: 100]
+    #[arg(long, value_name = "COUNT")]
+    pub external_addresses: Option<usize>,
     /// Ports that belong together, such as `rtp=UDP:16384-32767`: one that was seen means them all. Can be given several times
     #[arg(long, value_name = "[NAME=]PROTOCOL:FIRST-LAST")]
     pub port_range: Vec<PortRange>,
@@ -146,12 +150,15 @@ impl ChoiceArguments {
             dns_service,
             node_local_dns,
             external_group,
+            external_addresses,
             port_range,
         } = self;
+        let defaults = synthesize::Settings::default();
         let mut settings = synthesize::Settings {
             external_groups: external_group.iter().cloned().collect(),
+            external_addresses: external_addresses.unwrap_or(defaults.external_addresses),
             port_ranges: port_range.iter().cloned().collect(),
-            ..synthesize::Settings::default()
+            ..defaults
         };
         if *learn_unanswered {
             settings.unanswered = Unanswered::Learn;
@@ -347,10 +354,12 @@ mod tests {
             dns_service: vec![service("dns/main").unwrap()],
             node_local_dns: Vec::new(),
             external_group: vec!["partner=203.0.113.0/24".parse().unwrap()],
+            external_addresses: Some(7),
             port_range: vec!["rtp=UDP:16384-32767".parse().unwrap()],
         };
         let settings = choices.settings();
         assert_eq!((settings.external_groups.len(), settings.port_ranges.len()), (1, 1));
+        assert_eq!(settings.external_addresses, 7);
         assert_eq!(settings.unanswered, Unanswered::Learn);
         assert_eq!(settings.dns_services.len(), 1);
         assert_eq!(settings.node_local_dns, synthesize::Settings::default().node_local_dns);

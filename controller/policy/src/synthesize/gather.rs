@@ -93,6 +93,10 @@ impl<'a> Side<'a, '_> {
         for run in observed.chunk_by(|one, next| one.peer == next.peer) {
             self.collect_peer(run, &mut collected);
         }
+        let (count, most) = (collected.externals.len(), self.view.settings.external_addresses);
+        if count > most {
+            collected.blockers.insert(Blocker::ManyAddresses { count, most });
+        }
         if !collected.blockers.is_empty() {
             notes.insert(Note::NotReady {
                 direction,
@@ -204,10 +208,11 @@ impl<'a> Side<'a, '_> {
                     let ports = collected.widenings.entry((peer, widening.clone())).or_default();
                     ports.insert(port);
                 }
-                if let Endpoint::External(address) = peer
-                    && let Some((group, _)) = self.view.group_of(*address)
-                {
-                    collected.unused.insert(group);
+                if let Endpoint::External(address) = peer {
+                    collected.externals.insert(*address);
+                    collected
+                        .unused
+                        .extend(self.view.group_of(*address).map(|(group, _)| group));
                 }
             }
         }
@@ -276,6 +281,8 @@ struct Collected<'a> {
     gone: BTreeMap<&'a Endpoint, BTreeSet<Port>>,
     widenings: BTreeMap<(&'a Endpoint, Widening), BTreeSet<Port>>,
     groups: BTreeMap<usize, (BTreeSet<IpAddr>, BTreeSet<Port>)>,
+    /// Those that are named one by one.
+    externals: BTreeSet<IpAddr>,
     /// Groups that would have been named if they could be used.
     unused: BTreeSet<usize>,
     ranges: BTreeMap<Span, (BTreeSet<&'a Endpoint>, BTreeSet<Port>)>,

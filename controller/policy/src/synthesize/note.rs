@@ -44,6 +44,14 @@ pub enum Blocker {
         /// The listener's port.
         port: Port,
     },
+    /// There are more external addresses outside every group than
+    /// [`external_addresses`](super::Settings::external_addresses).
+    ManyAddresses {
+        /// How many.
+        count: usize,
+        /// How many a policy names at most.
+        most: usize,
+    },
 }
 
 impl fmt::Display for Blocker {
@@ -71,6 +79,11 @@ impl fmt::Display for Blocker {
                     "{service} at {port}: it has neither pods nor EndpointSlices with this port"
                 )
             }
+            Self::ManyAddresses { count, most } => write!(
+                f,
+                "{count} external addresses are in no group, and a policy names {most} at most: name those that belong together \
+                 as an external group"
+            ),
         }
     }
 }

@@ -36,6 +36,9 @@ pub struct Settings {
     /// observed is named, and no other. A group that holds addresses of the cluster is not used: see
     /// [`conflicts`](Self::conflicts).
     pub external_groups: BTreeSet<ExternalGroup>,
+    /// External addresses outside every group that one direction of one workload names at most: where more were observed they
+    /// come and go behind a name, or are everybody's, and a list of those of today would cut those of tomorrow.
+    pub external_addresses: usize,
     /// Ports that mean their whole range as soon as one of them is observed.
     pub port_ranges: BTreeSet<PortRange>,
 }
@@ -52,6 +55,8 @@ impl Default for Settings {
             // Where NodeLocal DNSCache listens unless told otherwise.
             node_local_dns: [IpAddr::V4(Ipv4Addr::new(169, 254, 20, 10))].into(),
             external_groups: BTreeSet::new(),
+            // What a person can still read in one policy.
+            external_addresses: 100,
             port_ranges: BTreeSet::new(),
         }
     }

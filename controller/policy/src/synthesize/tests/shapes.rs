@@ -223,6 +223,40 @@ fn p25_addresses_of_a_group_do_not_make_its_policy_grow() {
 }
 
 #[test]
+fn p25_more_addresses_than_a_person_reads_are_no_list() {
+    let web = workload("StatefulSet", "shop", "web");
+    let settings = Settings {
+        external_addresses: 3,
+        external_groups: ["partner=203.0.113.0/28".parse().unwrap()].into(),
+        ..Settings::default()
+    };
+    // Addresses of a group do not count.
+    let few = [
+        "203.0.113.1",
+        "203.0.113.2",
+        "203.0.113.20",
+        "203.0.113.21",
+        "2001:db8::1",
+    ];
+    let proposal = synthesize(&web, &seen_outside(&few, 443), &shop(), &settings).unwrap();
+    assert_eq!(cidrs(&proposal).len(), 4);
+    let many = [&few[..], &["203.0.113.22"]].concat();
+    let refusal = synthesize(&web, &seen_outside(&many, 443), &shop(), &settings).unwrap_err();
+    let Refusal::NotReady { notes, .. } = &refusal else {
+        panic!("{refusal}")
+    };
+    let told = notes
+        .iter()
+        .map(ToString::to_string)
+        .find(|note| note.contains("external group"));
+    assert_eq!(
+        told.unwrap(),
+        "egress stays open, it is not ready: 4 external addresses are in no group, and a policy names 3 at most: name those \
+         that belong together as an external group"
+    );
+}
+
+#[test]
 fn p14_a_group_that_holds_cluster_addresses_is_not_used() {
     // A configured range, a node's address, a range around all of a pod's.
     for cidr in ["198.18.7.0/24", "192.0.2.0/28", "198.0.0.0/8"] {
