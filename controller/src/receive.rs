@@ -3,6 +3,7 @@
 //! Guarantees:
 //! * an increment is acknowledged after it was merged, in the order in which it came; one that is no report ends its stream with a
 //!   reason and is counted, and every other stream goes on;
+//! * a controller that does not lead takes nothing: it ends learners' streams, and they come again until they find the one that does;
 //! * without [`Door::Open`], which has to be asked for, nothing is read that is not encrypted, and nothing is merged but by a
 //!   learner that the API server recognises, about its own node.
 //!
@@ -18,11 +19,12 @@ use std::time::Instant;
 use futures::Stream;
 use nanoseg_graph::flow::Report;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::lease::Standing;
 use crate::trouble::chain;
 use certificates::Certificates;
 use identity::{IdentityError, Recogniser, Refusal};
@@ -120,7 +122,12 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ReceiveError> {
 }
 
 /// Receives reports for as long as it is polled.
-pub async fn serve(listener: TcpListener, door: Door, deliveries: mpsc::Sender<Delivery>) -> Result<(), ReceiveError> {
+pub async fn serve(
+    listener: TcpListener,
+    door: Door,
+    deliveries: mpsc::Sender<Delivery>,
+    standing: watch::Receiver<Standing>,
+) -> Result<(), ReceiveError> {
     let (certificates, recogniser) = match door {
         Door::Open => (None, None),
         Door::Guarded {
@@ -131,6 +138,7 @@ pub async fn serve(listener: TcpListener, door: Door, deliveries: mpsc::Sender<D
     let receiver = Receiver {
         deliveries,
         recogniser,
+        standing,
         refused: Arc::default(),
     };
     let service = ReportsServer::new(receiver).max_decoding_message_size(LARGEST);
@@ -156,6 +164,8 @@ struct Receiver {
     deliveries: mpsc::Sender<Delivery>,
     /// Without one, everybody is believed.
     recogniser: Option<Arc<Recogniser>>,
+    /// Whether this controller leads.
+    standing: watch::Receiver<Standing>,
     /// Streams and increments that were refused.
     refused: Arc<AtomicU64>,
 }
@@ -210,6 +220,10 @@ impl Reports for Receiver {
 
     async fn send(&self, request: Request<Streaming<Increment>>) -> Result<Response<Self::SendStream>, Status> {
         let from = request.remote_addr();
+        let mut standing = self.standing.clone();
+        if let Some(status) = elsewhere(&standing.borrow_and_update()) {
+            return Err(status);
+        }
         let mut learner = match &self.recogniser {
             None => None,
             Some(recogniser) => match Learner::recognise(recogniser, &request).await {
@@ -228,7 +242,15 @@ impl Reports for Receiver {
         tokio::spawn(async move {
             let mut greeted = false;
             loop {
-                let increment = match increments.message().await {
+                let message = tokio::select! {
+                    message = increments.message() => message,
+                    status = led_elsewhere(&mut standing) => {
+                        // A learner that is gone meanwhile comes again anyway.
+                        let _gone = answers.send(Err(status)).await;
+                        break;
+                    }
+                };
+                let increment = match message {
                     Ok(Some(increment)) => increment,
                     Ok(None) => break,
                     Err(status) => {
@@ -261,6 +283,30 @@ impl Reports for Receiver {
             }
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+    }
+}
+
+/// What a learner is told by a controller that does not lead.
+fn elsewhere(standing: &Standing) -> Option<Status> {
+    let leader = match standing {
+        Standing::Leads { .. } => return None,
+        Standing::Follows { holder: Some(holder) } => holder,
+        Standing::Follows { holder: None } => "no controller yet, or another one",
+    };
+    Some(Status::unavailable(format!(
+        "{leader} leads, and this controller takes no reports: connect again"
+    )))
+}
+
+/// Waits until this controller does not lead any more.
+async fn led_elsewhere(standing: &mut watch::Receiver<Standing>) -> Status {
+    loop {
+        if standing.changed().await.is_err() {
+            return Status::unavailable("the controller is ending");
+        }
+        if let Some(status) = elsewhere(&standing.borrow_and_update()) {
+            return status;
+        }
     }
 }
 

@@ -14,7 +14,8 @@
 //! * a policy that the evaluator refuses is not applied;
 //! * a live policy of ours is removed only when its workload is gone, switched off or to be audited;
 //! * where people promote, only the very proposal is applied that a person approved;
-//! * when nothing changed, a round writes nothing.
+//! * when nothing changed, a round writes nothing;
+//! * a core that follows another controller writes nothing, and one that takes over knows what is durable and nothing else.
 
 mod attested;
 mod memory;
@@ -110,6 +111,8 @@ pub struct Core {
     due: Due,
     /// When the next learning window ends.
     window_ends: Option<Timestamp>,
+    /// Another controller decides: what is known follows the durable state, and nothing is written.
+    follows: bool,
 }
 
 impl Core {
@@ -143,12 +146,41 @@ impl Core {
             outdated: true,
             due: Due::No,
             window_ends: None,
+            follows: false,
         }
+    }
+
+    /// Leaves deciding to another controller. What was learned and is in no Segment is forgotten: learners send it again, to whoever
+    /// leads.
+    pub fn follow(&mut self, now: Timestamp) {
+        self.follows = true;
+        self.flows = FlowTable::default();
+        self.attested = Attested::default();
+        self.graph = ConnectionGraph::default();
+        self.held.clear();
+        let segments = std::mem::take(&mut self.subjects).into_values();
+        self.segments.clear();
+        for segment in segments.filter_map(|subject| subject.segment) {
+            self.take_segment(segment, now);
+        }
+    }
+
+    /// Decides from now on, from the durable state as it is known.
+    pub fn lead(&mut self, now: Timestamp) {
+        self.follows = false;
+        // Learners come anew, and no window ends before they have had the time.
+        self.started = now;
+        self.rethink();
     }
 
     /// How soon a round is worth its cost.
     pub const fn due(&self) -> Due {
         self.due
+    }
+
+    /// Whether another controller decides.
+    pub const fn follows(&self) -> bool {
+        self.follows
     }
 
     /// Sources that were not read whole yet.
@@ -207,7 +239,10 @@ impl Core {
             Event::SegmentUnreadable { name, reason } => self.leave_out(name, reason),
             Event::SegmentGone(name) => {
                 self.unreadable.remove(&name);
-                if let Some(subject) = self
+                if self.follows {
+                    let workload = self.segments.remove(&name);
+                    workload.and_then(|workload| self.subjects.remove(&workload));
+                } else if let Some(subject) = self
                     .segments
                     .get(&name)
                     .and_then(|workload| self.subjects.get_mut(workload))
@@ -218,6 +253,7 @@ impl Core {
                 self.held.remove(&ObjectId::Segment(name));
                 self.due = Due::Soon;
             }
+            Event::Attested(_) | Event::Report(_) if self.follows => {}
             Event::Attested(report) => {
                 let admitted = self.attested.admit(report, &self.cluster, now);
                 self.take(Event::Report(admitted), now);
@@ -287,11 +323,18 @@ impl Core {
             Err(error) => return self.leave_out(name, error.to_string()),
         };
         self.held.remove(&ObjectId::Segment(name.clone()));
+        let known = self
+            .subjects
+            .get(&workload)
+            .and_then(|subject| subject.segment.as_ref());
+        if known.is_some_and(|known| is_older(&segment.metadata, &known.metadata)) {
+            return;
+        }
+        if self.follows {
+            self.subjects.remove(&workload);
+        }
         if let Some(subject) = self.subjects.get_mut(&workload) {
             let known = subject.segment.as_ref();
-            if known.is_some_and(|known| is_older(&segment.metadata, &known.metadata)) {
-                return;
-            }
             if known != Some(&segment) {
                 self.due = Due::Soon;
             }
@@ -338,7 +381,8 @@ impl Core {
 
     /// Decides what must be written, as of `now`.
     pub fn round(&mut self, now: Timestamp) -> Round {
-        if !self.awaited.is_empty() {
+        if self.follows || !self.awaited.is_empty() {
+            self.due = Due::No;
             return Round {
                 news: std::mem::take(&mut self.news),
                 ..Round::default()

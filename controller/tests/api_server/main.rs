@@ -3,6 +3,7 @@
 
 mod accepting;
 mod asking;
+mod leading;
 mod learners;
 mod reviewing;
 mod server;
