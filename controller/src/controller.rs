@@ -1,13 +1,13 @@
 //! `nanoseg controller`: events in, rounds, writes out, until it is told to end. Ending leaves policies as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nanoseg_policy::synthesize;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::{self, mpsc};
+use tokio::sync::{self, mpsc, oneshot};
 
 use crate::apply::{Live, OnCluster, OnDirectory, WriteError, apply};
 use crate::directory::{self, Directory};
@@ -212,7 +212,7 @@ async fn on_cluster(
             }
             outcome = &mut server => return outcome.map_err(ControllerError::Receive),
             Some(event) = events.recv() => pace.take(event),
-            Some(Delivery { report, trust, merged }) = deliveries.recv() => {
+            Some(Delivery { report, trust, durable }) = deliveries.recv() => {
                 match trust {
                     Trust::Blind => pace.take(Event::Report(report)),
                     Trust::OwnNode => {
@@ -222,12 +222,11 @@ async fn on_cluster(
                         tell_of_refused(&node, &before, pace.core.refused());
                     }
                 }
-                if pace.core.follows() {
-                    // Not acknowledged, and sent again to whoever leads.
-                    continue;
+                // While another controller leads it is dropped here, not acknowledged, and sent again to whoever leads.
+                if !pace.core.follows() {
+                    pace.waiting.push_back((pace.core.heard(), durable));
+                    pace.acknowledge();
                 }
-                // A learner that is gone meanwhile sends it again when it is back.
-                let _gone = merged.send(());
             }
             Some(ended) = watches.join_next() => {
                 // Watches end only with this loop, or by a fault in the program itself.
@@ -250,6 +249,8 @@ fn tell_of_refused(node: &str, before: &BTreeMap<RefusedPart, u64>, after: &BTre
 /// The core and its clock: when the next round is worth its cost.
 struct Pace {
     core: Core,
+    /// Whom to tell when so many reports are durable.
+    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
     /// When something changed that no round has seen.
     changed: Option<(Instant, Due)>,
     /// When to hold a round although nothing happened.
@@ -263,6 +264,7 @@ impl Pace {
     fn new(core: Core) -> Self {
         Self {
             core,
+            waiting: VecDeque::new(),
             changed: None,
             wake: None,
             cost: Duration::ZERO,
@@ -277,6 +279,7 @@ impl Pace {
 
     /// Leads or follows from now on.
     fn stand(&mut self, standing: &Standing, pen: &Pen) {
+        self.waiting.clear();
         // In a new term too what was known is forgotten first: another may have led in between.
         self.core.follow(Timestamp::now());
         if let Standing::Leads { term } = standing {
@@ -284,6 +287,15 @@ impl Pace {
             pen.adopt(*term);
         }
         self.note();
+    }
+
+    /// Tells learners of what is durable.
+    fn acknowledge(&mut self) {
+        let durable = self.core.durable();
+        while let Some((_, learner)) = self.waiting.pop_front_if(|(heard, _)| *heard <= durable) {
+            // A learner that is gone meanwhile sends it again when it is back.
+            let _gone = learner.send(());
+        }
     }
 
     fn note(&mut self) {
@@ -338,6 +350,7 @@ impl Pace {
         }
         self.ended = Instant::now();
         self.note();
+        self.acknowledge();
         written
     }
 }

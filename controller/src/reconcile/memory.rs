@@ -25,6 +25,8 @@ pub(super) struct Subject {
     pub(super) proposal: Option<Result<Proposal, Refusal>>,
     /// What the evaluator says of the proposal: accepted, or why it is refused.
     pub(super) checked: Option<Result<Accepted, String>>,
+    /// Reports that had been judged before its Segment came to lack something; `None` while it lacks nothing.
+    pub(super) unwritten: Option<u64>,
     /// When its Segment was last written.
     pub(super) written_at: Option<Timestamp>,
     /// The phase that was told last.
@@ -48,6 +50,7 @@ impl Subject {
             gone_since,
             proposal: None,
             checked: None,
+            unwritten: None,
             written_at: None,
             told,
             history: status.map(|status| status.history.clone()).unwrap_or_default(),
@@ -79,12 +82,14 @@ pub(super) struct Hold {
     pub(super) until: Timestamp,
     /// What was said.
     pub(super) reason: String,
+    /// It was an answer about this very object, and not that nobody answered.
+    pub(super) refused: bool,
 }
 
 impl Hold {
     /// One second after the first failure, twice as long after each further one, a minute at most: an API server that is away
     /// is asked rarely, and one refusal that people mend is noticed soon.
-    pub(super) fn after(earlier: Option<&Self>, reason: String, now: Timestamp) -> Self {
+    pub(super) fn after(earlier: Option<&Self>, reason: String, refused: bool, now: Timestamp) -> Self {
         let failures = earlier.map_or(0, |hold| hold.failures).saturating_add(1);
         let seconds = 1_i64.checked_shl(failures - 1).unwrap_or(60).clamp(1, 60);
         let until = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
@@ -92,6 +97,7 @@ impl Hold {
             failures,
             until,
             reason,
+            refused,
         }
     }
 }

@@ -70,10 +70,11 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         segment,
         life,
         baseline,
-        unanswered,
+        unanswered: _,
         gone_since,
         proposal,
-        checked,
+        checked: _,
+        unwritten: _,
         written_at: _,
         told: _,
         history,
@@ -83,7 +84,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         stance,
         timing: _,
         standing,
-        label_fault,
+        label_fault: _,
         now,
     } = at;
     let written = segment.as_ref().and_then(|segment| segment.status.as_ref());
@@ -116,18 +117,6 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         });
         history.drain(..history.len().saturating_sub(REVISIONS));
     }
-    let mut notes: Vec<String> = match proposal {
-        Some(Ok(Proposal { notes, .. })) => notes.iter().map(ToString::to_string).collect(),
-        Some(Err(refusal)) => vec![refusal.to_string()],
-        None => Vec::new(),
-    };
-    notes.extend(checked.iter().filter_map(|checked| checked.as_ref().err()).cloned());
-    if *unanswered > 0 {
-        notes.push(format!(
-            "{unanswered} connections were seen that nobody answered; no rule comes from them"
-        ));
-    }
-    notes.extend(label_fault.clone());
     let unlisted = Known::default();
     let quarantined = life.quarantined().iter().take(LISTED).flat_map(|(key, suspicion)| {
         let edges = to_edges([(key, &unlisted)]);
@@ -162,10 +151,34 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         policy: policy.and_then(|policy| policy.metadata.name.clone()),
         proposal: text,
         proposal_hash,
-        notes,
+        notes: notes_of(subject, at),
         applied_hash,
         history,
     }
+}
+
+/// Where the proposal is not what a person would expect, and why.
+fn notes_of(subject: &Subject, at: &Standpoint) -> Vec<String> {
+    let mut notes: Vec<String> = match &subject.proposal {
+        Some(Ok(Proposal { notes, .. })) => notes.iter().map(ToString::to_string).collect(),
+        Some(Err(refusal)) => vec![refusal.to_string()],
+        None => Vec::new(),
+    };
+    notes.extend(
+        subject
+            .checked
+            .iter()
+            .filter_map(|checked| checked.as_ref().err())
+            .cloned(),
+    );
+    if subject.unanswered > 0 {
+        notes.push(format!(
+            "{} connections were seen that nobody answered; no rule comes from them",
+            subject.unanswered
+        ));
+    }
+    notes.extend(at.label_fault.clone());
+    notes
 }
 
 fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, String) {

@@ -1,3 +1,4 @@
+mod durable;
 mod promotion;
 
 use std::sync::Arc;
@@ -10,7 +11,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::lifecycle::Scope;
-use crate::segment::{Mode, Phase, SegmentStatus};
+use crate::segment::{Mode, Phase, Promotion, SegmentStatus, Suspicion};
 
 const WEB: &str = "198.18.1.10";
 const DB: &str = "198.18.1.11";
@@ -429,7 +430,14 @@ fn a_write_that_fails_is_tried_again_later_and_told() {
             .any(|step| ObjectId::Policy(PolicyName::of(&step.desired)) == id)
     );
     let reason = "a webhook said no".to_owned();
-    core.take(Event::Failed { id, reason }, at(10));
+    core.take(
+        Event::Failed {
+            id,
+            reason,
+            refused: false,
+        },
+        at(10),
+    );
     let round = core.round(at(10));
     assert!(
         round

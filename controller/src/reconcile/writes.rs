@@ -54,6 +54,8 @@ pub enum Event {
         id: ObjectId,
         /// Why it was not, as a sentence.
         reason: String,
+        /// It was an answer about this very object: trying again as it is will not help.
+        refused: bool,
     },
 }
 

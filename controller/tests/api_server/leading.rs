@@ -36,20 +36,7 @@ async fn leads(port: u16, report: &[u8]) -> Duration {
 async fn one_of_two_controllers_writes_and_the_other_takes_over() {
     let Some(kubernetes) = server::kubernetes() else { return };
     let server = Server::start(&kubernetes).await;
-    let cluster = Cluster {
-        client: server.client().await,
-    };
-    cluster
-        .create(serde_yaml::from_str(&nanoseg::cli::crd_yaml().unwrap()).unwrap())
-        .await;
-    for namespace in ["shop", "nanoseg"] {
-        cluster
-            .create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }))
-            .await;
-    }
-    cluster
-        .create(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node1" } }))
-        .await;
+    let cluster = Cluster::ready(&server).await;
     let web = cluster.workload("web", "198.18.1.10").await;
     let db = cluster.workload("db", "198.18.1.11").await;
     let cache = cluster.workload("cache", "198.18.1.12").await;
