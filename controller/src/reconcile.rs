@@ -19,6 +19,7 @@
 
 mod attested;
 mod memory;
+mod rollback;
 mod stand;
 mod status;
 #[cfg(test)]
@@ -109,8 +110,8 @@ pub struct Core {
     /// Something changed that resolving, judging, proposing or verifying depends on.
     outdated: bool,
     due: Due,
-    /// When the next learning window ends.
-    window_ends: Option<Timestamp>,
+    /// When the next learning window ends, or the next trial is decided.
+    think_at: Option<Timestamp>,
     /// Reports that were taken in, and how many of them the last round knew.
     heard: u64,
     judged: u64,
@@ -148,7 +149,7 @@ impl Core {
             news: Vec::new(),
             outdated: true,
             due: Due::No,
-            window_ends: None,
+            think_at: None,
             heard: 0,
             judged: 0,
             follows: false,
@@ -415,12 +416,12 @@ impl Core {
             };
         }
         let mut writes = Writes::default();
-        if self.outdated || self.window_ends.is_some_and(|end| end <= now) {
+        if self.outdated || self.think_at.is_some_and(|end| end <= now) {
             self.think(now, &mut writes);
             self.outdated = false;
         }
         self.due = Due::No;
-        let mut next = self.window_ends;
+        let mut next = self.think_at;
         self.plan(now, &mut writes, &mut next);
         self.judged = self.heard;
         self.remove_orphans(&mut writes);
@@ -447,7 +448,12 @@ impl Core {
             let id = ObjectId::Policy(policy);
             let hold = self.held.get(&id).filter(|hold| hold.until > now);
 
+            subject.lift(stance);
             let standing = stand(workload, subject, stance, live, hold, writes);
+            if let Some(at) = subject.try_out(&standing, &self.graph, now) {
+                self.think_at = think::earlier(self.think_at, Some(at));
+                wake(at);
+            }
             if let Some(hold) = hold {
                 wake(hold.until);
             }

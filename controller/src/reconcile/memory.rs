@@ -6,7 +6,8 @@ use nanoseg_policy::synthesize::{Proposal, Refusal};
 use nanoseg_policy::verify::Accepted;
 
 use crate::lifecycle::Life;
-use crate::segment::{Baseline, Phase, Revision, Segment, hash_of};
+use crate::lifecycle::trial::Trial;
+use crate::segment::{Baseline, Phase, Revision, Rollback, Segment, hash_of};
 
 /// A workload that was seen talking.
 #[derive(Clone, Debug)]
@@ -29,6 +30,10 @@ pub(super) struct Subject {
     pub(super) unwritten: Option<u64>,
     /// When its Segment was last written.
     pub(super) written_at: Option<Timestamp>,
+    /// The trial of the policy that is live.
+    pub(super) trial: Option<Trial>,
+    /// Why the policy was taken back, until a person lets it be applied again.
+    pub(super) rollback: Option<Rollback>,
     /// The phase that was told last.
     pub(super) told: Option<Phase>,
     /// The proposals that were live. Kept beside the Segment, which somebody may delete.
@@ -52,6 +57,8 @@ impl Subject {
             checked: None,
             unwritten: None,
             written_at: None,
+            trial: None,
+            rollback: status.and_then(|status| status.rolled_back.clone()),
             told,
             history: status.map(|status| status.history.clone()).unwrap_or_default(),
             conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
@@ -65,6 +72,11 @@ impl Subject {
         self.life.frozen_at.is_some()
             && status
                 .is_some_and(|status| status.frozen_at.is_some() && status.baseline_hash == hash_of(&self.baseline))
+    }
+
+    /// The proposal that a person approves.
+    pub(super) fn approval(&self) -> Option<&str> {
+        self.segment.as_ref()?.spec.approval.as_deref()
     }
 
     /// Hash of the proposal that the Segment says was applied last.

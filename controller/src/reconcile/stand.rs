@@ -36,6 +36,14 @@ pub(super) fn stand(
         }
         return Standing::NotWanted;
     }
+    if subject.rollback.is_some() {
+        if let (Some(live), true, None) = (live, is_ours, hold) {
+            writes
+                .remove
+                .push((live.clone(), "an edge of its baseline is not answered any more"));
+        }
+        return Standing::RolledBack;
+    }
     let Some(Ok(accepted)) = &subject.checked else {
         return Standing::NotWanted;
     };
@@ -45,7 +53,7 @@ pub(super) fn stand(
     let desired = accepted.policy();
     let hash = hash_of_text(&status::yaml(desired));
     let spec = subject.segment.as_ref().map(|segment| &segment.spec);
-    let approved = spec.and_then(|spec| spec.approval.as_deref());
+    let approved = subject.approval();
     match spec.and_then(|spec| spec.promotion).unwrap_or_default() {
         _ if approved == Some(&hash) => {}
         Promotion::Manual => {

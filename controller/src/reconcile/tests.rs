@@ -1,5 +1,6 @@
 mod durable;
 mod promotion;
+mod rollback;
 
 use std::sync::Arc;
 
@@ -57,6 +58,11 @@ fn pod(name: &str, address: &str) -> Object {
 }
 
 fn report(flows: &[(&str, &str, u16)]) -> Event {
+    counted(flows, 1, 1)
+}
+
+/// A report in which each connection was tried and answered so often.
+fn counted(flows: &[(&str, &str, u16)], attempted: u64, established: u64) -> Event {
     let flow = |(destination, peer, port): &(&str, &str, u16)| Flow {
         key: FlowKey {
             subject: FlowSubject::Container(ContainerRef {
@@ -71,8 +77,8 @@ fn report(flows: &[(&str, &str, u16)]) -> Event {
         tally: Tally {
             first_seen: at(-10),
             last_seen: at(-1),
-            attempted: 1,
-            established: 1,
+            attempted,
+            established,
             refused: 0,
         },
     };

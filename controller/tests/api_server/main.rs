@@ -7,6 +7,7 @@ mod durable;
 mod leading;
 mod learners;
 mod reviewing;
+mod rolling_back;
 mod server;
 
 use std::collections::BTreeMap;
