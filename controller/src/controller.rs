@@ -1,16 +1,17 @@
 //! `nanoseg controller`: events in, rounds, writes out, until it is told to end. Ending leaves policies as they are.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use nanoseg_policy::synthesize;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
+use tokio::sync::{self, mpsc, oneshot};
 
 use crate::apply::{Live, OnCluster, OnDirectory, WriteError, apply};
 use crate::directory::{self, Directory};
+use crate::lease::{Leadership, Pen, Standing, Terms};
 use crate::read::ReadError;
 use crate::read::live::{ConnectError, client, configuration};
 use crate::receive::certificates::Certificates;
@@ -68,27 +69,40 @@ pub enum ControllerError {
 pub async fn run(settings: Settings) -> Result<(), ControllerError> {
     let mut term = signal(SignalKind::terminate()).map_err(ControllerError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Signal)?;
-    let work = async {
-        match settings.place.clone() {
-            Place::Cluster {
-                kubeconfig,
-                listen,
-                insecure_learners,
-            } => Box::pin(on_cluster(settings, kubeconfig.as_deref(), listen, insecure_learners)).await,
-            Place::Directory { cluster, flows, out } => on_directory(settings, cluster, flows, out).await,
+    let mut leadership = None;
+    let outcome = {
+        let work = async {
+            match settings.place.clone() {
+                Place::Cluster {
+                    kubeconfig,
+                    listen,
+                    insecure_learners,
+                    terms,
+                } => {
+                    let kubeconfig = kubeconfig.as_deref();
+                    let door = (listen, insecure_learners);
+                    Box::pin(on_cluster(settings, kubeconfig, door, terms, &mut leadership)).await
+                }
+                Place::Directory { cluster, flows, out } => on_directory(settings, cluster, flows, out).await,
+            }
+        };
+        tokio::select! {
+            outcome = work => outcome,
+            _ = term.recv() => {
+                tracing::info!("SIGTERM: ending, policies stay as they are");
+                Ok(())
+            }
+            _ = interrupt.recv() => {
+                tracing::info!("SIGINT: ending, policies stay as they are");
+                Ok(())
+            }
         }
     };
-    tokio::select! {
-        outcome = work => outcome,
-        _ = term.recv() => {
-            tracing::info!("SIGTERM: ending, policies stay as they are");
-            Ok(())
-        }
-        _ = interrupt.recv() => {
-            tracing::info!("SIGINT: ending, policies stay as they are");
-            Ok(())
-        }
+    // Nothing is under way any more that writes.
+    if let Some(leadership) = leadership {
+        leadership.give_back().await;
     }
+    outcome
 }
 
 fn guide(settings: Settings) -> Guide {
@@ -134,8 +148,9 @@ async fn on_directory(
 async fn on_cluster(
     mut settings: Settings,
     kubeconfig: Option<&Path>,
-    listen: std::net::SocketAddr,
-    insecure_learners: bool,
+    (listen, insecure_learners): (std::net::SocketAddr, bool),
+    terms: Terms,
+    leadership: &mut Option<Leadership>,
 ) -> Result<(), ControllerError> {
     let config = configuration(kubeconfig).await?;
     let url = config.cluster_url.to_string();
@@ -144,6 +159,19 @@ async fn on_cluster(
         .rules
         .own_namespace
         .or_else(|| in_cluster.then(|| config.default_namespace.clone()));
+    // A pod has one process of this name at a time; elsewhere nobody knows, and the process is named.
+    let mut name = rustix::system::uname().nodename().to_string_lossy().into_owned();
+    if !in_cluster {
+        name = format!("{name}-{}-{}", std::process::id(), Timestamp::now().as_millisecond());
+    }
+    let pen = match &settings.rules.own_namespace {
+        Some(_) => Pen::none(),
+        None => Pen::always(),
+    };
+    let writer = pen.client(config.clone()).map_err(|error| ConnectError::Client {
+        url: url.clone(),
+        source: error.into(),
+    })?;
     let client = client(config)?;
     let door = match &settings.rules.own_namespace {
         _ if insecure_learners => {
@@ -162,16 +190,29 @@ async fn on_cluster(
     let (deliver, mut deliveries) = mpsc::channel::<Delivery>(WAITING);
     let (tell, mut events) = mpsc::channel::<Event>(WAITING);
     let mut watches = watch::watch_all(&client, &url, &tell);
-    let server = receive::serve(listener, door, deliver);
-    tokio::pin!(server);
-    let live = OnCluster::new(client);
+    let own_namespace = settings.rules.own_namespace.clone();
     let cidrs = settings.cluster_cidrs.clone();
     let mut pace = Pace::new(Core::new(guide(settings), cidrs, watch::SOURCES, Timestamp::now()));
+    let (_alone, mut standing) = sync::watch::channel(Standing::Leads { term: 0 });
+    if let Some(namespace) = own_namespace {
+        pace.core.follow(Timestamp::now());
+        let seeking = leadership.insert(Leadership::seek(&client, &namespace, name, terms, pen.clone()));
+        standing = seeking.standing();
+    } else {
+        tracing::warn!("without --own-namespace there is no Lease: this controller takes itself for the only one");
+    }
+    let server = receive::serve(listener, door, deliver, standing.clone());
+    tokio::pin!(server);
+    let live = OnCluster::new(writer);
     loop {
         tokio::select! {
+            Ok(()) = standing.changed() => {
+                let standing = standing.borrow_and_update().clone();
+                pace.stand(&standing, &pen);
+            }
             outcome = &mut server => return outcome.map_err(ControllerError::Receive),
             Some(event) = events.recv() => pace.take(event),
-            Some(Delivery { report, trust, merged }) = deliveries.recv() => {
+            Some(Delivery { report, trust, durable }) = deliveries.recv() => {
                 match trust {
                     Trust::Blind => pace.take(Event::Report(report)),
                     Trust::OwnNode => {
@@ -181,8 +222,11 @@ async fn on_cluster(
                         tell_of_refused(&node, &before, pace.core.refused());
                     }
                 }
-                // A learner that is gone meanwhile sends it again when it is back.
-                let _gone = merged.send(());
+                // While another controller leads it is dropped here, not acknowledged, and sent again to whoever leads.
+                if !pace.core.follows() {
+                    pace.waiting.push_back((pace.core.heard(), durable));
+                    pace.acknowledge();
+                }
             }
             Some(ended) = watches.join_next() => {
                 // Watches end only with this loop, or by a fault in the program itself.
@@ -205,6 +249,8 @@ fn tell_of_refused(node: &str, before: &BTreeMap<RefusedPart, u64>, after: &BTre
 /// The core and its clock: when the next round is worth its cost.
 struct Pace {
     core: Core,
+    /// Whom to tell when so many reports are durable.
+    waiting: VecDeque<(u64, oneshot::Sender<()>)>,
     /// When something changed that no round has seen.
     changed: Option<(Instant, Due)>,
     /// When to hold a round although nothing happened.
@@ -218,6 +264,7 @@ impl Pace {
     fn new(core: Core) -> Self {
         Self {
             core,
+            waiting: VecDeque::new(),
             changed: None,
             wake: None,
             cost: Duration::ZERO,
@@ -228,6 +275,27 @@ impl Pace {
     fn take(&mut self, event: Event) {
         self.core.take(event, Timestamp::now());
         self.note();
+    }
+
+    /// Leads or follows from now on.
+    fn stand(&mut self, standing: &Standing, pen: &Pen) {
+        self.waiting.clear();
+        // In a new term too what was known is forgotten first: another may have led in between.
+        self.core.follow(Timestamp::now());
+        if let Standing::Leads { term } = standing {
+            self.core.lead(Timestamp::now());
+            pen.adopt(*term);
+        }
+        self.note();
+    }
+
+    /// Tells learners of what is durable.
+    fn acknowledge(&mut self) {
+        let durable = self.core.durable();
+        while let Some((_, learner)) = self.waiting.pop_front_if(|(heard, _)| *heard <= durable) {
+            // A learner that is gone meanwhile sends it again when it is back.
+            let _gone = learner.send(());
+        }
     }
 
     fn note(&mut self) {
@@ -282,6 +350,7 @@ impl Pace {
         }
         self.ended = Instant::now();
         self.note();
+        self.acknowledge();
         written
     }
 }

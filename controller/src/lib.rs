@@ -12,6 +12,7 @@
 //! * [`lifecycle`]: windows, baselines, what is novel. Pure.
 //! * [`reconcile`]: from what was observed to what must be written. Pure.
 //! * [`apply`]: the only module that writes.
+//! * [`lease`]: which of several controllers may.
 //! * [`watch`], [`receive`], [`directory`]: where events come from.
 //! * [`controller`]: `nanoseg controller`, the loop that joins them.
 //! * [`cli`]: every other command.
@@ -20,6 +21,7 @@ pub mod apply;
 pub mod cli;
 pub mod controller;
 pub mod directory;
+pub mod lease;
 pub mod lifecycle;
 pub mod read;
 pub mod receive;

@@ -12,6 +12,7 @@
 pub mod guard;
 #[cfg(test)]
 mod tests;
+pub mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -290,15 +291,32 @@ impl Life {
         }
     }
 
+    /// When every learner has had the time to come back after the controller was started.
+    pub fn ready_at(
+        Timing {
+            window,
+            quiet: _,
+            started,
+        }: Timing,
+    ) -> Timestamp {
+        started
+            .checked_add(window.min(LEARNERS_RETURN))
+            .unwrap_or(Timestamp::MAX)
+    }
+
     /// When the window ends, if it can: not before every learner has had the time to come back after the controller was started.
     pub fn ends_at(&self, timing: Timing) -> Timestamp {
-        let Timing { window, quiet, started } = timing;
+        let Timing {
+            window,
+            quiet,
+            started: _,
+        } = timing;
         let later = |at: Timestamp, by: SignedDuration| at.checked_add(by).unwrap_or(Timestamp::MAX);
         let unbroken = later(self.last_loss.unwrap_or(self.learning_since), window);
         later(self.learning_since, window)
             .max(unbroken)
             .max(later(self.last_novel, quiet))
-            .max(later(started, window.min(LEARNERS_RETURN)))
+            .max(Self::ready_at(timing))
     }
 
     /// Takes in everything that was seen of a workload by `now`, and judges it. `previous`: the baseline of the last round.

@@ -1,8 +1,9 @@
 //! Learners' reports by gRPC.
 //!
 //! Guarantees:
-//! * an increment is acknowledged after it was merged, in the order in which it came; one that is no report ends its stream with a
+//! * an increment is acknowledged when what it says is durable, in the order in which it came; one that is no report ends its stream with a
 //!   reason and is counted, and every other stream goes on;
+//! * a controller that does not lead takes nothing: it ends learners' streams, and they come again until they find the one that does;
 //! * without [`Door::Open`], which has to be asked for, nothing is read that is not encrypted, and nothing is merged but by a
 //!   learner that the API server recognises, about its own node.
 //!
@@ -15,14 +16,15 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use nanoseg_graph::flow::Report;
 use tokio::net::TcpListener;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::lease::Standing;
 use crate::trouble::chain;
 use certificates::Certificates;
 use identity::{IdentityError, Recogniser, Refusal};
@@ -49,7 +51,7 @@ pub use protocol::{Acknowledgement, Increment};
 /// this is room for a quarter of a million.
 const LARGEST: usize = 64 * 1024 * 1024;
 
-/// Acknowledgements that wait for a slow learner before its stream is read no further.
+/// Increments of a stream that are not acknowledged, or whose acknowledgement waits for a slow learner, before it is read no further.
 const UNREAD: usize = 16;
 
 impl Increment {
@@ -82,15 +84,15 @@ pub enum Trust {
     OwnNode,
 }
 
-/// A report and whom to tell that it was merged.
+/// A report and whom to tell that it is durable.
 #[derive(Debug)]
 pub struct Delivery {
     /// The report.
     pub report: Report,
     /// How much it is believed.
     pub trust: Trust,
-    /// Told after merging.
-    pub merged: oneshot::Sender<()>,
+    /// Told when whoever sent it may forget it.
+    pub durable: oneshot::Sender<()>,
 }
 
 /// Why reports cannot be received.
@@ -120,7 +122,12 @@ pub async fn listen(address: SocketAddr) -> Result<TcpListener, ReceiveError> {
 }
 
 /// Receives reports for as long as it is polled.
-pub async fn serve(listener: TcpListener, door: Door, deliveries: mpsc::Sender<Delivery>) -> Result<(), ReceiveError> {
+pub async fn serve(
+    listener: TcpListener,
+    door: Door,
+    deliveries: mpsc::Sender<Delivery>,
+    standing: watch::Receiver<Standing>,
+) -> Result<(), ReceiveError> {
     let (certificates, recogniser) = match door {
         Door::Open => (None, None),
         Door::Guarded {
@@ -131,6 +138,7 @@ pub async fn serve(listener: TcpListener, door: Door, deliveries: mpsc::Sender<D
     let receiver = Receiver {
         deliveries,
         recogniser,
+        standing,
         refused: Arc::default(),
     };
     let service = ReportsServer::new(receiver).max_decoding_message_size(LARGEST);
@@ -156,6 +164,8 @@ struct Receiver {
     deliveries: mpsc::Sender<Delivery>,
     /// Without one, everybody is believed.
     recogniser: Option<Arc<Recogniser>>,
+    /// Whether this controller leads.
+    standing: watch::Receiver<Standing>,
     /// Streams and increments that were refused.
     refused: Arc<AtomicU64>,
 }
@@ -210,6 +220,10 @@ impl Reports for Receiver {
 
     async fn send(&self, request: Request<Streaming<Increment>>) -> Result<Response<Self::SendStream>, Status> {
         let from = request.remote_addr();
+        let mut standing = self.standing.clone();
+        if let Some(status) = elsewhere(&standing.borrow_and_update()) {
+            return Err(status);
+        }
         let mut learner = match &self.recogniser {
             None => None,
             Some(recogniser) => match Learner::recognise(recogniser, &request).await {
@@ -228,7 +242,15 @@ impl Reports for Receiver {
         tokio::spawn(async move {
             let mut greeted = false;
             loop {
-                let increment = match increments.message().await {
+                let message = tokio::select! {
+                    message = increments.message() => message,
+                    status = led_elsewhere(&mut standing) => {
+                        // A learner that is gone meanwhile comes again anyway.
+                        let _gone = answers.send(Answer::Refused(status)).await;
+                        break;
+                    }
+                };
+                let increment = match message {
                     Ok(Some(increment)) => increment,
                     Ok(None) => break,
                     Err(status) => {
@@ -243,24 +265,46 @@ impl Reports for Receiver {
                             let node = &report.origin.node;
                             tracing::info!(node, ?from, flows = report.flows.len(), "learner connected");
                         }
-                        deliver(&deliveries, report, trust)
-                            .await
-                            .map(|()| Acknowledgement { sequence })
+                        deliver(&deliveries, sequence, report, trust).await
                     }
                     Err(status) => {
                         let refused = refused.fetch_add(1, Ordering::Relaxed) + 1;
                         let reason = status.message();
                         tracing::warn!(?from, sequence, refused, "an increment was refused: {reason}");
-                        Err(status)
+                        Answer::Refused(status)
                     }
                 };
-                let ended = answer.is_err();
+                let ended = matches!(answer, Answer::Refused(_));
                 if answers.send(answer).await.is_err() || ended {
                     break;
                 }
             }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream))))
+        Ok(Response::new(Box::pin(ReceiverStream::new(stream).then(Answer::wait))))
+    }
+}
+
+/// What a learner is told by a controller that does not lead.
+fn elsewhere(standing: &Standing) -> Option<Status> {
+    let leader = match standing {
+        Standing::Leads { .. } => return None,
+        Standing::Follows { holder: Some(holder) } => holder,
+        Standing::Follows { holder: None } => "no controller yet, or another one",
+    };
+    Some(Status::unavailable(format!(
+        "{leader} leads, and this controller takes no reports: connect again"
+    )))
+}
+
+/// Waits until this controller does not lead any more.
+async fn led_elsewhere(standing: &mut watch::Receiver<Standing>) -> Status {
+    loop {
+        if standing.changed().await.is_err() {
+            return ending();
+        }
+        if let Some(status) = elsewhere(&standing.borrow_and_update()) {
+            return status;
+        }
     }
 }
 
@@ -275,12 +319,34 @@ async fn take(increment: &Increment, learner: Option<&mut Learner>) -> Result<(R
     Ok((report, Trust::OwnNode))
 }
 
-async fn deliver(deliveries: &mpsc::Sender<Delivery>, report: Report, trust: Trust) -> Result<(), Status> {
-    let (merged, done) = oneshot::channel();
-    let ending = || Status::unavailable("the controller is ending");
-    deliveries
-        .send(Delivery { report, trust, merged })
-        .await
-        .map_err(|_gone| ending())?;
-    done.await.map_err(|_gone| ending())
+/// What becomes of an increment.
+enum Answer {
+    /// It was merged; the second is told when it is durable.
+    Merged(u64, oneshot::Receiver<()>),
+    /// It was not, and its stream ends.
+    Refused(Status),
+}
+
+impl Answer {
+    async fn wait(self) -> Result<Acknowledgement, Status> {
+        match self {
+            Self::Merged(sequence, durable) => match durable.await {
+                Ok(()) => Ok(Acknowledgement { sequence }),
+                Err(_gone) => Err(ending()),
+            },
+            Self::Refused(status) => Err(status),
+        }
+    }
+}
+
+fn ending() -> Status {
+    Status::unavailable("the controller is ending, or leads no more: connect again")
+}
+
+async fn deliver(deliveries: &mpsc::Sender<Delivery>, sequence: u64, report: Report, trust: Trust) -> Answer {
+    let (durable, told) = oneshot::channel();
+    match deliveries.send(Delivery { report, trust, durable }).await {
+        Ok(()) => Answer::Merged(sequence, told),
+        Err(_gone) => Answer::Refused(ending()),
+    }
 }

@@ -14,10 +14,13 @@
 //! * a policy that the evaluator refuses is not applied;
 //! * a live policy of ours is removed only when its workload is gone, switched off or to be audited;
 //! * where people promote, only the very proposal is applied that a person approved;
-//! * when nothing changed, a round writes nothing.
+//! * when nothing changed, a round writes nothing;
+//! * a core that follows another controller writes nothing, and one that takes over knows what is durable and nothing else.
 
 mod attested;
 mod memory;
+mod rollback;
+mod stand;
 mod status;
 #[cfg(test)]
 mod tests;
@@ -25,7 +28,6 @@ mod think;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::slice;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
@@ -37,14 +39,14 @@ use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::FlowTable;
 use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
-use nanoseg_policy::plan::Plan;
 use nanoseg_policy::synthesize;
 
 use self::attested::Attested;
 use self::memory::{Hold, Subject};
-use self::status::{Standing, Standpoint};
-use crate::lifecycle::{Life, Rules, Stance};
-use crate::segment::{MODE_LABEL, Mode, Promotion, Segment, SegmentName, Suspicion, hash_of_text, name_of};
+use self::stand::stand;
+use self::status::Standpoint;
+use crate::lifecycle::{Life, Rules};
+use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
 
 pub use self::attested::RefusedPart;
 pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};
@@ -108,8 +110,13 @@ pub struct Core {
     /// Something changed that resolving, judging, proposing or verifying depends on.
     outdated: bool,
     due: Due,
-    /// When the next learning window ends.
-    window_ends: Option<Timestamp>,
+    /// When the next learning window ends, or the next trial is decided.
+    think_at: Option<Timestamp>,
+    /// Reports that were taken in, and how many of them the last round knew.
+    heard: u64,
+    judged: u64,
+    /// Another controller decides: what is known follows the durable state, and nothing is written.
+    follows: bool,
 }
 
 impl Core {
@@ -142,13 +149,64 @@ impl Core {
             news: Vec::new(),
             outdated: true,
             due: Due::No,
-            window_ends: None,
+            think_at: None,
+            heard: 0,
+            judged: 0,
+            follows: false,
         }
+    }
+
+    /// Leaves deciding to another controller. What was learned and is in no Segment is forgotten: learners send it again, to whoever
+    /// leads.
+    pub fn follow(&mut self, now: Timestamp) {
+        self.follows = true;
+        self.flows = FlowTable::default();
+        self.attested = Attested::default();
+        self.graph = ConnectionGraph::default();
+        self.held.clear();
+        let segments = std::mem::take(&mut self.subjects).into_values();
+        self.segments.clear();
+        for segment in segments.filter_map(|subject| subject.segment) {
+            self.take_segment(segment, now);
+        }
+    }
+
+    /// Decides from now on, from the durable state as it is known.
+    pub fn lead(&mut self, now: Timestamp) {
+        self.follows = false;
+        // Learners come anew, and no window ends before they have had the time.
+        self.started = now;
+        self.rethink();
     }
 
     /// How soon a round is worth its cost.
     pub const fn due(&self) -> Due {
         self.due
+    }
+
+    /// Whether another controller decides.
+    pub const fn follows(&self) -> bool {
+        self.follows
+    }
+
+    /// How many reports were taken in.
+    pub const fn heard(&self) -> u64 {
+        self.heard
+    }
+
+    /// How many of them, from the first on, are of no more use: what they said is in Segments, or needs none. What the API server
+    /// refuses to keep is told where it is refused, and nobody waits for it.
+    pub fn durable(&self) -> u64 {
+        if self.follows || !self.awaited.is_empty() {
+            return 0;
+        }
+        let judged = if self.outdated { self.judged } else { self.heard };
+        let waiting = self.subjects.iter().filter_map(|(workload, subject)| {
+            let before = subject.unwritten?;
+            let hold = self.held.get(&ObjectId::Segment(name_of(workload)));
+            (!hold.is_some_and(|hold| hold.refused)).then_some(before)
+        });
+        waiting.fold(judged, u64::min)
     }
 
     /// Sources that were not read whole yet.
@@ -207,7 +265,10 @@ impl Core {
             Event::SegmentUnreadable { name, reason } => self.leave_out(name, reason),
             Event::SegmentGone(name) => {
                 self.unreadable.remove(&name);
-                if let Some(subject) = self
+                if self.follows {
+                    let workload = self.segments.remove(&name);
+                    workload.and_then(|workload| self.subjects.remove(&workload));
+                } else if let Some(subject) = self
                     .segments
                     .get(&name)
                     .and_then(|workload| self.subjects.get_mut(workload))
@@ -218,11 +279,13 @@ impl Core {
                 self.held.remove(&ObjectId::Segment(name));
                 self.due = Due::Soon;
             }
+            Event::Attested(_) | Event::Report(_) if self.follows => {}
             Event::Attested(report) => {
                 let admitted = self.attested.admit(report, &self.cluster, now);
                 self.take(Event::Report(admitted), now);
             }
             Event::Report(report) => {
+                self.heard += 1;
                 let novel = self.flows.merge(&report);
                 if !report.flows.is_empty() || !report.node_addresses.is_empty() || !report.losses.is_empty() {
                     self.outdated = true;
@@ -235,8 +298,8 @@ impl Core {
                     self.rethink();
                 }
             }
-            Event::Failed { id, reason } => {
-                let hold = Hold::after(self.held.get(&id), reason, now);
+            Event::Failed { id, reason, refused } => {
+                let hold = Hold::after(self.held.get(&id), reason, refused, now);
                 self.held.insert(id, hold);
                 self.due = Due::Soon;
             }
@@ -287,11 +350,18 @@ impl Core {
             Err(error) => return self.leave_out(name, error.to_string()),
         };
         self.held.remove(&ObjectId::Segment(name.clone()));
+        let known = self
+            .subjects
+            .get(&workload)
+            .and_then(|subject| subject.segment.as_ref());
+        if known.is_some_and(|known| is_older(&segment.metadata, &known.metadata)) {
+            return;
+        }
+        if self.follows {
+            self.subjects.remove(&workload);
+        }
         if let Some(subject) = self.subjects.get_mut(&workload) {
             let known = subject.segment.as_ref();
-            if known.is_some_and(|known| is_older(&segment.metadata, &known.metadata)) {
-                return;
-            }
             if known != Some(&segment) {
                 self.due = Due::Soon;
             }
@@ -338,20 +408,22 @@ impl Core {
 
     /// Decides what must be written, as of `now`.
     pub fn round(&mut self, now: Timestamp) -> Round {
-        if !self.awaited.is_empty() {
+        if self.follows || !self.awaited.is_empty() {
+            self.due = Due::No;
             return Round {
                 news: std::mem::take(&mut self.news),
                 ..Round::default()
             };
         }
         let mut writes = Writes::default();
-        if self.outdated || self.window_ends.is_some_and(|end| end <= now) {
+        if self.outdated || self.think_at.is_some_and(|end| end <= now) {
             self.think(now, &mut writes);
             self.outdated = false;
         }
         self.due = Due::No;
-        let mut next = self.window_ends;
+        let mut next = self.think_at;
         self.plan(now, &mut writes, &mut next);
+        self.judged = self.heard;
         self.remove_orphans(&mut writes);
         // A window that ends while the round is on its way is not missed: the past counts as now.
         next = next.map(|at| at.max(now));
@@ -376,7 +448,12 @@ impl Core {
             let id = ObjectId::Policy(policy);
             let hold = self.held.get(&id).filter(|hold| hold.until > now);
 
+            subject.lift(stance);
             let standing = stand(workload, subject, stance, live, hold, writes);
+            if let Some(at) = subject.try_out(&standing, &self.graph, now) {
+                self.think_at = think::earlier(self.think_at, Some(at));
+                wake(at);
+            }
             if let Some(hold) = hold {
                 wake(hold.until);
             }
@@ -422,8 +499,10 @@ impl Core {
             subject.conditions.clone_from(&status.conditions);
             let written = subject.segment.as_ref().and_then(|segment| segment.status.as_ref());
             if written == Some(&status) {
+                subject.unwritten = None;
                 continue;
             }
+            subject.unwritten = subject.unwritten.or(Some(self.judged));
             let may_be_written = [
                 self.held
                     .get(&ObjectId::Segment(name_of(workload)))
@@ -479,94 +558,6 @@ fn label_fault(cluster: &Cluster, workload: &Workload) -> Option<String> {
     let labels = cluster.namespace_labels(&workload.namespace);
     let fault = labels.get(MODE_LABEL)?.parse::<Mode>().err()?;
     Some(format!("the namespace's label {MODE_LABEL} is passed over: {fault}"))
-}
-
-/// Compares the live policy of a workload with what it is to be, and notes what there is to write.
-fn stand(
-    workload: &Workload,
-    subject: &Subject,
-    stance: Stance,
-    live: Option<&NetworkPolicy>,
-    hold: Option<&Hold>,
-    writes: &mut Writes,
-) -> Standing {
-    let is_ours = live.is_some_and(|live| owned_workload(live).as_ref() == Some(workload));
-    let unwanted = match stance {
-        Stance::Off => Some("its mode is Off"),
-        Stance::Audit => Some("its mode is Audit"),
-        Stance::Learn | Stance::Propose(_) | Stance::Enforce => {
-            subject.gone_since.is_some().then_some("its workload is gone")
-        }
-    };
-    if let Some(reason) = unwanted {
-        if let (Some(live), true, None) = (live, is_ours, hold) {
-            writes.remove.push((live.clone(), reason));
-        }
-        return Standing::NotWanted;
-    }
-    let Some(Ok(accepted)) = &subject.checked else {
-        return Standing::NotWanted;
-    };
-    if stance != Stance::Enforce || subject.life.frozen_at.is_none() {
-        return Standing::NotWanted;
-    }
-    let desired = accepted.policy();
-    let hash = hash_of_text(&status::yaml(desired));
-    let spec = subject.segment.as_ref().map(|segment| &segment.spec);
-    let approved = spec.and_then(|spec| spec.approval.as_deref());
-    match spec.and_then(|spec| spec.promotion).unwrap_or_default() {
-        _ if approved == Some(&hash) => {}
-        Promotion::Manual => {
-            return Standing::Unapproved {
-                hash,
-                outdated: approved.is_some(),
-            };
-        }
-        // What is live stays in sync, whatever is found later.
-        Promotion::Auto if subject.applied_hash().is_none() && !is_ours => {
-            let once = subject.life.quarantined().values();
-            let once = once.filter(|why| **why == Suspicion::Once).count();
-            if once > 0 {
-                return Standing::Suspended { once };
-            }
-        }
-        Promotion::Auto => {}
-    }
-    if !subject.is_durable() {
-        return Standing::Underway;
-    }
-    let plan = Plan::new(slice::from_ref(accepted), live.map_or(&[], slice::from_ref));
-    // The Segment tells that this very proposal was live already.
-    let was_applied = subject.applied_hash() == Some(hash.as_str());
-    let why = if plan.is_empty() && plan.conflicts().is_empty() {
-        return Standing::Live;
-    } else if !plan.conflicts().is_empty() {
-        if subject.applied_hash().is_none() {
-            let name = PolicyName::of(desired);
-            return Standing::Hindered(format!(
-                "{name} is somebody else's, and is left alone: rename or delete it"
-            ));
-        }
-        // We made it, and somebody took our label off.
-        Why::Edited
-    } else if live.is_none() {
-        if was_applied { Why::Deleted } else { Why::Wanted }
-    } else if was_applied {
-        Why::Edited
-    } else {
-        Why::Changed
-    };
-    if let Some(hold) = hold {
-        return Standing::Hindered(hold.reason.clone());
-    }
-    writes.put.push(PolicyStep {
-        desired: desired.clone(),
-        why,
-    });
-    match why {
-        Why::Wanted => Standing::Underway,
-        Why::Changed | Why::Edited | Why::Deleted => Standing::Mending,
-    }
 }
 
 /// Whether a version of an object is older than the one that is known. A write's answer may overtake the watch.

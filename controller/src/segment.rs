@@ -239,6 +239,24 @@ pub struct Revision {
     pub hash: String,
     /// When it was first seen live.
     pub at: Time,
+    /// When it was taken back because an edge of the baseline was not answered any more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back_at: Option<Time>,
+}
+
+/// A policy that was taken back because an edge of the baseline was not answered any more while it was live.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct Rollback {
+    /// When.
+    pub at: Time,
+    /// Its hash.
+    pub hash: String,
+    /// The edge.
+    pub edge: BaselineEdge,
+    /// What spec.approval was then: another approval lets the proposal be applied again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub approval: Option<String>,
 }
 
 /// An edge that was seen and is not learned, because a person should look at it: spec.acceptedEdges or spec.rejectedEdges decides.
@@ -287,7 +305,7 @@ pub struct SegmentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// What holds of it. Promotable: whether anything keeps the proposal from being applied, as a sentence. `IngressReady`,
-    /// `EgressReady`: whether the proposal isolates this direction.
+    /// `EgressReady`: whether the proposal isolates this direction. `RolledBack`: the policy was taken back, and why.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// When the workload was first seen talking: its learning window begins here.
@@ -344,6 +362,10 @@ pub struct SegmentStatus {
     /// SHA-256 of the proposal that was applied last; absent when the controller never applied one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub applied_hash: Option<String>,
+    /// Why nothing is applied any more, although it was. It ends when the mode is not Enforce for a moment, or when the proposal is approved
+    /// again by its hash.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rolled_back: Option<Rollback>,
     /// The proposals that were live, the last one at the end, at most five.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub history: Vec<Revision>,

@@ -15,6 +15,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
+use crate::lease::Terms;
 use crate::lifecycle::{Rules, Scope};
 use commands::{AuditArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
 use review::{DecisionArguments, SegmentArguments, StatusArguments};
@@ -170,6 +171,9 @@ pub struct ControllerArguments {
     /// How often, at most, the Segment of a workload that is still learning is written
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub report_interval: SignedDuration,
+    /// How long a controller that has gone silent is waited for before another one takes over
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = lease, conflicts_with = "cluster")]
+    pub lease: Duration,
     /// Namespace that the controller and the learners run in; it is never enforced unless --enforce names it. In a pod: the pod's
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     pub own_namespace: Option<String>,
@@ -217,6 +221,15 @@ fn duration(text: &str) -> Result<SignedDuration, String> {
     SignedDuration::try_from(parsed).map_err(|error| error.to_string())
 }
 
+/// A Lease has whole seconds.
+fn lease(text: &str) -> Result<Duration, String> {
+    let parsed = humantime::parse_duration(text).map_err(|error| format!("{error} (write for example 10s)"))?;
+    if parsed < Duration::from_secs(1) {
+        return Err("at least 1s".to_owned());
+    }
+    Ok(parsed)
+}
+
 /// The controller's settings.
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -241,6 +254,8 @@ pub enum Place {
         listen: SocketAddr,
         /// Whoever connects may report, unencrypted.
         insecure_learners: bool,
+        /// How long what lasts of the Lease by which one of several controllers writes.
+        terms: Terms,
     },
     /// Folders.
     Directory {
@@ -267,6 +282,7 @@ impl From<ControllerArguments> for Settings {
             quiet_for,
             cluster_cidr,
             report_interval,
+            lease,
             own_namespace,
         } = arguments;
         let place = match (cluster, flows, out) {
@@ -276,6 +292,7 @@ impl From<ControllerArguments> for Settings {
                 kubeconfig,
                 listen,
                 insecure_learners,
+                terms: Terms { lease },
             },
         };
         let enforce = enforce
@@ -336,6 +353,7 @@ mod tests {
             (&["--cluster-cidr", "10.0.0.0"], "--cluster-cidr"),
             (&["--cluster", "x"], "--flows"),
             (&["--out", "x"], "--cluster"),
+            (&["--lease", "1ms"], "--lease"),
         ] {
             let error = settings(arguments).unwrap_err().to_string();
             assert!(error.contains(word), "{arguments:?}: {error}");

@@ -9,14 +9,15 @@ use serde_yaml::Value;
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/rbac.yaml");
 
 /// The only objects that nanoseg ever writes, by the kind of role that lets it: across the cluster its policies, what it learned
-/// and the question whose a token is; in its own namespace the certificate that learners connect by.
-const OWN: [(&str, &str, &str); 6] = [
+/// and the question whose a token is; in its own namespace the certificate that learners connect by and the Lease.
+const OWN: [(&str, &str, &str); 7] = [
     ("ClusterRole", "networking.k8s.io", "networkpolicies"),
     ("ClusterRole", "nanoseg.io", "segments"),
     ("ClusterRole", "nanoseg.io", "segments/status"),
     ("ClusterRole", "authentication.k8s.io", "tokenreviews"),
     ("Role", "", "secrets"),
     ("Role", "", "configmaps"),
+    ("Role", "coordination.k8s.io", "leases"),
 ];
 
 #[test]

@@ -62,6 +62,16 @@ pub enum WriteError {
     },
 }
 
+impl WriteError {
+    /// Whether the API server has looked at the object and does not want it. That it is busy, or changed in between, is no such answer.
+    fn is_refusal(&self) -> bool {
+        match self {
+            Self::Cluster { source, .. } => matches!(source.code(), Some(400 | 403 | 404 | 413 | 422)),
+            Self::File { .. } | Self::Yaml { .. } => false,
+        }
+    }
+}
+
 /// Somewhere that policies and Segments live.
 pub trait Live: Sync {
     /// Creates or changes a Segment, its status included. Returns it as it is then.
@@ -161,5 +171,6 @@ fn complain(outcome: Result<(), WriteError>) {
 fn failed(id: ObjectId, error: &WriteError) -> Event {
     let reason = chain(error);
     tracing::warn!(object = %id, "{reason}");
-    Event::Failed { id, reason }
+    let refused = error.is_refusal();
+    Event::Failed { id, reason, refused }
 }

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::output::Screen;
 use super::{CommandError, Found};
 use crate::read::live::with_cluster;
-use crate::segment::{BaselineEdge, Protocol, Segment, SegmentName, SegmentStatus};
+use crate::segment::{Segment, SegmentName, SegmentStatus};
 use crate::settings::commands::Output;
 use crate::settings::review::{DecisionArguments, Only, SegmentArguments, StatusArguments};
 use crate::trouble::Trouble;
@@ -243,14 +243,14 @@ fn one(segment: &Segment, screen: &mut Screen<'_>) -> Result<(), CommandError> {
         screen.line(format_args!("  {kind} {status}: {}", condition.message))?;
     }
     for quarantined in quarantined {
-        let words = words(&quarantined.edge);
+        let words = &quarantined.edge;
         screen.line(format_args!(
             "  waits for a person ({:?}): {words}",
             quarantined.suspicion
         ))?;
     }
     for edge in novel_edges {
-        screen.line(format_args!("  novel: {}", words(edge)))?;
+        screen.line(format_args!("  novel: {edge}"))?;
     }
     for revision in history {
         screen.line(format_args!("  live since {}: {}", revision.at.0, revision.hash))?;
@@ -259,14 +259,4 @@ fn one(segment: &Segment, screen: &mut Screen<'_>) -> Result<(), CommandError> {
         screen.line(format_args!("  note: {note}"))?;
     }
     Ok(())
-}
-
-/// An edge as `--edge` takes it.
-fn words(edge: &BaselineEdge) -> String {
-    let protocol = match edge.protocol {
-        Protocol::Tcp => "TCP",
-        Protocol::Udp => "UDP",
-        Protocol::Sctp => "SCTP",
-    };
-    format!("{} -> {} {protocol} {}", edge.source, edge.destination, edge.port)
 }

@@ -307,6 +307,7 @@ fn status(life: &Life, baseline: &Baseline) -> Segment {
         last_loss: life.last_loss.map(seconds),
         quarantined: Vec::new(),
         proposal_hash: None,
+        rolled_back: None,
         history: Vec::new(),
         reason: String::new(),
         workload: String::new(),

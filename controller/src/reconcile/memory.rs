@@ -6,7 +6,8 @@ use nanoseg_policy::synthesize::{Proposal, Refusal};
 use nanoseg_policy::verify::Accepted;
 
 use crate::lifecycle::Life;
-use crate::segment::{Baseline, Phase, Revision, Segment, hash_of};
+use crate::lifecycle::trial::Trial;
+use crate::segment::{Baseline, Phase, Revision, Rollback, Segment, hash_of};
 
 /// A workload that was seen talking.
 #[derive(Clone, Debug)]
@@ -25,8 +26,14 @@ pub(super) struct Subject {
     pub(super) proposal: Option<Result<Proposal, Refusal>>,
     /// What the evaluator says of the proposal: accepted, or why it is refused.
     pub(super) checked: Option<Result<Accepted, String>>,
+    /// Reports that had been judged before its Segment came to lack something; `None` while it lacks nothing.
+    pub(super) unwritten: Option<u64>,
     /// When its Segment was last written.
     pub(super) written_at: Option<Timestamp>,
+    /// The trial of the policy that is live.
+    pub(super) trial: Option<Trial>,
+    /// Why the policy was taken back, until a person lets it be applied again.
+    pub(super) rollback: Option<Rollback>,
     /// The phase that was told last.
     pub(super) told: Option<Phase>,
     /// The proposals that were live. Kept beside the Segment, which somebody may delete.
@@ -48,7 +55,10 @@ impl Subject {
             gone_since,
             proposal: None,
             checked: None,
+            unwritten: None,
             written_at: None,
+            trial: None,
+            rollback: status.and_then(|status| status.rolled_back.clone()),
             told,
             history: status.map(|status| status.history.clone()).unwrap_or_default(),
             conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
@@ -62,6 +72,11 @@ impl Subject {
         self.life.frozen_at.is_some()
             && status
                 .is_some_and(|status| status.frozen_at.is_some() && status.baseline_hash == hash_of(&self.baseline))
+    }
+
+    /// The proposal that a person approves.
+    pub(super) fn approval(&self) -> Option<&str> {
+        self.segment.as_ref()?.spec.approval.as_deref()
     }
 
     /// Hash of the proposal that the Segment says was applied last.
@@ -79,12 +94,14 @@ pub(super) struct Hold {
     pub(super) until: Timestamp,
     /// What was said.
     pub(super) reason: String,
+    /// It was an answer about this very object, and not that nobody answered.
+    pub(super) refused: bool,
 }
 
 impl Hold {
     /// One second after the first failure, twice as long after each further one, a minute at most: an API server that is away
     /// is asked rarely, and one refusal that people mend is noticed soon.
-    pub(super) fn after(earlier: Option<&Self>, reason: String, now: Timestamp) -> Self {
+    pub(super) fn after(earlier: Option<&Self>, reason: String, refused: bool, now: Timestamp) -> Self {
         let failures = earlier.map_or(0, |hold| hold.failures).saturating_add(1);
         let seconds = 1_i64.checked_shl(failures - 1).unwrap_or(60).clamp(1, 60);
         let until = now.checked_add(SignedDuration::from_secs(seconds)).unwrap_or(now);
@@ -92,6 +109,7 @@ impl Hold {
             failures,
             until,
             reason,
+            refused,
         }
     }
 }

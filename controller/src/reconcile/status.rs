@@ -10,8 +10,8 @@ use nanoseg_policy::synthesize::{Note, Proposal};
 use super::memory::Subject;
 use crate::lifecycle::{Restraint, Stance, Timing};
 use crate::segment::{
-    Known, LISTED, Mode, Phase, QuarantinedEdge, REVISIONS, Revision, SegmentStatus, hash_of, hash_of_text, seconds,
-    to_edges,
+    Known, LISTED, Mode, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback, SegmentStatus, hash_of, hash_of_text,
+    seconds, to_edges,
 };
 
 /// How a workload's policy stands.
@@ -34,6 +34,8 @@ pub(super) enum Standing {
         /// Another one was approved.
         outdated: bool,
     },
+    /// It was live, and was taken back because an edge of the baseline was not answered any more.
+    RolledBack,
     /// It would cut what was seen once, and a person has not said yet whether that belongs to the workload.
     Suspended {
         /// How many edges wait.
@@ -59,6 +61,9 @@ pub(super) struct Standpoint {
 /// The condition that says what keeps a proposal from being applied.
 const PROMOTABLE: &str = "Promotable";
 
+/// The condition of a policy that was taken back.
+const ROLLED_BACK: &str = "RolledBack";
+
 /// A policy as YAML.
 pub(super) fn yaml(policy: &NetworkPolicy) -> String {
     // Maps with string keys and plain values: nothing in a policy is beyond YAML.
@@ -70,11 +75,14 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         segment,
         life,
         baseline,
-        unanswered,
+        unanswered: _,
         gone_since,
         proposal,
-        checked,
+        checked: _,
+        unwritten: _,
         written_at: _,
+        trial: _,
+        rollback,
         told: _,
         history,
         conditions: _,
@@ -83,7 +91,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         stance,
         timing: _,
         standing,
-        label_fault,
+        label_fault: _,
         now,
     } = at;
     let written = segment.as_ref().and_then(|segment| segment.status.as_ref());
@@ -93,7 +101,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
     let text = policy.map(yaml);
     let proposal_hash = text.as_deref().map(hash_of_text);
     let applied_hash = match (phase, stance, standing) {
-        (Phase::Off | Phase::Gone, ..) | (_, Stance::Audit, _) => None,
+        (Phase::Off | Phase::Gone, ..) | (_, Stance::Audit, _) | (_, _, Standing::RolledBack) => None,
         (_, _, Standing::Live) => proposal_hash.clone(),
         (
             _,
@@ -108,26 +116,22 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
     };
     let mut history = history.clone();
     if let (Standing::Live, Some(hash)) = (standing, &proposal_hash)
-        && history.last().map(|revision| &revision.hash) != Some(hash)
+        && history
+            .last()
+            .is_none_or(|last| last.hash != *hash || last.rolled_back_at.is_some())
     {
         history.push(Revision {
             hash: hash.clone(),
             at: seconds(*now),
+            rolled_back_at: None,
         });
         history.drain(..history.len().saturating_sub(REVISIONS));
     }
-    let mut notes: Vec<String> = match proposal {
-        Some(Ok(Proposal { notes, .. })) => notes.iter().map(ToString::to_string).collect(),
-        Some(Err(refusal)) => vec![refusal.to_string()],
-        None => Vec::new(),
-    };
-    notes.extend(checked.iter().filter_map(|checked| checked.as_ref().err()).cloned());
-    if *unanswered > 0 {
-        notes.push(format!(
-            "{unanswered} connections were seen that nobody answered; no rule comes from them"
-        ));
+    if let (Some(rollback), Some(last)) = (rollback, history.last_mut())
+        && last.hash == rollback.hash
+    {
+        last.rolled_back_at = Some(rollback.at.clone());
     }
-    notes.extend(label_fault.clone());
     let unlisted = Known::default();
     let quarantined = life.quarantined().iter().take(LISTED).flat_map(|(key, suspicion)| {
         let edges = to_edges([(key, &unlisted)]);
@@ -162,10 +166,35 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         policy: policy.and_then(|policy| policy.metadata.name.clone()),
         proposal: text,
         proposal_hash,
-        notes,
+        notes: notes_of(subject, at),
         applied_hash,
+        rolled_back: rollback.clone(),
         history,
     }
+}
+
+/// Where the proposal is not what a person would expect, and why.
+fn notes_of(subject: &Subject, at: &Standpoint) -> Vec<String> {
+    let mut notes: Vec<String> = match &subject.proposal {
+        Some(Ok(Proposal { notes, .. })) => notes.iter().map(ToString::to_string).collect(),
+        Some(Err(refusal)) => vec![refusal.to_string()],
+        None => Vec::new(),
+    };
+    notes.extend(
+        subject
+            .checked
+            .iter()
+            .filter_map(|checked| checked.as_ref().err())
+            .cloned(),
+    );
+    if subject.unanswered > 0 {
+        notes.push(format!(
+            "{} connections were seen that nobody answered; no rule comes from them",
+            subject.unanswered
+        ));
+    }
+    notes.extend(at.label_fault.clone());
+    notes
 }
 
 fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, String) {
@@ -183,11 +212,6 @@ fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, 
         label_fault: _,
         now,
     } = at;
-    let Workload {
-        namespace,
-        name,
-        kind: _,
-    } = workload;
     if *stance == Stance::Off {
         return (Phase::Off, "its mode is Off".to_owned());
     }
@@ -210,11 +234,27 @@ fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, 
         (Some(Err(refusal)), _, _) => Some(refusal.to_string()),
         (_, Some(Err(cut)), _) => Some(format!("the proposal is not applied: it would cut {cut}")),
         (_, _, Standing::Hindered(reason)) => Some(reason.clone()),
+        (_, _, Standing::RolledBack) => subject
+            .rollback
+            .as_ref()
+            .map(|rollback| rolled_back(workload, rollback)),
         (_, _, _) => None,
     };
-    if let Some(hindrance) = hindrance {
-        return (Phase::Degraded, hindrance);
+    match hindrance {
+        Some(hindrance) => (Phase::Degraded, hindrance),
+        None => frozen(workload, subject, at),
     }
+}
+
+/// How far a workload has come whose baseline is frozen, with nothing in the way.
+fn frozen(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, String) {
+    let Subject { life, proposal, .. } = subject;
+    let Standpoint { stance, standing, .. } = at;
+    let Workload {
+        namespace,
+        name,
+        kind: _,
+    } = workload;
     match (stance, standing) {
         (Stance::Enforce, Standing::Live | Standing::Mending) => {
             let directions: Vec<String> = match proposal {
@@ -270,6 +310,15 @@ fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, 
     }
 }
 
+fn rolled_back(workload: &Workload, Rollback { at, edge, .. }: &Rollback) -> String {
+    let Workload { namespace, .. } = workload;
+    let segment = crate::segment::name_of(workload).name;
+    format!(
+        "the NetworkPolicy was taken back at {}: with it, {} was not answered any more. Find out          why; then `nanoseg rollback {namespace}/{segment}` and `nanoseg promote {namespace}/{segment}` try it again",
+        at.0, edge
+    )
+}
+
 /// How far a workload that is still learned has come.
 fn learning(Subject { life, .. }: &Subject, timing: Timing, now: Timestamp) -> (Phase, String) {
     let ends = seconds(life.ends_at(timing)).0;
@@ -310,6 +359,7 @@ fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint
     };
     let word = match (phase, &subject.proposal, &subject.checked, standing) {
         (Phase::Degraded, Some(Err(_)), ..) => "NoExactPolicy",
+        (Phase::Degraded, _, _, Standing::RolledBack) => ROLLED_BACK,
         (Phase::Degraded, _, Some(Err(_)), _) => "WouldCut",
         (Phase::Proposed, _, _, Standing::Unapproved { outdated: true, .. }) => "ApprovalOutdated",
         (Phase::Proposed, _, _, Standing::Unapproved { outdated: false, .. }) => "NotApproved",
@@ -326,6 +376,10 @@ fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint
         format!("not promoted because {reason}")
     };
     let mut conditions = vec![condition(PROMOTABLE, promotable, word, message)];
+    if let Some(rollback) = &subject.rollback {
+        let message = format!("{} was not answered any more", rollback.edge);
+        conditions.push(condition(ROLLED_BACK, true, "Unanswered", message));
+    }
     if let Some(Ok(proposal)) = &subject.proposal {
         for (direction, kind) in [(Direction::Ingress, "IngressReady"), (Direction::Egress, "EgressReady")] {
             let open = proposal.notes.iter().find_map(|note| match note {
@@ -352,6 +406,7 @@ pub(super) fn is_urgent(live: Option<&SegmentStatus>, desired: &SegmentStatus) -
         live.phase != desired.phase
             || live.frozen_at != desired.frozen_at
             || live.applied_hash != desired.applied_hash
+            || live.rolled_back != desired.rolled_back
             || word_of(live) != word_of(desired)
             || (desired.frozen_at.is_some() && live.baseline_hash != desired.baseline_hash)
     })

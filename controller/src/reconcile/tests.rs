@@ -1,4 +1,6 @@
+mod durable;
 mod promotion;
+mod rollback;
 
 use std::sync::Arc;
 
@@ -10,7 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::lifecycle::Scope;
-use crate::segment::{Mode, Phase, SegmentStatus};
+use crate::segment::{Mode, Phase, Promotion, SegmentStatus, Suspicion};
 
 const WEB: &str = "198.18.1.10";
 const DB: &str = "198.18.1.11";
@@ -56,6 +58,11 @@ fn pod(name: &str, address: &str) -> Object {
 }
 
 fn report(flows: &[(&str, &str, u16)]) -> Event {
+    counted(flows, 1, 1)
+}
+
+/// A report in which each connection was tried and answered so often.
+fn counted(flows: &[(&str, &str, u16)], attempted: u64, established: u64) -> Event {
     let flow = |(destination, peer, port): &(&str, &str, u16)| Flow {
         key: FlowKey {
             subject: FlowSubject::Container(ContainerRef {
@@ -70,8 +77,8 @@ fn report(flows: &[(&str, &str, u16)]) -> Event {
         tally: Tally {
             first_seen: at(-10),
             last_seen: at(-1),
-            attempted: 1,
-            established: 1,
+            attempted,
+            established,
             refused: 0,
         },
     };
@@ -429,7 +436,14 @@ fn a_write_that_fails_is_tried_again_later_and_told() {
             .any(|step| ObjectId::Policy(PolicyName::of(&step.desired)) == id)
     );
     let reason = "a webhook said no".to_owned();
-    core.take(Event::Failed { id, reason }, at(10));
+    core.take(
+        Event::Failed {
+            id,
+            reason,
+            refused: false,
+        },
+        at(10),
+    );
     let round = core.round(at(10));
     assert!(
         round

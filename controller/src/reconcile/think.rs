@@ -18,6 +18,7 @@ use nanoseg_policy::verify::{Candidate, Others, Violation as Cut, accept};
 use super::memory::Subject;
 use super::{Core, News, Proposals, Violation, Writes, wanted_mode};
 use crate::lifecycle::guard::{START_UP, Sighting, suspicions};
+use crate::lifecycle::trial::Finding;
 use crate::lifecycle::{Life, Seen, Stance};
 use crate::segment::{Baseline, Known, Suspicion, name_of};
 
@@ -72,7 +73,7 @@ impl Core {
             }
         }
 
-        self.window_ends = None;
+        self.think_at = None;
         let mut violations = Vec::new();
         let mut learned: BTreeMap<EdgeKey, Known> = BTreeMap::new();
         let is_internal =
@@ -115,12 +116,17 @@ impl Core {
                 && !judgement.baseline.is_empty()
                 && let Some(timing) = timing
             {
-                let end = subject.life.ends_at(timing);
-                self.window_ends = Some(self.window_ends.map_or(end, |earlier| earlier.min(end)));
+                self.think_at = earlier(self.think_at, Some(subject.life.ends_at(timing)));
             }
             violations.extend(judgement.violations.into_iter().map(|key| (workload.clone(), key)));
             subject.unanswered = judgement.unanswered;
             subject.baseline = judgement.baseline;
+            if let Some(timing) = timing {
+                let Finding { failed, again } = subject.watch(&self.graph, Life::ready_at(timing), now);
+                self.think_at = earlier(self.think_at, again);
+                let rolled_back = failed.map(|key| News::RolledBack(workload.clone(), key));
+                self.news.extend(rolled_back);
+            }
         }
         // One edge joins two baselines, and is told once.
         let learned = learned.into_iter().map(|(key, known)| News::EdgeLearned(key, known));
@@ -304,6 +310,10 @@ impl Core {
             Some(Err(_)) | None => None,
         })
     }
+}
+
+pub(super) fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
+    one.into_iter().chain(other).min()
 }
 
 /// A baseline as a graph. When and how often is left out: a policy must not depend on it.

@@ -54,6 +54,8 @@ pub enum Event {
         id: ObjectId,
         /// Why it was not, as a sentence.
         reason: String,
+        /// It was an answer about this very object: trying again as it is will not help.
+        refused: bool,
     },
 }
 
@@ -223,6 +225,8 @@ pub enum News {
     EdgeLearned(EdgeKey, Known),
     /// A window ended.
     Frozen(Workload, usize),
+    /// A policy is taken back, because this edge of its baseline is not answered any more.
+    RolledBack(Workload, EdgeKey),
     /// A Segment changed its phase.
     Phase(Workload, Phase, String),
     /// A Segment that cannot be used.
@@ -257,6 +261,15 @@ impl News {
             }
             Self::Frozen(workload, edges) => {
                 tracing::info!(%workload, edges, "learning window over, baseline frozen");
+            }
+            Self::RolledBack(workload, key) => {
+                let EdgeKey {
+                    source,
+                    destination,
+                    port,
+                    transport,
+                } = key;
+                tracing::warn!(%workload, %source, %destination, port, protocol = %transport, "rolled back: the policy was live, and this was not answered any more");
             }
             Self::Phase(workload, phase @ Phase::Degraded, reason) => {
                 tracing::warn!(%workload, phase = phase.as_str(), "{reason}");

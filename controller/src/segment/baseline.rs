@@ -42,6 +42,21 @@ pub struct BaselineEdge {
     pub names: Vec<DnsName>,
 }
 
+impl fmt::Display for BaselineEdge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            source,
+            destination,
+            port,
+            protocol,
+            via: _,
+            seen_at: _,
+            names: _,
+        } = self;
+        write!(f, "{source} -> {destination} {} {port}", Transport::from(*protocol))
+    }
+}
+
 /// An end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub enum SeenAt {

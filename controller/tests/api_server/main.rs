@@ -3,8 +3,11 @@
 
 mod accepting;
 mod asking;
+mod durable;
+mod leading;
 mod learners;
 mod reviewing;
+mod rolling_back;
 mod server;
 
 use std::collections::BTreeMap;
@@ -42,6 +45,25 @@ struct Cluster {
 }
 
 impl Cluster {
+    /// With the CRD, the namespaces and a node.
+    async fn ready(server: &Server) -> Self {
+        let cluster = Self {
+            client: server.client().await,
+        };
+        cluster
+            .create(serde_yaml::from_str(&nanoseg::cli::crd_yaml().unwrap()).unwrap())
+            .await;
+        for namespace in ["shop", "nanoseg"] {
+            cluster
+                .create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": namespace } }))
+                .await;
+        }
+        cluster
+            .create(json!({ "apiVersion": "v1", "kind": "Node", "metadata": { "name": "node1" } }))
+            .await;
+        cluster
+    }
+
     fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,

@@ -1,0 +1,213 @@
+//! A policy on trial: whether the edges that it allows are still answered once it is live. Pure.
+//!
+//! Laws:
+//! * an edge fails only if it was answered before, is tried again, and is not answered for [`PATIENCE`] since;
+//! * an edge that was answered later than [`PROOF`] after the policy went live has passed, for good: what stops answering after that is
+//!   not the policy's doing;
+//! * nothing is counted before engines and learners have had their time, and nothing fails after [`TRIAL`].
+
+use std::collections::BTreeMap;
+
+use jiff::{SignedDuration, Timestamp};
+use nanoseg_graph::connection::EdgeKey;
+
+/// How long an answer may take, and a learner to tell of it: a lost SYN is sent again after one second, an increment takes another.
+pub const PATIENCE: SignedDuration = SignedDuration::from_secs(3);
+
+/// How long an engine may take to do what a policy says. What is answered until then proves nothing.
+pub const SETTLING: SignedDuration = SignedDuration::from_secs(2);
+
+/// How long the answers of slow engines prove nothing.
+pub const PROOF: SignedDuration = SignedDuration::from_mins(1);
+
+/// What recurs does so within a day.
+pub const TRIAL: SignedDuration = SignedDuration::from_hours(24);
+
+/// How often an edge was tried and answered, by all who count it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Connections that were tried.
+    pub attempted: u64,
+    /// Connections that were answered.
+    pub answered: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Course {
+    /// Compared with what it was when it was last answered; unanswered since then, if it is.
+    Watched(Counts, Option<Timestamp>),
+    Passed,
+}
+
+/// A policy that went live.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Trial {
+    hash: String,
+    since: Timestamp,
+    edges: BTreeMap<EdgeKey, Course>,
+}
+
+/// What came out so far.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Finding {
+    /// An edge that is not answered any more.
+    pub failed: Option<EdgeKey>,
+    /// When to look again although nothing happens until then.
+    pub again: Option<Timestamp>,
+}
+
+impl Trial {
+    /// Of the policy with this hash, live since then.
+    pub const fn begin(hash: String, since: Timestamp) -> Self {
+        Self {
+            hash,
+            since,
+            edges: BTreeMap::new(),
+        }
+    }
+
+    /// The policy's hash.
+    pub fn hash(&self) -> &str {
+        &self.hash
+    }
+
+    /// Takes in what is known of the baseline's edges by `now`. Learners are all back at `ready`.
+    pub fn watch(
+        &mut self,
+        edges: impl IntoIterator<Item = (EdgeKey, Counts)>,
+        ready: Timestamp,
+        now: Timestamp,
+    ) -> Finding {
+        let later = |at: Timestamp, by: SignedDuration| at.checked_add(by).unwrap_or(Timestamp::MAX);
+        let mut finding = Finding::default();
+        if now > later(self.since, TRIAL) {
+            self.edges.clear();
+            return finding;
+        }
+        let counts_from = later(self.since, SETTLING).max(ready);
+        let proven_from = later(self.since, PROOF).max(ready);
+        if now < counts_from {
+            finding.again = Some(counts_from);
+        }
+        for (key, counts) in edges {
+            let course = self.edges.entry(key.clone()).or_insert(Course::Watched(counts, None));
+            let Course::Watched(reference, failing) = course else {
+                continue;
+            };
+            if now < counts_from {
+                *course = Course::Watched(counts, None);
+            } else if counts.answered > reference.answered {
+                *course = if now >= proven_from {
+                    Course::Passed
+                } else {
+                    Course::Watched(counts, None)
+                };
+            } else if counts.answered > 0 && counts.attempted > reference.attempted {
+                let decided = later(*failing.get_or_insert(now), PATIENCE);
+                if decided <= now {
+                    finding.failed.get_or_insert(key);
+                } else {
+                    finding.again = Some(finding.again.map_or(decided, |again| again.min(decided)));
+                }
+            }
+        }
+        finding
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nanoseg_graph::endpoint::{Endpoint, Workload};
+    use nanoseg_graph::flow::Transport;
+
+    use super::*;
+
+    /// When, and attempts and answers until then.
+    type Look = (i64, u64, u64);
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + second).unwrap()
+    }
+
+    fn edge() -> EdgeKey {
+        EdgeKey {
+            source: Endpoint::External("203.0.113.9".parse().unwrap()),
+            destination: Endpoint::Workload(Workload {
+                namespace: "shop".to_owned(),
+                kind: "Deployment".to_owned(),
+                name: "web".to_owned(),
+            }),
+            port: 80,
+            transport: Transport::Tcp,
+        }
+    }
+
+    #[test]
+    fn an_edge_fails_only_if_it_was_answered_is_tried_and_is_not_answered_any_more() {
+        // When learners are back, what is seen, and when it fails, if it does.
+        let cases: [(&str, i64, &[Look], Option<i64>); 9] = [
+            ("cut", 0, &[(0, 9, 9), (4, 9, 9), (5, 10, 9), (8, 10, 9)], Some(8)),
+            (
+                "still answered",
+                0,
+                &[(4, 9, 9), (5, 10, 9), (6, 10, 10), (9, 10, 10)],
+                None,
+            ),
+            ("not tried", 0, &[(4, 9, 9), (60, 9, 9)], None),
+            ("never answered", 0, &[(4, 9, 0), (5, 10, 0), (60, 20, 0)], None),
+            (
+                "an engine that takes a moment",
+                0,
+                &[(0, 9, 9), (1, 12, 12), (3, 12, 12), (4, 13, 12), (7, 13, 12)],
+                Some(7),
+            ),
+            (
+                "a slow engine",
+                0,
+                &[(4, 9, 9), (5, 12, 12), (20, 13, 12), (23, 14, 12)],
+                Some(23),
+            ),
+            (
+                "passed, and its server stops later",
+                0,
+                &[(4, 9, 9), (70, 10, 10), (80, 20, 10), (90, 30, 10)],
+                None,
+            ),
+            (
+                "what failed while learners were away",
+                50,
+                &[(4, 9, 9), (49, 20, 9), (51, 20, 9), (60, 20, 9)],
+                None,
+            ),
+            (
+                "tried two days later",
+                0,
+                &[(4, 9, 9), (172_800, 20, 9), (172_900, 30, 9)],
+                None,
+            ),
+        ];
+        for (what, ready, looks, fails) in cases {
+            let mut trial = Trial::begin("sha256:1".to_owned(), at(0));
+            let failed = looks.iter().find_map(|(second, attempted, answered)| {
+                let counts = Counts {
+                    attempted: *attempted,
+                    answered: *answered,
+                };
+                let finding = trial.watch([(edge(), counts)], at(ready), at(*second));
+                finding.failed.map(|_| *second)
+            });
+            assert_eq!(failed, fails, "{what}");
+        }
+    }
+
+    #[test]
+    fn it_says_when_to_look_again() {
+        let mut trial = Trial::begin("sha256:1".to_owned(), at(0));
+        let counts = |attempted| Counts { attempted, answered: 9 };
+        let begins = trial.watch([(edge(), counts(9))], at(0), at(0));
+        assert_eq!((begins.failed, begins.again), (None, Some(at(2))));
+        assert_eq!(trial.watch([(edge(), counts(9))], at(0), at(4)), Finding::default());
+        let finding = trial.watch([(edge(), counts(10))], at(0), at(5));
+        assert_eq!((finding.failed, finding.again), (None, Some(at(8))));
+    }
+}

@@ -1,0 +1,140 @@
+//! A policy that cuts what it was to allow is taken back.
+
+use super::*;
+
+const FLOWS: [(&str, &str, u16); 1] = [("db", WEB, 5432)];
+
+fn objects() -> [Object; 4] {
+    [deployment("web"), pod("web", WEB), deployment("db"), pod("db", DB)]
+}
+
+/// A world in which both policies went live at second 10, with nine connections until then.
+fn enforced() -> (World, Core) {
+    let mut world = World::default();
+    let mut core = world.core(&objects(), at(0));
+    core.take(counted(&FLOWS, 9, 9), at(0));
+    world.settle(&mut core, at(0));
+    world.settle(&mut core, at(10));
+    assert_eq!(world.policies.len(), 2);
+    world.settle(&mut core, at(13));
+    (world, core)
+}
+
+fn status<'a>(world: &'a World, name: &str) -> &'a SegmentStatus {
+    let found = world
+        .segments
+        .values()
+        .find(|segment| segment.segment_name().name == name);
+    found.unwrap().status.as_ref().unwrap()
+}
+
+/// The same world, with what a person has set in a Segment.
+fn edited(world: &mut World, core: &mut Core, set: impl Fn(&mut crate::segment::SegmentSpec), now: Timestamp) {
+    for segment in world.segments.values_mut() {
+        set(&mut segment.spec);
+        core.take(Event::Segment(Box::new(segment.clone())), now);
+    }
+    world.settle(core, now);
+}
+
+#[test]
+fn an_edge_that_is_cut_takes_the_policy_back_within_ten_seconds_and_for_good() {
+    let (mut world, mut core) = enforced();
+    core.take(counted(&FLOWS, 12, 9), at(20));
+    world.settle(&mut core, at(20));
+    assert_eq!(world.policies.len(), 2, "an answer may be on its way");
+    let next = core.round(at(21)).next.unwrap();
+    assert!(next <= at(23), "it looks again by itself");
+    world.settle(&mut core, next);
+    assert_eq!(world.policies.len(), 0, "both may be what cuts it");
+    let db = status(&world, "deployment-db");
+    assert_eq!((db.phase, db.applied_hash.as_ref()), (Phase::Degraded, None));
+    assert!(db.reason.contains("5432"), "{}", db.reason);
+    let holds = |kind: &str| {
+        let condition = db.conditions.iter().find(|condition| condition.type_ == kind).unwrap();
+        (condition.status.clone(), condition.reason.clone())
+    };
+    assert_eq!(holds("RolledBack"), ("True".to_owned(), "Unanswered".to_owned()));
+    assert_eq!(holds("Promotable"), ("False".to_owned(), "RolledBack".to_owned()));
+    assert!(db.history.last().unwrap().rolled_back_at.is_some());
+
+    // Answered again, restarted, approved as before: nothing applies it but a person.
+    core.take(counted(&FLOWS, 15, 12), at(30));
+    world.settle(&mut core, at(60));
+    assert_eq!(world.policies.len(), 0);
+    let mut core = world.core(&objects(), at(100));
+    core.take(counted(&FLOWS, 20, 18), at(100));
+    world.settle(&mut core, at(200));
+    assert_eq!(world.policies.len(), 0);
+    edited(&mut world, &mut core, |spec| spec.mode = Some(Mode::Audit), at(201));
+    assert_eq!(status(&world, "deployment-db").phase, Phase::Auditing);
+    edited(&mut world, &mut core, |spec| spec.mode = Some(Mode::Enforce), at(202));
+    assert_eq!(world.policies.len(), 2);
+    let history = &status(&world, "deployment-db").history;
+    let taken_back: Vec<bool> = history
+        .iter()
+        .map(|revision| revision.rolled_back_at.is_some())
+        .collect();
+    assert_eq!(taken_back, [true, false]);
+    // On trial again.
+    core.take(counted(&FLOWS, 30, 18), at(210));
+    world.settle(&mut core, at(210));
+    world.settle(&mut core, at(213));
+    assert_eq!(world.policies.len(), 0);
+}
+
+#[test]
+fn approving_the_proposal_again_applies_it_again() {
+    let (mut world, mut core) = enforced();
+    core.take(counted(&FLOWS, 12, 9), at(20));
+    world.settle(&mut core, at(20));
+    world.settle(&mut core, at(23));
+    assert_eq!(world.policies.len(), 0);
+    let hash = status(&world, "deployment-db").proposal_hash.clone();
+    edited(&mut world, &mut core, |spec| spec.approval.clone_from(&hash), at(30));
+    let applied: Vec<String> = world.policies.keys().map(|policy| policy.name.clone()).collect();
+    assert_eq!(applied, ["nanoseg-deployment-db"]);
+}
+
+#[test]
+fn what_is_answered_or_stops_long_after_is_not_the_policys_doing() {
+    let (mut world, mut core) = enforced();
+    core.take(counted(&FLOWS, 12, 11), at(20));
+    world.settle(&mut core, at(40));
+    core.take(counted(&FLOWS, 20, 19), at(80));
+    world.settle(&mut core, at(80));
+    core.take(counted(&FLOWS, 40, 19), at(90));
+    world.settle(&mut core, at(90));
+    world.settle(&mut core, at(120));
+    assert_eq!(
+        world.policies.len(),
+        2,
+        "its server has stopped, and that is no reason to open anything"
+    );
+}
+
+/// The order of a rollback's writes may end anywhere: what is left says why the policy goes, or the policy is there.
+#[test]
+fn a_rollback_may_be_interrupted_after_each_step() {
+    for steps in 0..4 {
+        let (mut world, mut core) = enforced();
+        core.take(counted(&FLOWS, 12, 9), at(20));
+        world.settle(&mut core, at(20));
+        let writes = core.round(at(23)).writes;
+        world.apply(writes, steps);
+        for (policy, name) in [
+            ("nanoseg-deployment-db", "deployment-db"),
+            ("nanoseg-deployment-web", "deployment-web"),
+        ] {
+            let live = world.policies.keys().any(|known| known.name == policy);
+            assert!(live || status(&world, name).rolled_back.is_some(), "{steps}");
+        }
+        let mut core = world.core(&objects(), at(30));
+        world.settle(&mut core, at(30));
+        let taken_back = status(&world, "deployment-db").rolled_back.is_some();
+        assert_eq!(
+            world.policies.keys().any(|known| known.name == "nanoseg-deployment-db"),
+            !taken_back
+        );
+    }
+}
