@@ -125,6 +125,23 @@ impl Table {
         if is_novel { Change::Novel(entry) } else { Change::Counts }
     }
 
+    /// Takes in what left the kernel's map, or was never in it, while an earlier learner ran. `last` is the record that left
+    /// last if it is still there.
+    pub(crate) fn restore(
+        &mut self,
+        key: &kernel::FlowKey,
+        total: &kernel::FlowRecord,
+        last: Option<&kernel::FlowRecord>,
+        clock: Clock,
+        subject: impl FnOnce(u64) -> Subject,
+    ) {
+        self.observe(key, total, clock, subject);
+        match (self.kernel.get_mut(key), last) {
+            (Some(known), Some(last)) => known.counted = *last,
+            (Some(_) | None, _) => self.forget(key),
+        }
+    }
+
     /// The entry of a key, and whether it is new.
     fn entry_of(&mut self, key: Key, seen: Timestamp) -> (usize, bool) {
         if let Some(entry) = self.numbers.get(&key) {
@@ -348,7 +365,7 @@ const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
         kernel::Reason::Fragment => Some(LossReason::Fragment),
         kernel::Reason::ExtensionHeaders => Some(LossReason::ExtensionHeaders),
         kernel::Reason::OtherTransport => Some(LossReason::OtherTransport),
-        kernel::Reason::UnderWay => Some(LossReason::UnderWay),
+        kernel::Reason::UnderWay | kernel::Reason::Undecided => Some(LossReason::UnderWay),
         kernel::Reason::Loopback
         | kernel::Reason::NotRouted
         | kernel::Reason::Icmp

@@ -8,6 +8,7 @@ mod answers;
 mod headers;
 mod node;
 mod older;
+mod pinned;
 mod recycled;
 mod under_way;
 
@@ -485,7 +486,7 @@ fn two_capabilities_are_enough() {
     }
     let mut node = Node::new();
     let (client, server) = (node.container(), node.container());
-    let learner = node.learner_with_two_capabilities();
+    let learner = node.learner_with_two_capabilities(&[]);
     let status = std::fs::read_to_string(format!("/proc/{}/status", learner.child.id())).unwrap();
     assert!(status.contains("CapEff:\t0000008000001000"), "{status}");
     let _listening = server.run(&[server.at(8080).map(Step::Accept), server.at(40_000).map(Step::Echo)].concat());

@@ -20,12 +20,24 @@ impl Node {
     }
 
     /// Starts a learner that has `CAP_BPF` and `CAP_NET_ADMIN` and nothing else.
-    pub(crate) fn learner_with_two_capabilities(&self) -> Learner {
+    pub(crate) fn learner_with_two_capabilities(&self, arguments: &[&str]) -> Learner {
         let mut command = Command::new("setpriv");
         command
             .args(["--bounding-set", "-all,+bpf,+net_admin", "--"])
-            .arg(env!("CARGO_BIN_EXE_nanoseg-learner"));
+            .arg(env!("CARGO_BIN_EXE_nanoseg-learner"))
+            .args(arguments);
         self.learner_as(command)
+    }
+
+    /// A folder to pin in, of a bpf file system of this node's own.
+    pub(crate) fn pins(&self) -> String {
+        let mount = self.folder.path().join("bpf");
+        if !mount.exists() {
+            fs::create_dir(&mount).unwrap();
+            let status = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&mount).status();
+            assert!(status.unwrap().success());
+        }
+        mount.join("nanoseg").to_str().unwrap().to_owned()
     }
 
     /// Starts a learner by another command in front of it.
@@ -68,10 +80,12 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    /// Its report, if it wrote one.
+    /// Its report, if it wrote one: the newest in its folder.
     pub(crate) fn report(&self) -> Option<Report> {
-        let mut files = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
-        let path = files.find(|path| path.extension().is_some_and(|extension| extension == "json"))?;
+        let files = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
+        let path = files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .max()?;
         let text = fs::read(path).unwrap();
         Some(serde_json::from_slice(&text).expect("a report is whole whenever it is there"))
     }
@@ -92,6 +106,12 @@ impl Learner {
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let process = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(process, signal).unwrap();
+    }
+
+    /// Ends it as the kernel does, which asks nobody.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Asks it to end and returns its last report.

@@ -428,6 +428,10 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        let pins = self.folder.path().join("bpf");
+        if pins.exists() {
+            Command::new("umount").arg(pins).status().ok();
+        }
         for namespace in &self.namespaces {
             Command::new("ip").args(["netns", "del", namespace]).status().ok();
         }
