@@ -306,6 +306,7 @@ impl Agent {
         for change in changes {
             self.changed(change)?;
         }
+        self.table.settle(monotonic_ns());
         self.make_room(held)?;
         self.keep_owners()?;
         let mut counters = self.capture.counters()?;

@@ -17,7 +17,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nanoseg_graph::endpoint::UnknownReason;
-use nanoseg_graph::flow::{LossReason, Reporter, Subject, Transport};
+use nanoseg_graph::flow::{LossReason, Outcome, Report, Reporter, Subject, Transport};
 use rustix::process::Signal;
 
 use crate::node::learner::Reported as _;
@@ -76,7 +76,15 @@ fn p33_refused_and_unanswered_attempts_are_told_apart() {
         .run(&[refusing_v4, refusing_v6, Step::Try((nobody, 82).into())])
         .end();
 
+    let outcome = |report: &Report, port| {
+        let mut of_port = report.flows.iter().filter(|flow| flow.key.port == port);
+        of_port.next().map(|flow| flow.tally.outcome())
+    };
+    let just = learner.wait_for("all three", |report| report.flows.len() == 3);
+    assert_eq!(outcome(&just, 82), Some(Outcome::Attempted));
+    learner.wait_for("silence", |report| outcome(report, 82) == Some(Outcome::Unanswered));
     let report = learner.end();
+    assert_eq!(outcome(&report, 81), Some(Outcome::Refused));
     let counts = |peer: IpAddr, port| report.counts(&client.subject(), Reporter::Source, peer, port, Transport::Tcp);
     assert_eq!(counts(server.v4.into(), 81), Some([1, 0, 1]));
     assert_eq!(counts(server.v6.into(), 81), Some([1, 0, 1]));

@@ -73,6 +73,7 @@ fn report(flows: &[(&str, &str, u16)]) -> Event {
             attempted: 1,
             established: 1,
             refused: 0,
+            unanswered: 0,
         },
     };
     Event::Report(Report {

@@ -96,11 +96,11 @@ impl Agent {
                         .is_some_and(|held| held.first_ns == archived.last.first_ns)
                         .then_some(&archived.last);
                     self.table
-                        .restore(&key, &total, last, self.clock, |id| cgroups.subject(id));
+                        .restore(&key, &total, last, false, self.clock, |id| cgroups.subject(id));
                 }
                 Kept::Older(key) => {
                     self.table
-                        .restore(&key, &total, None, self.clock, |id| cgroups.subject(id));
+                        .restore(&key, &total, None, true, self.clock, |id| cgroups.subject(id));
                 }
                 Kept::Loss(key) => {
                     let told = self.capture.kept_loss(key, &archived)?;
