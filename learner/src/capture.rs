@@ -30,7 +30,7 @@ use nanoseg_graph::flow;
 use self::keeping::Keeping;
 use crate::clock::monotonic_ns;
 use crate::pins::{Found, Pins, PinsError};
-use crate::preflight::CgroupTree;
+use crate::preflight::{CgroupTree, shows_accepts_of_ipv6};
 use crate::table;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-capture"));
@@ -150,6 +150,8 @@ pub(crate) struct Capture {
     keeping: Option<Keeping>,
     /// How many flows there is room for.
     flows_capacity: u32,
+    /// Whether a listener of IPv6 is seen to accept.
+    shows_accepts_of_ipv6: bool,
     /// Holds the programs and their links.
     _programs: Ebpf,
 }
@@ -292,6 +294,7 @@ pub(crate) fn start(
         counters: take(&mut programs, name::COUNTERS)?,
         keeping,
         flows_capacity,
+        shows_accepts_of_ipv6: shows_accepts_of_ipv6(),
         _programs: programs,
     };
     Ok((capture, announcements, answers))
@@ -367,7 +370,7 @@ impl Capture {
     /// What the kernel counted for one key.
     pub(crate) fn record(&self, key: &FlowKey) -> Result<Option<FlowRecord>, CaptureError> {
         match self.flows.get(&Plain(*key), 0) {
-            Ok(Plain(entry)) => Ok(Some(entry.record)),
+            Ok(Plain(entry)) => Ok(Some(self.whole(key, entry.record))),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(source) => Err(CaptureError::Read {
                 name: name::FLOWS,
@@ -393,6 +396,22 @@ impl Capture {
         Ok(self.record(&key)?.is_some())
     }
 
+    /// With what the kernel does not show: a program sees a request come only if somebody listens, so it was accepted.
+    fn whole(&self, key: &FlowKey, record: FlowRecord) -> FlowRecord {
+        let is_hidden = !self.shows_accepts_of_ipv6
+            && key.role == Role::Destination as u8
+            && key.transport == Transport::Tcp as u8
+            && table::address(key.peer).is_ipv6();
+        FlowRecord {
+            established: if is_hidden {
+                record.established.max(record.attempted)
+            } else {
+                record.established
+            },
+            ..record
+        }
+    }
+
     /// Calls with every flow that the kernel holds. A flow that is there all the while is seen once; others perhaps.
     pub(crate) fn scan(&self, mut each: impl FnMut(FlowKey, FlowRecord)) -> Result<usize, CaptureError> {
         let mut count = 0;
@@ -401,7 +420,7 @@ impl Capture {
                 name: name::FLOWS,
                 source,
             })?;
-            each(key, entry.record);
+            each(key, self.whole(&key, entry.record));
             count += 1;
         }
         Ok(count)

@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -42,11 +42,23 @@ impl Node {
 
     /// Starts a learner by another command in front of it.
     pub(crate) fn learner_as(&self, mut command: Command) -> Learner {
+        command.arg("--cgroup-root").arg(&self.cgroup);
+        Learner::start(command, self.folder.path())
+    }
+}
+
+/// A learner that is running. Killed when it is dropped.
+pub(crate) struct Learner {
+    pub(crate) child: Child,
+    folder: PathBuf,
+}
+
+impl Learner {
+    /// Starts it with reports in a folder, and waits until it observes.
+    pub(crate) fn start(mut command: Command, folder: &Path) -> Self {
         let mut child = command
-            .arg("--cgroup-root")
-            .arg(&self.cgroup)
             .arg("--out")
-            .arg(self.folder.path())
+            .arg(folder)
             .args(["--node", "here", "--interval", "100ms"])
             // No test has datagrams under way at the start, unless it says so by the argument.
             .env("NANOSEG_UDP_GRACE", "0s")
@@ -66,23 +78,15 @@ impl Node {
                 .map_while(Result::ok)
                 .for_each(|line| eprintln!("learner: {line}"));
         });
-        Learner {
+        Self {
             child,
-            folder: self.folder.path().to_owned(),
+            folder: folder.to_owned(),
         }
     }
-}
 
-/// A learner that is running. Killed when it is dropped.
-pub(crate) struct Learner {
-    pub(crate) child: Child,
-    folder: PathBuf,
-}
-
-impl Learner {
     /// Its report, if it wrote one: the newest in its folder.
     pub(crate) fn report(&self) -> Option<Report> {
-        let files = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
+        let files = fs::read_dir(&self.folder).ok()?.map(|entry| entry.unwrap().path());
         let path = files
             .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
             .max()?;
