@@ -40,7 +40,7 @@ Input, for every command but controller:
   --cluster takes Kubernetes YAML or JSON, Lists and several documents included; without it the current kubeconfig is used.
   --flows takes learners' reports, Hubble's JSON, and JSON lines (gzip as well):
     {\"source\": {\"namespace\": \"shop\", \"pod\": \"web-0\"}, \"destination\": {\"ip\": \"203.0.113.9\"}, \"port\": 443, \"protocol\": \"TCP\"}
-    and, if you have them, count, first_seen, last_seen (RFC 3339), outcome (attempted, refused, established).
+    and, if you have them, count, first_seen, last_seen (RFC 3339), outcome (attempted, unanswered, refused, established).
   - is standard input. What cannot be read is told with file, line and field, and the rest is used; --strict ends it there.
 
 Exit codes: 0 allowed, nothing denied, no difference; 1 the opposite; 2 the input cannot be used.";

@@ -12,6 +12,7 @@
 )]
 
 pub mod exchange;
+pub mod kept;
 pub mod packet;
 
 /// Names of the maps and programs in the object file.
@@ -38,6 +39,12 @@ pub mod name {
     pub const ANNOUNCEMENTS: &str = "ANNOUNCEMENTS";
     /// `RingBuf` of [`super::Answer`]: packets of name servers, as far as they fit.
     pub const ANSWERS: &str = "ANSWERS";
+    /// `HashMap<FlowKey, kept::Archived>`: what left `FLOWS`. Only learners read and write it, and only those that pin.
+    pub const ARCHIVE: &str = "ARCHIVE";
+    /// `HashMap<u64, kept::Owner>`: the paths of cgroups. As above.
+    pub const OWNERS: &str = "OWNERS";
+    /// `Array<u64>`, indexed by [`super::kept::Header`]: what the pinned maps are. As above.
+    pub const HEADER: &str = "HEADER";
     /// Program for packets that a cgroup receives.
     pub const INGRESS: &str = "nanoseg_ingress";
     /// Program for packets that a cgroup sends.
@@ -229,11 +236,13 @@ pub enum Reason {
     Copy = 11,
     /// Not lost: a name server's answer that did not fit. Addresses in it may stay without a name.
     Unheard = 12,
+    /// A TCP connection that was open before the programs were attached and has no known direction. Learners count it.
+    Undecided = 13,
 }
 
 impl Reason {
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::MapFull,
         Self::ExchangeTableFull,
         Self::Truncated,
@@ -247,6 +256,7 @@ impl Reason {
         Self::Unannounced,
         Self::Copy,
         Self::Unheard,
+        Self::Undecided,
     ];
 
     /// Whether something that a policy could speak of was lost.
@@ -258,7 +268,8 @@ impl Reason {
             | Self::Fragment
             | Self::ExtensionHeaders
             | Self::OtherTransport
-            | Self::UnderWay => true,
+            | Self::UnderWay
+            | Self::Undecided => true,
             Self::Loopback | Self::NotRouted | Self::Icmp | Self::Unannounced | Self::Copy | Self::Unheard => false,
         }
     }

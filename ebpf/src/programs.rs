@@ -7,6 +7,7 @@
 
 mod answers;
 mod hit;
+mod kept;
 mod read;
 mod record;
 mod socket;

@@ -2,7 +2,10 @@
 //!
 //! Guarantees:
 //! * A new flow is in the table as soon as it is announced, and at the latest after one interval, announced or not.
+//! * Where something is pinned, killed at any moment, the next one goes on: under the same epoch, with the same counts.
 //! * Asked to end, the agent reads and reports once more, waits a moment for the acknowledgement, and ends with success.
+
+mod beginning;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
@@ -11,7 +14,7 @@ use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nanoseg_ebpf::{FlowKey, Reason};
+use nanoseg_ebpf::{FlowKey, LossKey, Reason};
 use nanoseg_graph::flow::{Loss, Origin, Report, Subject};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -22,13 +25,13 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use crate::addresses;
 use crate::capture::{self, Announcements, Answers, Capture, CaptureError, Sizes};
 use crate::cgroups::{Cgroups, CgroupsError};
-use crate::clock::{Clock, monotonic_ns, realtime_ns};
+use crate::clock::{Clock, monotonic_ns};
 use crate::delivery::Delivery;
 use crate::names::Names;
+use crate::pins::PinsError;
 use crate::preflight::CgroupTree;
 use crate::report::{ReportError, ReportFile, StreamEvent, stream};
 use crate::settings::{Settings, Sink, Way};
-use crate::sockets;
 use crate::table::{Change, Table, losses};
 
 /// Between two summaries at debug level, and between two tidyings of the cgroup table.
@@ -47,6 +50,8 @@ pub(crate) enum AgentError {
     Capture(#[from] CaptureError),
     #[error(transparent)]
     Cgroups(#[from] CgroupsError),
+    #[error(transparent)]
+    Pins(#[from] PinsError),
     #[error(transparent)]
     Report(#[from] ReportError),
     #[error("cannot wait for events")]
@@ -75,8 +80,8 @@ struct Agent {
     clock: Clock,
     table: Table,
     losses: Vec<Loss>,
-    /// Connections that are older than the learner and have no known direction.
-    undecided: BTreeMap<Subject, u64>,
+    /// Losses that are not in the kernel's map any more, or never were, by cgroup and number of the reason.
+    told: BTreeMap<(u64, u32), u64>,
     names: Names,
     /// Whose the losses of each cgroup are. They are told for as long as the programs run, and cgroups are forgotten before.
     losers: BTreeMap<u64, Subject>,
@@ -92,9 +97,10 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Events)?;
     let mut summary = signal(SignalKind::user_defined1()).map_err(AgentError::Events)?;
 
+    let beginning = beginning::find(&settings, &tree)?;
     let origin = Origin {
         node: settings.node.clone(),
-        epoch: realtime_ns(),
+        epoch: beginning.epoch,
     };
     let output = match &settings.sink {
         Sink::Directory(folder) => Output::File {
@@ -117,7 +123,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         flows: settings.map_entries,
         exchanges: settings.exchange_entries,
     };
-    let (capture, announcements, answers) = capture::start(&tree, sizes, settings.udp_grace)?;
+    let (capture, announcements, answers) = capture::start(&tree, sizes, settings.udp_grace, &beginning)?;
     let tree_events = readable(cgroups.events()?)?;
     let mut announcements = readable(announcements)?;
     let mut answers = readable(answers)?;
@@ -134,14 +140,14 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         clock: Clock::now(),
         table: Table::default(),
         losses: Vec::new(),
-        undecided: BTreeMap::new(),
+        told: BTreeMap::new(),
         names: Names::default(),
         losers: BTreeMap::new(),
         node_addresses: addresses::of_this_node(),
         other_version: 0,
         output,
     };
-    agent.begin(&tree)?;
+    agent.begin(&tree, &beginning)?;
     loop {
         tokio::select! {
             _ = terminate.recv() => break,
@@ -161,6 +167,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
             guard = tree_events.readable() => {
                 guard.map_err(AgentError::Events)?.clear_ready();
                 agent.cgroups.absorb();
+                agent.keep_owners()?;
             }
             Some(event) = agent.output.event() => agent.streamed(event),
             _ = tick.tick() => {
@@ -299,50 +306,22 @@ impl Agent {
         for change in changes {
             self.changed(change)?;
         }
+        self.table.settle(monotonic_ns());
         self.make_room(held)?;
-        let counters = self.capture.counters()?;
+        self.keep_owners()?;
+        let mut counters = self.capture.counters()?;
+        for (key, count) in &self.told {
+            *counters.by_cgroup.entry(*key).or_default() += count;
+        }
         self.names.note_unheard(counters.totals[Reason::Unheard as usize]);
         let Self { cgroups, losers, .. } = self;
-        let mut now = losses(&counters, |id| {
+        let now = losses(&counters, |id| {
             losers.entry(id).or_insert_with(|| cgroups.subject(id)).clone()
         });
-        sockets::add_undecided(&mut now, &self.undecided);
         if now != self.losses {
             self.losses = now;
             self.other_version += 1;
         }
-        Ok(())
-    }
-
-    /// Takes in what is older than the learner. After the programs were attached: what begins meanwhile is seen, and what
-    /// began before is in the tables.
-    fn begin(&mut self, tree: &CgroupTree) -> Result<(), AgentError> {
-        let namespaces = sockets::read(&tree.root);
-        let now = monotonic_ns();
-        // What began after the programs were attached may be among it: it is counted before.
-        self.read()?;
-        if namespaces.hidden > 0 {
-            tracing::warn!(
-                processes = namespaces.hidden,
-                "cannot see processes of this node: connections that were open before are learned when they are opened again; \
-                 run in the node's PID namespace (hostPID)"
-            );
-        }
-        let cgroups = &mut self.cgroups;
-        let node = cgroups.subject_of_root();
-        let sockets::Older { open, undecided } = sockets::judge(&namespaces, &node, |id| cgroups.subject(id));
-        for open in open {
-            let change = self.table.found_open(&open, now, self.clock);
-            self.changed(change)?;
-        }
-        self.undecided = undecided;
-        tracing::info!(
-            node = self.origin.node,
-            epoch = self.origin.epoch,
-            cgroups = %tree.root.display(),
-            containers = self.cgroups.containers(),
-            "observing"
-        );
         Ok(())
     }
 
@@ -357,7 +336,7 @@ impl Agent {
 
     /// Takes idle keys out of the kernel's map when it fills up: the fuller, the less idle.
     fn make_room(&mut self, held: usize) -> Result<(), AgentError> {
-        let capacity = usize::try_from(self.settings.map_entries).unwrap_or(usize::MAX);
+        let capacity = usize::try_from(self.capture.capacity()).unwrap_or(usize::MAX);
         // A cgroup is full when it holds as much as is free, which is before the map is.
         let own = self.table.most_of_one_cgroup().saturating_mul(100) / capacity.saturating_sub(held).max(1);
         let idle = match (held.saturating_mul(100) / capacity).max(own) {
@@ -382,7 +361,7 @@ impl Agent {
             }
             let cgroups = &mut self.cgroups;
             self.table.observe(key, &record, self.clock, |id| cgroups.subject(id));
-            self.capture.evict(key)?;
+            self.capture.evict(key, &record)?;
         }
         self.table.forget(key);
         Ok(())
@@ -395,8 +374,15 @@ impl Agent {
         for key in self.table.of_cgroups(&gone) {
             self.evict(&key, now)?;
         }
+        let lost = self.capture.counters()?.by_cgroup;
+        for (cgroup, reason) in lost.into_keys().filter(|(cgroup, _)| gone.contains(cgroup)) {
+            let told = self.told.entry((cgroup, reason)).or_default();
+            let key = LossKey { cgroup, reason, pad: 0 };
+            *told = self.capture.forgive(key, *told)?;
+        }
         for cgroup in gone {
             self.capture.dismiss(cgroup)?;
+            self.capture.forget_owner(cgroup)?;
         }
         Ok(())
     }

@@ -1,28 +1,36 @@
 //! The programs in the kernel and the maps they fill.
 //!
 //! Guarantees:
-//! * Programs are attached by links that this process holds: when it ends, however it ends, they are gone. Nothing is pinned.
+//! * Programs are attached by links that this process holds: when it ends, however it ends, they are gone, unless it was told
+//!   where to pin them. Then they go on to count, and the next process goes on where this one was.
 //! * What was under way when the programs were attached is not taken to begin then: until a grace after both were attached
 //!   is over, the first datagram between two ports does not say who began the exchange.
-//! * A flow is taken out of the kernel's map only after its counts were read.
+//! * A flow is taken out of the kernel's map only after its counts were read, and are kept where something is pinned.
+
+mod keeping;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use aya::maps::{Array, HashMap, MapData, MapError, PerCpuArray, RingBuf};
+use aya::maps::{Array, HashMap, Map, MapData, MapError, PerCpuArray, RingBuf};
+use aya::pin::PinError;
+use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
+use nanoseg_ebpf::kept::{self, Kept, MAPS};
 use nanoseg_ebpf::packet::DOMAIN;
 use nanoseg_ebpf::{Answer, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, name};
 use nanoseg_graph::flow;
 
+use self::keeping::Keeping;
 use crate::clock::monotonic_ns;
-use crate::preflight::CgroupTree;
+use crate::pins::{Found, Pins, PinsError};
+use crate::preflight::{CgroupTree, shows_accepts_of_ipv6};
 use crate::table;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-capture"));
@@ -75,6 +83,14 @@ pub(crate) enum CaptureError {
         #[source]
         source: MapError,
     },
+    #[error("cannot pin {name}")]
+    Pin {
+        name: &'static str,
+        #[source]
+        source: PinError,
+    },
+    #[error(transparent)]
+    Pins(#[from] PinsError),
 }
 
 /// A record of the maps, as aya wants to see it.
@@ -88,6 +104,7 @@ struct Plain<T>(T);
 )]
 mod plain {
     use super::{Answer, FlowEntry, FlowKey, LossKey, Plain, Pod};
+    use nanoseg_ebpf::kept::{Archived, Owner};
 
     // SAFETY: `repr(C)` integers without implicit padding, for which every bit pattern is a value; asserted in the crate.
     unsafe impl Pod for Plain<FlowKey> {}
@@ -95,6 +112,10 @@ mod plain {
     unsafe impl Pod for Plain<FlowEntry> {}
     // SAFETY: as above.
     unsafe impl Pod for Plain<LossKey> {}
+    // SAFETY: as above.
+    unsafe impl Pod for Plain<Archived> {}
+    // SAFETY: as above.
+    unsafe impl Pod for Plain<Owner> {}
 
     /// A key from the ring buffer.
     pub(super) fn flow_key(bytes: &[u8]) -> Option<FlowKey> {
@@ -125,6 +146,12 @@ pub(crate) struct Capture {
     released: HashMap<MapData, u64, u64>,
     losses: HashMap<MapData, Plain<LossKey>, u64>,
     counters: PerCpuArray<MapData, u64>,
+    /// Only where something is pinned.
+    keeping: Option<Keeping>,
+    /// How many flows there is room for.
+    flows_capacity: u32,
+    /// Whether a listener of IPv6 is seen to accept.
+    shows_accepts_of_ipv6: bool,
     /// Holds the programs and their links.
     _programs: Ebpf,
 }
@@ -161,26 +188,54 @@ impl AsRawFd for Answers {
     }
 }
 
-/// Loads the programs and attaches them to the tree. `udp_grace` is how long after that an exchange of datagrams may have
-/// begun before it.
+/// What is pinned, and since when is counted.
+pub(crate) struct Beginning {
+    /// Where to pin, if anywhere.
+    pub(crate) pins: Option<Pins>,
+    /// What is there.
+    pub(crate) found: Found,
+    /// Nanoseconds since the Unix epoch.
+    pub(crate) epoch: u64,
+}
+
+/// Loads the programs and attaches them to the tree, or goes on with what is pinned. `udp_grace` is how long after the
+/// beginning an exchange of datagrams may have begun before it.
 pub(crate) fn start(
     tree: &CgroupTree,
     sizes: Sizes,
     udp_grace: Duration,
+    beginning: &Beginning,
 ) -> Result<(Capture, Announcements, Answers), CaptureError> {
-    let mut programs = EbpfLoader::new()
-        .map_max_entries(name::FLOWS, sizes.flows)
-        .override_global(name::FLOWS_CAPACITY, &sizes.flows, true)
-        .map_max_entries(name::EXCHANGES, sizes.exchanges)
-        .load(OBJECT)
-        .map_err(|source| CaptureError::Load {
-            hint: hint(&source),
-            source: Box::new(source),
-        })?;
+    let Beginning { pins, found, epoch } = beginning;
+    let pinned = pins.as_ref().zip(match found {
+        Found::Whole { epoch: _, flows } => Some(*flows),
+        Found::Nothing | Found::Other(_) => None,
+    });
+    let flows_capacity = pinned.map_or(sizes.flows, |(_, flows)| flows);
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(name::FLOWS, flows_capacity)
+        .override_global(name::FLOWS_CAPACITY, &flows_capacity, true)
+        .map_max_entries(name::EXCHANGES, sizes.exchanges);
+    if pins.is_some() {
+        loader
+            .map_max_entries(name::ARCHIVE, kept::ARCHIVED)
+            .map_max_entries(name::OWNERS, kept::OWNERS);
+    }
+    if let Some((pins, _)) = pinned {
+        for name in MAPS {
+            loader.map_pin_path(name, pins.path(name));
+        }
+    }
+    let mut programs = loader.load(OBJECT).map_err(|source| CaptureError::Load {
+        hint: hint(&source),
+        source: Box::new(source),
+    })?;
     let folder = File::open(&tree.root).map_err(|source| CaptureError::Open {
         path: tree.root.clone(),
         source,
     })?;
+    let mut links = Vec::new();
     for (name, kind) in [
         (name::INGRESS, CgroupSkbAttachType::Ingress),
         (name::EGRESS, CgroupSkbAttachType::Egress),
@@ -193,39 +248,88 @@ pub(crate) fn start(
         };
         let program: &mut CgroupSkb = program.try_into().map_err(refused)?;
         program.load().map_err(refused)?;
-        program
+        if let Some((pins, _)) = pinned {
+            pins.replace(name, program.fd().map_err(refused)?.as_fd())?;
+            continue;
+        }
+        let attached = program
             .attach(&folder, kind, CgroupAttachMode::Single)
             .map_err(|source| CaptureError::Attach {
                 name,
                 path: tree.root.clone(),
                 source: Box::new(source),
             })?;
+        if pins.is_some() {
+            links.push((name, program.take_link(attached).map_err(refused)?));
+        }
     }
-    end_grace_after(&mut programs, udp_grace)?;
+    if pinned.is_none() {
+        end_grace_after(&mut programs, udp_grace)?;
+    }
+    if let (Some(pins), None) = (pins, pinned) {
+        // The new programs are attached: what passes from now on is counted by them. Of what the old ones counted only what
+        // was not reported is lost.
+        pins.clear()?;
+        pin(pins, &programs, *epoch)?;
+        for (name, link) in links {
+            let link = FdLink::try_from(link).map_err(|_no_link| CaptureError::Missing { name })?;
+            // From here on the folder holds it.
+            drop(
+                link.pin(pins.path(name))
+                    .map_err(|source| CaptureError::Pin { name, source })?,
+            );
+        }
+    }
     let announcements = Announcements(take(&mut programs, name::ANNOUNCEMENTS)?);
     let answers = Answers(take(&mut programs, name::ANSWERS)?);
+    let keeping = match pins {
+        Some(_) => Some(Keeping::new(&mut programs)?),
+        None => None,
+    };
     let capture = Capture {
         flows: take(&mut programs, name::FLOWS)?,
         admitted: take(&mut programs, name::ADMITTED)?,
         released: take(&mut programs, name::RELEASED)?,
         losses: take(&mut programs, name::LOSSES)?,
         counters: take(&mut programs, name::COUNTERS)?,
+        keeping,
+        flows_capacity,
+        shows_accepts_of_ipv6: shows_accepts_of_ipv6(),
         _programs: programs,
     };
     Ok((capture, announcements, answers))
+}
+
+/// Pins every map. Without a link the next learner takes none of it for whole.
+fn pin(pins: &Pins, programs: &Ebpf, epoch: u64) -> Result<(), CaptureError> {
+    for name in MAPS {
+        let map = programs.map(name).ok_or(CaptureError::Missing { name })?;
+        map.pin(pins.path(name))
+            .map_err(|source| CaptureError::Pin { name, source })?;
+    }
+    let name = name::HEADER;
+    let map = MapData::from_pin(pins.path(name)).map_err(|source| CaptureError::Write { name, source })?;
+    let mut map: Array<MapData, u64> =
+        Array::try_from(Map::Array(map)).map_err(|source| CaptureError::Write { name, source })?;
+    for (place, value) in pins.beginning(epoch) {
+        map.set(place as u32, value, 0)
+            .map_err(|source| CaptureError::Write { name, source })?;
+    }
+    Ok(())
 }
 
 /// Tells the programs when they can trust that they see the first datagram of every exchange. Until they are told they do
 /// not, so that one of them may be attached before the other.
 fn end_grace_after(programs: &mut Ebpf, udp_grace: Duration) -> Result<(), CaptureError> {
     let name = name::GRACE_END;
-    let mut map: Array<MapData, u64> = take(programs, name)?;
+    let map = programs.map_mut(name).ok_or(CaptureError::Missing { name })?;
+    let mut map: Array<_, u64> = Array::try_from(map).map_err(|source| CaptureError::Write { name, source })?;
     let grace_ns = u64::try_from(udp_grace.as_nanos()).unwrap_or(u64::MAX);
     map.set(0, monotonic_ns().saturating_add(grace_ns), 0)
         .map_err(|source| CaptureError::Write { name, source })
 }
 
-fn take<T: TryFrom<aya::maps::Map>>(programs: &mut Ebpf, name: &'static str) -> Result<T, CaptureError> {
+fn take<T: TryFrom<Map>>(programs: &mut Ebpf, name: &'static str) -> Result<T, CaptureError> {
     programs
         .take_map(name)
         .and_then(|map| T::try_from(map).ok())
@@ -266,7 +370,7 @@ impl Capture {
     /// What the kernel counted for one key.
     pub(crate) fn record(&self, key: &FlowKey) -> Result<Option<FlowRecord>, CaptureError> {
         match self.flows.get(&Plain(*key), 0) {
-            Ok(Plain(entry)) => Ok(Some(entry.record)),
+            Ok(Plain(entry)) => Ok(Some(self.whole(key, entry.record))),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(source) => Err(CaptureError::Read {
                 name: name::FLOWS,
@@ -292,6 +396,22 @@ impl Capture {
         Ok(self.record(&key)?.is_some())
     }
 
+    /// With what the kernel does not show: a program sees a request come only if somebody listens, so it was accepted.
+    fn whole(&self, key: &FlowKey, record: FlowRecord) -> FlowRecord {
+        let is_hidden = !self.shows_accepts_of_ipv6
+            && key.role == Role::Destination as u8
+            && key.transport == Transport::Tcp as u8
+            && table::address(key.peer).is_ipv6();
+        FlowRecord {
+            established: if is_hidden {
+                record.established.max(record.attempted)
+            } else {
+                record.established
+            },
+            ..record
+        }
+    }
+
     /// Calls with every flow that the kernel holds. A flow that is there all the while is seen once; others perhaps.
     pub(crate) fn scan(&self, mut each: impl FnMut(FlowKey, FlowRecord)) -> Result<usize, CaptureError> {
         let mut count = 0;
@@ -300,14 +420,20 @@ impl Capture {
                 name: name::FLOWS,
                 source,
             })?;
-            each(key, entry.record);
+            each(key, self.whole(&key, entry.record));
             count += 1;
         }
         Ok(count)
     }
 
+    /// How many flows there is room for.
+    pub(crate) const fn capacity(&self) -> u32 {
+        self.flows_capacity
+    }
+
     /// Makes room for other keys. The caller has read the record.
-    pub(crate) fn evict(&mut self, key: &FlowKey) -> Result<(), CaptureError> {
+    pub(crate) fn evict(&mut self, key: &FlowKey, record: &FlowRecord) -> Result<(), CaptureError> {
+        self.archive(Kept::Flow(*key), record)?;
         match self.flows.remove(&Plain(*key)) {
             Ok(()) => {
                 self.release(key.cgroup)?;
@@ -369,5 +495,24 @@ impl Capture {
             counters.by_cgroup.insert((key.cgroup, key.reason), count);
         }
         Ok(counters)
+    }
+
+    /// Takes the count of a loss out of the kernel's map, of a cgroup that is gone: its place is another one's then. `told` is
+    /// how much was taken out before.
+    pub(crate) fn forgive(&mut self, key: LossKey, told: u64) -> Result<u64, CaptureError> {
+        let failed = |source| CaptureError::Write {
+            name: name::LOSSES,
+            source,
+        };
+        let count = match self.losses.get(&Plain(key), 0) {
+            Ok(count) => count,
+            Err(MapError::KeyNotFound) => return Ok(told),
+            Err(source) => return Err(failed(source)),
+        };
+        self.keep_loss(key, told, count)?;
+        match self.losses.remove(&Plain(key)) {
+            Ok(()) | Err(MapError::KeyNotFound) => Ok(told + count),
+            Err(source) => Err(failed(source)),
+        }
     }
 }

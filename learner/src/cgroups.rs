@@ -50,6 +50,8 @@ pub(crate) struct Cgroups {
     known: HashMap<u64, Known>,
     inotify: OwnedFd,
     watches: HashMap<i32, (u64, PathBuf)>,
+    /// Paths that nobody asked for yet.
+    found: Vec<(u64, String)>,
     /// A folder could not be watched: only reading the tree tells what is new and what is gone.
     blind: bool,
 }
@@ -65,6 +67,7 @@ impl Cgroups {
             known: HashMap::new(),
             inotify,
             watches: HashMap::new(),
+            found: Vec::new(),
             blind: false,
         };
         let id = fs::metadata(&tree.root)
@@ -109,6 +112,25 @@ impl Cgroups {
             }
         });
         known.subject.clone()
+    }
+
+    /// Ids and paths that were found since this was last asked.
+    pub(crate) fn found(&mut self) -> Vec<(u64, String)> {
+        std::mem::take(&mut self.found)
+    }
+
+    /// Takes in what an earlier learner found. What is not there any more is gone.
+    pub(crate) fn remember(&mut self, id: u64, path: &str) {
+        self.known.entry(id).or_insert_with(|| Known {
+            subject: subject_of(path),
+            gone: Some(Instant::now()),
+        });
+    }
+
+    /// A cgroup of a subject, the oldest if there are several.
+    pub(crate) fn id_of(&self, subject: &Subject) -> Option<u64> {
+        let all = self.known.iter().filter(|(_, known)| known.subject == *subject);
+        all.map(|(id, _)| *id).min()
     }
 
     /// Whose the tree's own folder is: of all that is nobody else's.
@@ -229,20 +251,18 @@ impl Cgroups {
         }
         let relative = path.strip_prefix(&self.mount).unwrap_or(path);
         let name = format!("/{}", relative.display());
-        let subject = match owner_of(&name) {
-            CgroupOwner::Container(container) => {
-                // The pod's own folder is not a container.
-                if !container.container_id.is_empty() {
-                    tracing::info!(
-                        pod = container.pod_uid,
-                        container = container.container_id,
-                        "container found"
-                    );
-                }
-                Subject::Container(container)
-            }
-            CgroupOwner::Host => Subject::Host(name),
-        };
+        let subject = subject_of(&name);
+        if let Subject::Container(container) = &subject
+            // The pod's own folder is not a container.
+            && !container.container_id.is_empty()
+        {
+            tracing::info!(
+                pod = container.pod_uid,
+                container = container.container_id,
+                "container found"
+            );
+        }
+        self.found.push((id, name));
         self.known.insert(id, Known { subject, gone: None });
     }
 
@@ -267,5 +287,12 @@ impl Cgroups {
                 }
             }
         }
+    }
+}
+
+fn subject_of(path: &str) -> Subject {
+    match owner_of(path) {
+        CgroupOwner::Container(container) => Subject::Container(container),
+        CgroupOwner::Host => Subject::Host(path.to_owned()),
     }
 }

@@ -7,7 +7,8 @@
 //! ```
 //!
 //! Guarantees:
-//! * Nothing outlives the process: programs are attached by links that the kernel drops with it, however it ends.
+//! * Nothing outlives the process: programs are attached by links that the kernel drops with it, however it ends. Unless it is
+//!   told where to pin them: then they go on to count, and the next process goes on where this one was, to the unit.
 //! * Everything that the kernel counted arrives in a report, or is counted as lost with its reason.
 //! * Direction is who asked: who sent the SYN or the INIT, and for UDP who sent the first datagram between two ports, which
 //!   with all that follow it until three minutes of silence are one exchange. An exchange is counted as attempted when it
@@ -25,6 +26,7 @@ mod cgroups;
 mod clock;
 mod delivery;
 mod names;
+mod pins;
 mod preflight;
 mod report;
 mod settings;
@@ -51,6 +53,13 @@ fn main() -> ExitCode {
 }
 
 fn run(arguments: Arguments) -> anyhow::Result<()> {
+    if let Some((folder, is_all)) = arguments.to_uninstall() {
+        let was_there = pins::uninstall(&folder)?;
+        tracing::info!(folder = %folder.display(), was_there, "nothing is pinned any more");
+        if is_all {
+            return Ok(());
+        }
+    }
     let settings = Settings::try_from(arguments)?;
     let tree = preflight::check(settings.cgroup_root.as_deref())?;
     // One thread: the work is reading maps, and a second thread would cost more memory than it saves time.

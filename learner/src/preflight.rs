@@ -148,6 +148,12 @@ fn version_of(release: &str) -> (u32, u32) {
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 
+/// Whether the kernel shows its programs what a listener of IPv6 sends to accept a connection. Before 6.6 it took such a packet
+/// for somebody else's.
+pub(crate) fn shows_accepts_of_ipv6() -> bool {
+    version_of(&rustix::system::uname().release().to_string_lossy()) >= (6, 6)
+}
+
 fn missing_capabilities(status: &str) -> Vec<&'static str> {
     const NET_ADMIN: u64 = 1 << 12;
     const SYS_ADMIN: u64 = 1 << 21;

@@ -7,7 +7,7 @@ use clap::{Parser, ValueEnum};
 
 /// Learns which containers of this node talk to whom, and reports it.
 ///
-/// Attaches two eBPF programs to the node's cgroup tree, which count connections and never touch a packet. Nothing stays attached when it ends.
+/// Attaches two eBPF programs to the node's cgroup tree, which count connections and never touch a packet. Nothing stays attached when it ends, unless it is told where by --pin.
 #[derive(Debug, Parser)]
 #[command(
     name = "nanoseg-learner",
@@ -84,6 +84,14 @@ pub(crate) struct Arguments {
     #[arg(long, env = "NANOSEG_UDP_GRACE", default_value = "10s", value_name = "TIME", value_parser = humantime::parse_duration)]
     udp_grace: Duration,
 
+    /// Pin programs and maps in this folder of a bpf file system, such as /sys/fs/bpf/nanoseg: they go on to count when this process ends, however it ends, and the next one goes on where it was
+    #[arg(long, env = "NANOSEG_PIN", value_name = "DIR")]
+    pin: Option<PathBuf>,
+
+    /// Remove what is pinned in --pin, and with it the programs. If there is somewhere to report to, observe then, and pin nothing
+    #[arg(long, env = "NANOSEG_UNINSTALL", requires = "pin")]
+    uninstall: bool,
+
     /// What to log: error, warn, info, debug, or a filter such as `warn,nanoseg_learner::cgroups=debug`
     #[arg(long, env = "NANOSEG_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log: String,
@@ -91,6 +99,17 @@ pub(crate) struct Arguments {
     /// How to log
     #[arg(long, env = "NANOSEG_LOG_FORMAT", default_value = "text", value_name = "FORMAT")]
     pub(crate) log_format: LogFormat,
+}
+
+impl Arguments {
+    /// The folder whose pins are to be removed, and whether that is all there is to do.
+    pub(crate) fn to_uninstall(&self) -> Option<(PathBuf, bool)> {
+        let reports = self.out.is_some() || self.controller.is_some() || self.print;
+        self.pin
+            .clone()
+            .filter(|_| self.uninstall)
+            .map(|folder| (folder, !reports))
+    }
 }
 
 /// How log lines look.
@@ -142,6 +161,7 @@ pub(crate) struct Settings {
     pub(crate) map_entries: u32,
     pub(crate) exchange_entries: u32,
     pub(crate) udp_grace: Duration,
+    pub(crate) pin: Option<PathBuf>,
 }
 
 /// What cannot be done with the arguments.
@@ -181,6 +201,8 @@ impl TryFrom<Arguments> for Settings {
             map_entries,
             exchange_entries,
             udp_grace,
+            pin,
+            uninstall,
             log: _,
             log_format: _,
         } = arguments;
@@ -210,6 +232,7 @@ impl TryFrom<Arguments> for Settings {
             map_entries,
             exchange_entries,
             udp_grace,
+            pin: pin.filter(|_| !uninstall),
         })
     }
 }

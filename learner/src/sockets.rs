@@ -25,7 +25,7 @@ use std::path::{Path, PathBuf};
 use nanoseg_ebpf::Address;
 use nanoseg_ebpf::packet::{Ends, mapped};
 use nanoseg_graph::container::ContainerRef;
-use nanoseg_graph::flow::{FlowKey, Loss, LossReason, Reporter, Subject, Transport};
+use nanoseg_graph::flow::{FlowKey, Reporter, Subject, Transport};
 
 use crate::table::address;
 
@@ -308,23 +308,6 @@ fn own_end(is_the_nodes: bool, owners: &BTreeSet<Subject>, node: &Subject) -> Su
         (None, _, _) if owners.len() == 1 => owners.first().unwrap_or(node).clone(),
         // Several pods share nothing but a node's network.
         _ => node.clone(),
-    }
-}
-
-/// Adds what has no known direction to what else was lost.
-pub(crate) fn add_undecided(losses: &mut Vec<Loss>, undecided: &BTreeMap<Subject, u64>) {
-    for (whose, count) in undecided {
-        let known = losses
-            .iter_mut()
-            .find(|loss| loss.reason == LossReason::UnderWay && loss.subject.as_ref() == Some(whose));
-        match known {
-            Some(loss) => loss.count += count,
-            None => losses.push(Loss {
-                subject: Some(whose.clone()),
-                reason: LossReason::UnderWay,
-                count: *count,
-            }),
-        }
     }
 }
 

@@ -3,10 +3,12 @@
 //! Laws:
 //! * Counts only grow: a record that leaves the kernel's map stays here, and one that comes back is added to it.
 //! * A connection that was open before it could be seen to begin is counted as established and not as attempted.
+//! * What nobody answers in time is counted as unanswered, and is still attempted.
 //! * Several cgroups of one container, and several cgroups that nobody can name, are one flow: the sum.
 //! * Produced = delivered + lost: every event that a program saw is in exactly one flow here, or in a loss.
 
 mod older;
+mod unanswered;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::net::{IpAddr, Ipv6Addr};
@@ -16,6 +18,7 @@ use nanoseg_ebpf as kernel;
 use nanoseg_graph::endpoint::UnknownReason;
 use nanoseg_graph::flow::{Flow, FlowKey, Loss, LossReason, Reporter, Subject, Tally, Transport};
 
+use self::unanswered::Waiting;
 use crate::capture::Counters;
 use crate::clock::Clock;
 
@@ -48,6 +51,10 @@ pub(crate) struct Table {
     entries: Vec<Entry>,
     numbers: HashMap<Key, usize>,
     kernel: HashMap<kernel::FlowKey, Known>,
+    /// Entries with attempts that have no answer yet.
+    waiting: BTreeMap<usize, Waiting>,
+    /// How many established ones of an entry nobody saw asked for.
+    older: BTreeMap<usize, u64>,
     version: u64,
     delivered: u64,
 }
@@ -125,6 +132,28 @@ impl Table {
         if is_novel { Change::Novel(entry) } else { Change::Counts }
     }
 
+    /// Takes in what left the kernel's map, or was never in it and is `older`, while an earlier learner ran. `last` is the
+    /// record that left last if it is still there.
+    pub(crate) fn restore(
+        &mut self,
+        key: &kernel::FlowKey,
+        total: &kernel::FlowRecord,
+        last: Option<&kernel::FlowRecord>,
+        is_older: bool,
+        clock: Clock,
+        subject: impl FnOnce(u64) -> Subject,
+    ) {
+        self.observe(key, total, clock, subject);
+        let Some(known) = self.kernel.get_mut(key) else { return };
+        if is_older {
+            *self.older.entry(known.entry).or_default() += total.established;
+        }
+        match last {
+            Some(last) => known.counted = *last,
+            None => self.forget(key),
+        }
+    }
+
     /// The entry of a key, and whether it is new.
     fn entry_of(&mut self, key: Key, seen: Timestamp) -> (usize, bool) {
         if let Some(entry) = self.numbers.get(&key) {
@@ -136,6 +165,7 @@ impl Table {
             attempted: 0,
             established: 0,
             refused: 0,
+            unanswered: 0,
         };
         self.entries.push(Entry { key, tally, changed: 0 });
         self.numbers.insert(key, self.entries.len() - 1);
@@ -159,6 +189,7 @@ impl Table {
         self.delivered += attempted + established + refused;
         self.version += 1;
         *changed = self.version;
+        self.wait_for_answers(entry, record.last_ns);
     }
 
     /// The kernel forgets this key: if it comes back it counts from zero.
@@ -348,7 +379,7 @@ const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
         kernel::Reason::Fragment => Some(LossReason::Fragment),
         kernel::Reason::ExtensionHeaders => Some(LossReason::ExtensionHeaders),
         kernel::Reason::OtherTransport => Some(LossReason::OtherTransport),
-        kernel::Reason::UnderWay => Some(LossReason::UnderWay),
+        kernel::Reason::UnderWay | kernel::Reason::Undecided => Some(LossReason::UnderWay),
         kernel::Reason::Loopback
         | kernel::Reason::NotRouted
         | kernel::Reason::Icmp

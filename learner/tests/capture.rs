@@ -8,6 +8,7 @@ mod answers;
 mod headers;
 mod node;
 mod older;
+mod pinned;
 mod recycled;
 mod under_way;
 
@@ -16,7 +17,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use nanoseg_graph::endpoint::UnknownReason;
-use nanoseg_graph::flow::{LossReason, Reporter, Subject, Transport};
+use nanoseg_graph::flow::{LossReason, Outcome, Report, Reporter, Subject, Transport};
 use rustix::process::Signal;
 
 use crate::node::learner::Reported as _;
@@ -75,7 +76,15 @@ fn p33_refused_and_unanswered_attempts_are_told_apart() {
         .run(&[refusing_v4, refusing_v6, Step::Try((nobody, 82).into())])
         .end();
 
+    let outcome = |report: &Report, port| {
+        let mut of_port = report.flows.iter().filter(|flow| flow.key.port == port);
+        of_port.next().map(|flow| flow.tally.outcome())
+    };
+    let just = learner.wait_for("all three", |report| report.flows.len() == 3);
+    assert_eq!(outcome(&just, 82), Some(Outcome::Attempted));
+    learner.wait_for("silence", |report| outcome(report, 82) == Some(Outcome::Unanswered));
     let report = learner.end();
+    assert_eq!(outcome(&report, 81), Some(Outcome::Refused));
     let counts = |peer: IpAddr, port| report.counts(&client.subject(), Reporter::Source, peer, port, Transport::Tcp);
     assert_eq!(counts(server.v4.into(), 81), Some([1, 0, 1]));
     assert_eq!(counts(server.v6.into(), 81), Some([1, 0, 1]));
@@ -485,7 +494,7 @@ fn two_capabilities_are_enough() {
     }
     let mut node = Node::new();
     let (client, server) = (node.container(), node.container());
-    let learner = node.learner_with_two_capabilities();
+    let learner = node.learner_with_two_capabilities(&[]);
     let status = std::fs::read_to_string(format!("/proc/{}/status", learner.child.id())).unwrap();
     assert!(status.contains("CapEff:\t0000008000001000"), "{status}");
     let _listening = server.run(&[server.at(8080).map(Step::Accept), server.at(40_000).map(Step::Echo)].concat());

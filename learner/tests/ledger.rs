@@ -9,9 +9,10 @@ mod node;
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
-use nanoseg_graph::flow::Transport;
+use nanoseg_graph::flow::{Report, Transport};
 use rustix::process::Signal;
 
 use crate::node::learner::Reported as _;
@@ -72,29 +73,20 @@ fn knock(clients: &[Container], server: &Container, ports: u16, times: u16) {
     });
 }
 
-#[test]
-fn p2_what_was_done_is_what_is_reported_though_the_learner_was_stopped() {
-    if !is_possible() {
-        return;
-    }
-    let Size { ports, rounds, pause } = Size::wanted();
-    let [before, meanwhile, after] = rounds;
-    let mut node = Node::new();
+/// A server that listens nowhere, and its clients.
+fn containers(node: &mut Node) -> (Container, Vec<Container>) {
     let server = node.container();
-    let clients: Vec<Container> = (0..CLIENTS).map(|_| node.container()).collect();
-    let learner = node.learner_with_two_capabilities();
-    let _idle = server.run(&[]);
+    let clients = (0..CLIENTS).map(|_| node.container()).collect();
+    (server, clients)
+}
 
-    // New edges appear in each part: the first has half of the ports.
-    knock(&clients, &server, ports / 2, before);
-    learner.signal(Signal::STOP);
-    let stopped = Instant::now();
-    knock(&clients, &server, ports, meanwhile);
-    std::thread::sleep(pause.saturating_sub(stopped.elapsed()));
-    learner.signal(Signal::CONT);
-    knock(&clients, &server, ports, after);
-
-    let report = learner.end();
+/// Whether the report is the ledger: of each client the first half of the ports `first` times more than the others.
+fn compare(report: &Report, server: &Container, clients: &[Container], size: &Size) {
+    let Size {
+        ports,
+        rounds: [before, meanwhile, after],
+        pause: _,
+    } = *size;
     let peer = IpAddr::from(server.v4);
     let ledger: BTreeMap<u16, [u64; 3]> = (0..ports)
         .map(|port| {
@@ -103,7 +95,7 @@ fn p2_what_was_done_is_what_is_reported_though_the_learner_was_stopped() {
             (1000 + port, [times, 0, times])
         })
         .collect();
-    for client in &clients {
+    for client in clients {
         let reported: BTreeMap<u16, [u64; 3]> = report
             .of(&client.subject())
             .map(|flow| {
@@ -122,4 +114,60 @@ fn p2_what_was_done_is_what_is_reported_though_the_learner_was_stopped() {
         "nothing else is there"
     );
     assert!(report.losses.is_empty(), "{:?}", report.losses);
+}
+
+/// One at a time: each takes the whole machine.
+static MACHINE: Mutex<()> = Mutex::new(());
+
+#[test]
+fn p2_what_was_done_is_what_is_reported_though_the_learner_was_stopped() {
+    if !is_possible() {
+        return;
+    }
+    let _alone = MACHINE.lock();
+    let size = Size::wanted();
+    let [before, meanwhile, after] = size.rounds;
+    let mut node = Node::new();
+    let (server, clients) = containers(&mut node);
+    let learner = node.learner_with_two_capabilities(&[]);
+    let _idle = server.run(&[]);
+
+    // New edges appear in each part: the first has half of the ports.
+    knock(&clients, &server, size.ports / 2, before);
+    learner.signal(Signal::STOP);
+    let stopped = Instant::now();
+    knock(&clients, &server, size.ports, meanwhile);
+    std::thread::sleep(size.pause.saturating_sub(stopped.elapsed()));
+    learner.signal(Signal::CONT);
+    knock(&clients, &server, size.ports, after);
+    compare(&learner.end(), &server, &clients, &size);
+}
+
+#[test]
+fn p2_what_was_done_is_what_is_reported_though_the_learner_was_stopped_and_killed_and_another_took_over() {
+    if !is_possible() {
+        return;
+    }
+    let _alone = MACHINE.lock();
+    let size = Size::wanted();
+    let [before, meanwhile, after] = size.rounds;
+    let mut node = Node::new();
+    let (server, clients) = containers(&mut node);
+    let pins = node.pins();
+    let arguments = ["--pin", pins.as_str()];
+    let first = node.learner_with_two_capabilities(&arguments);
+    let _idle = server.run(&[]);
+
+    knock(&clients, &server, size.ports / 2, before);
+    first.signal(Signal::STOP);
+    let stopped = Instant::now();
+    knock(&clients, &server, size.ports, meanwhile);
+    std::thread::sleep(size.pause.saturating_sub(stopped.elapsed()));
+    // The programs are replaced under full traffic.
+    let second = std::thread::scope(|scope| {
+        scope.spawn(|| knock(&clients, &server, size.ports, after));
+        first.kill();
+        node.learner_with_two_capabilities(&arguments)
+    });
+    compare(&second.end(), &server, &clients, &size);
 }

@@ -174,6 +174,7 @@ pub(crate) fn evidence(outcome: Outcome, seen: &[Reporter], via: &[ServiceName])
         attempted: 1,
         established: u64::from(outcome == Outcome::Established),
         refused: u64::from(outcome == Outcome::Refused),
+        unanswered: u64::from(outcome == Outcome::Unanswered),
     };
     let origin = Origin {
         node: "n1".to_owned(),

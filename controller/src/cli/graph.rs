@@ -21,6 +21,7 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
     for (edge, evidence) in graph.edges() {
         let outcome = match evidence.outcome() {
             Outcome::Attempted => "attempted",
+            Outcome::Unanswered => "unanswered",
             Outcome::Refused => "refused",
             Outcome::Established => "established",
         };

@@ -80,6 +80,7 @@ fn counted(flows: &[(&str, &str, u16)], attempted: u64, established: u64) -> Eve
             attempted,
             established,
             refused: 0,
+            unanswered: 0,
         },
     };
     Event::Report(Report {

@@ -326,6 +326,7 @@ fn graph_of(baseline: &Baseline) -> ConnectionGraph {
             attempted: 1,
             established: 1,
             refused: 0,
+            unanswered: 0,
         };
         let nobody = Origin {
             node: String::new(),

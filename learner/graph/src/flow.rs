@@ -7,6 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
@@ -57,8 +58,11 @@ pub enum Reporter {
 /// What became of a connection, at best.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Outcome {
-    /// Asked for, and no answer was seen.
+    /// Asked for, and no answer was seen yet.
     Attempted,
+    /// Asked for, and nobody answered within [`Tally::PATIENCE`]: whoever was asked is not there, or something drops the
+    /// packets.
+    Unanswered,
     /// Asked for, and refused by the other end.
     Refused,
     /// Answered.
@@ -80,9 +84,21 @@ pub struct Tally {
     pub established: u64,
     /// Connections refused (TCP RST in answer to a SYN).
     pub refused: u64,
+    /// Of those asked for, how many nobody answered within [`Tally::PATIENCE`]. Never more than there were: an answer is taken
+    /// for one to the earliest that has none.
+    #[serde(default, skip_serializing_if = "is_none")]
+    pub unanswered: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 impl Tally {
+    /// How long an answer is waited for: twice as long as resolvers wait, and longer than Linux takes to ask three times.
+    pub const PATIENCE: Duration = Duration::from_secs(10);
+
     /// Least upper bound: associative, commutative, idempotent.
     pub fn join(&mut self, other: &Self) {
         let Self {
@@ -91,12 +107,14 @@ impl Tally {
             attempted,
             established,
             refused,
+            unanswered,
         } = other;
         self.first_seen = self.first_seen.min(*first_seen);
         self.last_seen = self.last_seen.max(*last_seen);
         self.attempted = self.attempted.max(*attempted);
         self.established = self.established.max(*established);
         self.refused = self.refused.max(*refused);
+        self.unanswered = self.unanswered.max(*unanswered);
     }
 
     /// Sum of two tallies of different origins.
@@ -107,12 +125,14 @@ impl Tally {
             attempted,
             established,
             refused,
+            unanswered,
         } = other;
         self.first_seen = self.first_seen.min(*first_seen);
         self.last_seen = self.last_seen.max(*last_seen);
         self.attempted = self.attempted.saturating_add(*attempted);
         self.established = self.established.saturating_add(*established);
         self.refused = self.refused.saturating_add(*refused);
+        self.unanswered = self.unanswered.saturating_add(*unanswered);
     }
 
     /// Whether no connection was seen to begin, and some were open: all of them are older than who tells.
@@ -126,6 +146,8 @@ impl Tally {
             Outcome::Established
         } else if self.refused > 0 {
             Outcome::Refused
+        } else if self.unanswered > 0 {
+            Outcome::Unanswered
         } else {
             Outcome::Attempted
         }

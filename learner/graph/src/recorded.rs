@@ -82,6 +82,7 @@ struct Sum {
     attempted: u64,
     established: u64,
     refused: u64,
+    unanswered: u64,
     best: Outcome,
 }
 
@@ -110,6 +111,7 @@ impl Recording {
             attempted: 0,
             established: 0,
             refused: 0,
+            unanswered: 0,
             best: outcome,
         });
         sum.first_seen = sum.first_seen.min(first_seen);
@@ -118,6 +120,7 @@ impl Recording {
         sum.attempted = sum.attempted.saturating_add(count);
         match outcome {
             Outcome::Attempted => {}
+            Outcome::Unanswered => sum.unanswered = sum.unanswered.saturating_add(count),
             Outcome::Refused => sum.refused = sum.refused.saturating_add(count),
             Outcome::Established => sum.established = sum.established.saturating_add(count),
         }
@@ -155,6 +158,7 @@ impl Sum {
             attempted,
             established,
             refused,
+            unanswered,
             best,
         } = self;
         // What was seen to happen happened at least once, also where every record of it said 0.
@@ -165,6 +169,7 @@ impl Sum {
             attempted: at_least(*attempted, true),
             established: at_least(*established, *best == Outcome::Established),
             refused: at_least(*refused, *best == Outcome::Refused),
+            unanswered: at_least(*unanswered, *best == Outcome::Unanswered),
         }
     }
 }

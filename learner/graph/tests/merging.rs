@@ -14,13 +14,14 @@ use nanoseg_graph::flow::{
 use proptest::prelude::*;
 
 fn tally() -> impl Strategy<Value = Tally> {
-    (0_i64..1000, 0_i64..1000, 0_u64..9, 0_u64..9, 0_u64..9).prop_map(
-        |(first, length, attempted, established, refused)| Tally {
+    (0_i64..1000, 0_i64..1000, 0_u64..9, 0_u64..9, 0_u64..9, 0_u64..9).prop_map(
+        |(first, length, attempted, established, refused, unanswered)| Tally {
             first_seen: Timestamp::from_second(first).unwrap(),
             last_seen: Timestamp::from_second(first + length).unwrap(),
             attempted,
             established,
             refused,
+            unanswered,
         },
     )
 }

@@ -104,6 +104,7 @@ fn flow(life: &Life, reporter: Reporter, peer: u8, first: i64, last: i64) -> Flo
             attempted: 1,
             established: 1,
             refused: 0,
+            unanswered: 0,
         },
     }
 }

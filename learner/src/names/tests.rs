@@ -110,6 +110,7 @@ fn flow(pod: &str, peer: IpAddr, reporter: Reporter, first: i64, last: i64) -> F
             attempted: 1,
             established: 1,
             refused: 0,
+            unanswered: 0,
         },
     }
 }

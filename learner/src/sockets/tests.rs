@@ -270,26 +270,6 @@ fn a_namespace_is_its_pods() {
     }
 }
 
-#[test]
-fn what_is_undecided_is_added_to_what_is_lost() {
-    let loss = |subject, reason, count| Loss { subject, reason, count };
-    let mut losses = vec![
-        loss(Some(subject(10)), LossReason::MapFull, 1),
-        loss(Some(subject(10)), LossReason::UnderWay, 2),
-        loss(None, LossReason::UnderWay, 3),
-    ];
-    add_undecided(&mut losses, &[(subject(10), 4), (subject(20), 5)].into());
-    assert_eq!(
-        losses,
-        [
-            loss(Some(subject(10)), LossReason::MapFull, 1),
-            loss(Some(subject(10)), LossReason::UnderWay, 6),
-            loss(None, LossReason::UnderWay, 3),
-            loss(Some(subject(20)), LossReason::UnderWay, 5),
-        ]
-    );
-}
-
 proptest! {
     /// Connections between listeners and clients of some namespaces, in any order: every end says the same of who listens, and
     /// nothing is lost or invented.

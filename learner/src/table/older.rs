@@ -49,6 +49,7 @@ impl Table {
         entry.tally.first_seen = entry.tally.first_seen.min(now);
         entry.tally.last_seen = entry.tally.last_seen.max(now);
         self.delivered += before;
+        *self.older.entry(number).or_default() += before;
         self.version += 1;
         entry.changed = self.version;
         if is_novel {

@@ -1,6 +1,7 @@
 use std::net::Ipv4Addr;
 
 use nanoseg_graph::container::ContainerRef;
+use nanoseg_graph::flow::Outcome;
 use proptest::prelude::*;
 
 use super::*;
@@ -136,7 +137,58 @@ fn losses_add_up_to_the_totals() {
     assert_eq!(losses, expected);
 }
 
+#[test]
+fn what_nobody_answers_in_time_is_told_apart_from_what_was_just_asked() {
+    const SECOND: u64 = 1_000_000_000;
+    let counted = |last_s: u64, [attempted, established, refused]: [u64; 3]| kernel::FlowRecord {
+        established,
+        refused,
+        ..record(SECOND, last_s * SECOND, attempted)
+    };
+    // What the kernel counted by which second, and what is unanswered then.
+    let rows = [
+        (1, [1, 0, 0], 0),
+        (10, [1, 0, 0], 0),
+        // Ten seconds after it was asked.
+        (11, [1, 0, 0], 1),
+        (12, [5, 2, 1], 1),
+        // Two of the five have no answer, one of which was told.
+        (22, [5, 2, 1], 2),
+        // An answer that comes too late takes nothing back.
+        (23, [5, 5, 1], 2),
+        // A policy begins to drop what was answered before.
+        (30, [8, 5, 1], 2),
+        (41, [9, 5, 1], 2),
+        (51, [9, 5, 1], 3),
+    ];
+    let mut table = Table::default();
+    for (second, counts, expected) in rows {
+        table.observe(&key(1, 80), &counted(second, counts), CLOCK, subject);
+        table.settle(second * SECOND);
+        let tally = table.flow(0).unwrap().tally;
+        assert_eq!(tally.unanswered, expected, "after {second} s");
+    }
+    assert_eq!(table.flow(0).unwrap().tally.outcome(), Outcome::Established);
+}
+
 proptest! {
+    /// However readings fall between attempts and answers, no more is told as unanswered than has no answer.
+    #[test]
+    fn no_answer_is_taken_for_silence(steps in prop::collection::vec((0_u64..15, 0_u64..4, 0_u64..4), 1..60)) {
+        let mut table = Table::default();
+        let (mut now, mut counts) = (1_000_000_000, [1_u64, 0]);
+        for (seconds, asked, answered) in steps {
+            now += seconds * 1_000_000_000;
+            counts[0] += asked;
+            // Nothing is answered before it is asked, and everything within a reading.
+            counts[1] = counts[0].min(counts[1] + answered.max(asked));
+            let record = kernel::FlowRecord { established: counts[1], ..record(1, now, counts[0]) };
+            table.observe(&key(1, 80), &record, CLOCK, subject);
+            table.settle(now);
+            prop_assert!(table.flow(0).unwrap().tally.unanswered <= 1, "only the first may have none");
+        }
+    }
+
     /// Whatever the order of readings and evictions, every event of the kernel is in the flows once.
     #[test]
     fn produced_is_delivered(steps in prop::collection::vec((0_u64..5, 0_u16..3, 0_u8..4, 1_u64..50), 1..200)) {

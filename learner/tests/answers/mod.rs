@@ -71,7 +71,7 @@ fn p25_an_address_is_called_what_the_container_asked_for() {
 #[test]
 fn two_capabilities_are_enough_for_names() {
     if is_possible() {
-        named(Node::learner_with_two_capabilities);
+        named(|node| node.learner_with_two_capabilities(&[]));
     }
 }
 

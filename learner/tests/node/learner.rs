@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::net::IpAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -20,21 +20,45 @@ impl Node {
     }
 
     /// Starts a learner that has `CAP_BPF` and `CAP_NET_ADMIN` and nothing else.
-    pub(crate) fn learner_with_two_capabilities(&self) -> Learner {
+    pub(crate) fn learner_with_two_capabilities(&self, arguments: &[&str]) -> Learner {
         let mut command = Command::new("setpriv");
         command
             .args(["--bounding-set", "-all,+bpf,+net_admin", "--"])
-            .arg(env!("CARGO_BIN_EXE_nanoseg-learner"));
+            .arg(env!("CARGO_BIN_EXE_nanoseg-learner"))
+            .args(arguments);
         self.learner_as(command)
+    }
+
+    /// A folder to pin in, of a bpf file system of this node's own.
+    pub(crate) fn pins(&self) -> String {
+        let mount = self.folder.path().join("bpf");
+        if !mount.exists() {
+            fs::create_dir(&mount).unwrap();
+            let status = Command::new("mount").args(["-t", "bpf", "bpf"]).arg(&mount).status();
+            assert!(status.unwrap().success());
+        }
+        mount.join("nanoseg").to_str().unwrap().to_owned()
     }
 
     /// Starts a learner by another command in front of it.
     pub(crate) fn learner_as(&self, mut command: Command) -> Learner {
+        command.arg("--cgroup-root").arg(&self.cgroup);
+        Learner::start(command, self.folder.path())
+    }
+}
+
+/// A learner that is running. Killed when it is dropped.
+pub(crate) struct Learner {
+    pub(crate) child: Child,
+    folder: PathBuf,
+}
+
+impl Learner {
+    /// Starts it with reports in a folder, and waits until it observes.
+    pub(crate) fn start(mut command: Command, folder: &Path) -> Self {
         let mut child = command
-            .arg("--cgroup-root")
-            .arg(&self.cgroup)
             .arg("--out")
-            .arg(self.folder.path())
+            .arg(folder)
             .args(["--node", "here", "--interval", "100ms"])
             // No test has datagrams under way at the start, unless it says so by the argument.
             .env("NANOSEG_UDP_GRACE", "0s")
@@ -54,24 +78,18 @@ impl Node {
                 .map_while(Result::ok)
                 .for_each(|line| eprintln!("learner: {line}"));
         });
-        Learner {
+        Self {
             child,
-            folder: self.folder.path().to_owned(),
+            folder: folder.to_owned(),
         }
     }
-}
 
-/// A learner that is running. Killed when it is dropped.
-pub(crate) struct Learner {
-    pub(crate) child: Child,
-    folder: PathBuf,
-}
-
-impl Learner {
-    /// Its report, if it wrote one.
+    /// Its report, if it wrote one: the newest in its folder.
     pub(crate) fn report(&self) -> Option<Report> {
-        let mut files = fs::read_dir(&self.folder).unwrap().map(|entry| entry.unwrap().path());
-        let path = files.find(|path| path.extension().is_some_and(|extension| extension == "json"))?;
+        let files = fs::read_dir(&self.folder).ok()?.map(|entry| entry.unwrap().path());
+        let path = files
+            .filter(|path| path.extension().is_some_and(|extension| extension == "json"))
+            .max()?;
         let text = fs::read(path).unwrap();
         Some(serde_json::from_slice(&text).expect("a report is whole whenever it is there"))
     }
@@ -92,6 +110,12 @@ impl Learner {
     pub(crate) fn signal(&self, signal: rustix::process::Signal) {
         let process = rustix::process::Pid::from_child(&self.child);
         rustix::process::kill_process(process, signal).unwrap();
+    }
+
+    /// Ends it as the kernel does, which asks nobody.
+    pub(crate) fn kill(mut self) {
+        self.child.kill().unwrap();
+        self.child.wait().unwrap();
     }
 
     /// Asks it to end and returns its last report.

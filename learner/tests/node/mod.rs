@@ -300,6 +300,32 @@ impl Drop for Running {
     }
 }
 
+/// Starts a script in a cgroup by a command that runs this program, and waits until its steps are taken.
+pub(crate) fn start(mut command: Command, cgroup: &Path, steps: &[Step]) -> Running {
+    let script = Script {
+        cgroup: cgroup.to_owned(),
+        steps: steps.to_vec(),
+    };
+    // The whole process, as a container's are: a test is a thread, and could only move itself.
+    let mut child = command
+        .args(["--exact", "in_a_container", "--nocapture", "--test-threads=1"])
+        .env(SCRIPT, serde_json::to_string(&script).unwrap())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let stdin = child.stdin.take();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let ready = lines.any(|line| line.unwrap() == "ready");
+    let running = Running {
+        child,
+        stdin,
+        _stdout: lines,
+    };
+    assert!(ready, "the script failed: {steps:?}");
+    running
+}
+
 /// A container: a cgroup named as kubelet names it, and a network namespace.
 pub(crate) struct Container {
     pub(crate) v4: Ipv4Addr,
@@ -321,30 +347,11 @@ impl Container {
 
     /// Starts a script and waits until its steps are taken.
     pub(crate) fn run(&self, steps: &[Step]) -> Running {
-        let script = Script {
-            cgroup: self.cgroup.clone(),
-            steps: steps.to_vec(),
-        };
-        // The whole process, as a container's are: a test is a thread, and could only move itself.
-        let mut child = Command::new("nsenter")
+        let mut command = Command::new("nsenter");
+        command
             .arg(format!("--net=/run/netns/{}", self.netns))
-            .arg(std::env::current_exe().unwrap())
-            .args(["--exact", "in_a_container", "--nocapture", "--test-threads=1"])
-            .env(SCRIPT, serde_json::to_string(&script).unwrap())
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let stdin = child.stdin.take();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        let ready = lines.any(|line| line.unwrap() == "ready");
-        let running = Running {
-            child,
-            stdin,
-            _stdout: lines,
-        };
-        assert!(ready, "the script failed: {steps:?}");
-        running
+            .arg(std::env::current_exe().unwrap());
+        start(command, &self.cgroup, steps)
     }
 
     /// Removes the cgroup, as a runtime does as soon as the last process is gone.
@@ -428,6 +435,10 @@ impl Node {
 
 impl Drop for Node {
     fn drop(&mut self) {
+        let pins = self.folder.path().join("bpf");
+        if pins.exists() {
+            Command::new("umount").arg(pins).status().ok();
+        }
         for namespace in &self.namespaces {
             Command::new("ip").args(["netns", "del", namespace]).status().ok();
         }

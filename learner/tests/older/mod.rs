@@ -72,7 +72,7 @@ fn a_connection_that_is_open_at_the_start_is_seen_at_both_ends_over_both_familie
 #[test]
 fn two_capabilities_are_enough_for_open_connections() {
     if is_possible() {
-        learned(Node::learner_with_two_capabilities);
+        learned(|node| node.learner_with_two_capabilities(&[]));
     }
 }
 

@@ -188,6 +188,7 @@ pub(crate) fn edge(workloads: usize, from: usize, number: usize) -> (EdgeKey, Ev
         attempted: 100,
         established: 100,
         refused: 0,
+        unanswered: 0,
     };
     let told = |reporter, index| {
         let origin = Origin {

@@ -66,6 +66,7 @@ struct Owner<'a> {
 #[serde(rename_all = "lowercase")]
 enum Word {
     Attempted,
+    Unanswered,
     Refused,
     Established,
 }
@@ -147,6 +148,7 @@ impl<'a> Line<'a> {
             outcome: match self.outcome {
                 None | Some(Word::Established) => Outcome::Established,
                 Some(Word::Refused) => Outcome::Refused,
+                Some(Word::Unanswered) => Outcome::Unanswered,
                 Some(Word::Attempted) => Outcome::Attempted,
             },
             count: self.count.unwrap_or(1),

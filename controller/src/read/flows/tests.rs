@@ -83,6 +83,7 @@ fn words(entry: &Entry) -> String {
     };
     let outcome = match outcome {
         Outcome::Attempted => "attempted",
+        Outcome::Unanswered => "unanswered",
         Outcome::Refused => "refused",
         Outcome::Established => "established",
     };

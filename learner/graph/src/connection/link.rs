@@ -134,14 +134,15 @@ impl Teller {
 }
 
 /// One tally of one edge, and where the edge's next one is. Of a large graph most memory is this, so the parts of the two times
-/// lie where they leave no gaps.
+/// lie where they leave no gaps, and more than four thousand million refusals or silences are told as that many.
 #[derive(Clone, Debug)]
 struct Told {
     first_second: i64,
     last_second: i64,
     attempted: u64,
     established: u64,
-    refused: u64,
+    refused: u32,
+    unanswered: u32,
     first_nanosecond: i32,
     last_nanosecond: i32,
     by: Teller,
@@ -156,13 +157,16 @@ impl Told {
             attempted,
             established,
             refused,
+            unanswered,
         } = *tally;
+        let at_most = |count| u32::try_from(count).unwrap_or(u32::MAX);
         Self {
             first_second: first_seen.as_second(),
             last_second: last_seen.as_second(),
             attempted,
             established,
-            refused,
+            refused: at_most(refused),
+            unanswered: at_most(unanswered),
             first_nanosecond: first_seen.subsec_nanosecond(),
             last_nanosecond: last_seen.subsec_nanosecond(),
             by,
@@ -178,7 +182,8 @@ impl Told {
             last_seen: time(self.last_second, self.last_nanosecond),
             attempted: self.attempted,
             established: self.established,
-            refused: self.refused,
+            refused: self.refused.into(),
+            unanswered: self.unanswered.into(),
         }
     }
 }

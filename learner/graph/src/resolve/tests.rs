@@ -86,6 +86,7 @@ fn flow(pod: &str, reporter: Reporter, peer: &str, port: u16, first: i64, last: 
             attempted: 3,
             established: 2,
             refused: 0,
+            unanswered: 0,
         },
     }
 }

@@ -58,6 +58,7 @@ fn contact(contacted: &[Contact]) -> FlowTable {
             attempted: 1,
             established: 1,
             refused: 0,
+            unanswered: 0,
         },
     };
     let mut table = FlowTable::default();

@@ -150,6 +150,7 @@ pub(super) fn world(whole: bool) -> impl Strategy<Value = World> {
                 Outcome::Established,
                 Outcome::Established,
                 Outcome::Attempted,
+                Outcome::Unanswered,
                 Outcome::Refused,
             ]),
             any::<bool>(),

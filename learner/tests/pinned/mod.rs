@@ -1,0 +1,125 @@
+//! One learner after the other, where something is pinned.
+
+use std::process::Command;
+use std::time::{Duration, Instant};
+
+use nanoseg_graph::flow::{Report, Reporter, Transport};
+
+use crate::node::learner::Reported as _;
+use crate::node::{Container, Node, PATIENCE, Step, is_possible};
+
+fn spray(from: &Container, to: &Container, first_port: u16, ports: u16) {
+    from.run(&[Step::Spray {
+        to: to.v4.into(),
+        first_port,
+        ports,
+    }])
+    .end();
+}
+
+fn wait_until_gone(programs: &[u32]) {
+    let end = Instant::now() + PATIENCE;
+    // The kernel takes programs away after the last processor that could run them has passed by.
+    while aya::programs::loaded_programs()
+        .flatten()
+        .any(|program| programs.contains(&program.id()))
+    {
+        assert!(Instant::now() < end, "the programs {programs:?} are still there");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+#[test]
+fn the_next_learner_goes_on_with_what_left_the_kernel_and_with_containers_that_are_gone() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server, brief) = (node.container(), node.container(), node.container());
+    let _listening = server.run(&server.at(8080).map(Step::Accept));
+    // Older than the programs, and told by nobody but the first learner.
+    let held = server.at(8080).map(|to| Step::Hold { from: None, to });
+    let _open = client.run(&held);
+    let pins = node.pins();
+    let arguments = ["--pin", &pins, "--map-entries", "16"];
+    let first = node.learner_with_two_capabilities(&arguments);
+    let mut sent = 0;
+    for ports in [8, 4, 4] {
+        spray(&client, &server, 1000 + sent, ports);
+        sent += ports;
+        // Two more are connections that were open.
+        first.wait_for("every flow", |report| {
+            report.of(&client.subject()).count() == usize::from(sent) + 2
+        });
+        // A map that is nearly full is relieved of what is idle for a second.
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    let [to, _] = server.at(8080);
+    brief.run(&[Step::Connect { to, accepted: true }]).end();
+    let before = first.wait_for("the brief one", |report| report.of(&brief.subject()).count() == 1);
+    let programs = first.program_ids();
+    first.kill();
+    brief.remove_cgroup();
+    // Nobody runs but the programs.
+    spray(&client, &server, 1000, 1);
+
+    let second = node.learner_with_two_capabilities(&arguments);
+    let after = second.wait_for("what was sent meanwhile", |report| {
+        let again = report.counts(&client.subject(), Reporter::Source, server.v4, 1000, Transport::Udp);
+        again.is_some_and(|[attempted, ..]| attempted == 2)
+    });
+    assert_eq!(after.origin, before.origin, "the same run");
+    let edges = |report: &Report| {
+        let mut edges: Vec<_> = report
+            .flows
+            .iter()
+            .filter(|flow| flow.key.port != 1000)
+            .map(|flow| (flow.key.clone(), flow.tally.attempted, flow.tally.established))
+            .collect();
+        edges.sort();
+        edges
+    };
+    assert_eq!(edges(&after), edges(&before));
+    assert_eq!(after.of(&brief.subject()).count(), 1);
+    assert!(after.losses.is_empty(), "{:?}", after.losses);
+    wait_until_gone(&programs);
+
+    second.kill();
+    // Not whole any more: nothing of it is taken for true.
+    std::fs::remove_file(format!("{pins}/OWNERS")).unwrap();
+    let third = node.learner(&["--pin", &pins]);
+    let programs = third.program_ids();
+    let report = third.end();
+    assert!(report.origin.epoch > after.origin.epoch);
+    assert!(
+        report.flows.iter().all(|flow| flow.key.transport == Transport::Tcp),
+        "only what is open is known: {report:#?}"
+    );
+    let uninstall = Command::new(env!("CARGO_BIN_EXE_nanoseg-learner"))
+        .args(["--uninstall", "--pin", &pins])
+        .status();
+    assert!(uninstall.unwrap().success());
+    assert!(!std::fs::exists(&pins).unwrap());
+    wait_until_gone(&programs);
+}
+
+#[test]
+fn a_folder_has_one_learner_and_is_of_a_bpf_file_system() {
+    if !is_possible() {
+        return;
+    }
+    let node = Node::new();
+    let pins = node.pins();
+    let first = node.learner(&["--pin", &pins]);
+    let output = Command::new(env!("CARGO_BIN_EXE_nanoseg-learner"))
+        .args(["--print", "--pin", &pins, "--cgroup-root"])
+        .arg(&node.cgroup)
+        .output()
+        .unwrap();
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains("another learner has the folder"), "{error}");
+    assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+    first.end();
+    // Told to pin where that is impossible, it observes all the same.
+    node.learner(&["--pin", "/tmp/nanoseg-is-no-bpf-file-system"]).end();
+}
