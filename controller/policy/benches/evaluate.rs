@@ -39,6 +39,7 @@ impl World {
             let pod = Pod {
                 uid: format!("u{number}").into(),
                 mirror_uid: None,
+                images: Arc::default(),
                 namespace: format!("n{}", number % namespaces).into(),
                 name: format!("p{number}").into(),
                 labels: labels.into(),

@@ -4,7 +4,7 @@
 //! when any pair has no answer, else as permitted.
 
 use nanoseg_graph::cluster::Cluster;
-use nanoseg_graph::connection::{ConnectionGraph, EdgeKey};
+use nanoseg_graph::connection::{ConnectionGraph, Edge, EdgeKey};
 
 pub use crate::ends::NoEnds;
 use crate::ends::{Ends, Pair};
@@ -45,6 +45,40 @@ pub struct Audit {
     pub permitted: usize,
 }
 
+/// What an evaluator makes of the pairs of ends that an edge stands for.
+#[derive(Debug, Default)]
+pub(crate) struct Weighed {
+    /// Pairs that are denied.
+    pub(crate) denied: usize,
+    /// All pairs that are possible.
+    pub(crate) possible: usize,
+    pub(crate) first_denied: Option<(Pair, Decision)>,
+    pub(crate) first_unknown: Option<(Pair, Decision)>,
+    pub(crate) first_allowed: Option<(Pair, Decision)>,
+}
+
+impl Weighed {
+    /// Takes one pair in.
+    pub(crate) fn take(&mut self, evaluator: &Evaluator<'_>, edge: Edge<'_>, pair: Pair) {
+        let decision = evaluator.decide_once(&pair.source, &pair.destination, edge.port, edge.transport);
+        match decision.combined() {
+            Ruling::Denied => {
+                self.denied += pair.count;
+                self.first_denied.get_or_insert((pair, decision));
+            }
+            // Ends of different families never were the ends of this edge.
+            Ruling::Unknown if decision.is_impossible() => return,
+            Ruling::Unknown => {
+                self.first_unknown.get_or_insert((pair, decision));
+            }
+            Ruling::Allowed => {
+                self.first_allowed.get_or_insert((pair, decision));
+            }
+        }
+        self.possible += pair.count;
+    }
+}
+
 /// Asks about every edge, whatever became of it when it was observed.
 pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -> Audit {
     let evaluator = Evaluator::new(policies, cluster);
@@ -52,29 +86,21 @@ pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -
     let mut audit = Audit::default();
     let pods = ends.pods_by_index(graph);
     for (indexes, edge, _) in graph.edges_between() {
-        let mut first: Option<(Pair, Decision)> = None;
-        let mut unknown: Option<(Pair, Decision)> = None;
-        let (mut denied, mut possible) = (0, 0);
+        let mut weighed = Weighed::default();
         let asked = ends.pairs_of(indexes.map(|index| pods[index.index()]), edge, |pair| {
-            let decision = evaluator.decide_once(&pair.source, &pair.destination, edge.port, edge.transport);
-            match decision.combined() {
-                Ruling::Denied => {
-                    denied += pair.count;
-                    first.get_or_insert((pair, decision));
-                }
-                // Ends of different families never were the ends of this edge.
-                Ruling::Unknown if decision.is_impossible() => return,
-                Ruling::Unknown => {
-                    unknown.get_or_insert((pair, decision));
-                }
-                Ruling::Allowed => {}
-            }
-            possible += pair.count;
+            weighed.take(&evaluator, edge, pair);
         });
+        let Weighed {
+            denied,
+            possible,
+            first_denied,
+            first_unknown,
+            first_allowed: _,
+        } = weighed;
         let words = |(pair, decision): (Pair, Decision)| {
             evaluator.explain(&pair.source, &pair.destination, decision).combined()
         };
-        match (asked, first, unknown) {
+        match (asked, first_denied, first_unknown) {
             (Err(why), _, _) => audit.undecided.push((edge.key(), Why::NoEnds(why))),
             (Ok(()), Some(found), _) => {
                 let why = match words(found) {

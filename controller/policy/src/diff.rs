@@ -34,6 +34,37 @@ pub struct AddressRange {
     pub last: IpAddr,
 }
 
+impl AddressRange {
+    /// The ranges from each start to the next, or to the end of its family.
+    pub(crate) fn between(starts: &BTreeSet<IpAddr>) -> impl Iterator<Item = Self> {
+        let following = starts.iter().skip(1).map(Some).chain([None]);
+        starts.iter().zip(following).map(|(first, next)| Self {
+            first: *first,
+            last: match (first, next) {
+                (IpAddr::V4(_), Some(IpAddr::V4(next))) => IpAddr::V4(Ipv4Addr::from_bits(next.to_bits() - 1)),
+                (IpAddr::V4(_), _) => IpAddr::V4(Ipv4Addr::BROADCAST),
+                (IpAddr::V6(_), Some(IpAddr::V6(next))) => IpAddr::V6(Ipv6Addr::from_bits(next.to_bits() - 1)),
+                (IpAddr::V6(_), _) => IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
+            },
+        })
+    }
+
+    /// How many addresses lie between its first and its last.
+    pub(crate) fn width(&self) -> u128 {
+        match (self.first, self.last) {
+            (IpAddr::V4(first), IpAddr::V4(last)) => u128::from(last.to_bits() - first.to_bits()),
+            (IpAddr::V6(first), IpAddr::V6(last)) => last.to_bits() - first.to_bits(),
+            (IpAddr::V4(_), IpAddr::V6(_)) | (IpAddr::V6(_), IpAddr::V4(_)) => 0,
+        }
+    }
+
+    /// The first of its addresses that nobody in the cluster has.
+    pub(crate) fn free_address(self, cluster: &Cluster) -> Option<IpAddr> {
+        let now = Timestamp::MAX;
+        addresses(self).find(|address| cluster.owners_of(*address, now, now).is_empty())
+    }
+}
+
 impl fmt::Display for AddressRange {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let single = match (self.first, self.last) {
@@ -215,8 +246,7 @@ impl Sides<'_> {
         }
         for range in self.ranges() {
             // Of one that is partly the cluster's, any other address speaks for all.
-            let now = Timestamp::MAX;
-            let free = addresses(range).find(|address| cluster.owners_of(*address, now, now).is_empty());
+            let free = range.free_address(cluster);
             let party = Party::Addresses(range);
             groups
                 .entry(party.clone())
@@ -243,20 +273,7 @@ impl Sides<'_> {
     /// The ranges of addresses that neither evaluator cuts.
     fn ranges(&self) -> Vec<AddressRange> {
         let starts: BTreeSet<IpAddr> = self.old.address_starts().chain(self.new.address_starts()).collect();
-        let following = starts.iter().skip(1).map(Some).chain([None]);
-        starts
-            .iter()
-            .zip(following)
-            .map(|(first, next)| AddressRange {
-                first: *first,
-                last: match (first, next) {
-                    (IpAddr::V4(_), Some(IpAddr::V4(next))) => IpAddr::V4(Ipv4Addr::from_bits(next.to_bits() - 1)),
-                    (IpAddr::V4(_), _) => IpAddr::V4(Ipv4Addr::BROADCAST),
-                    (IpAddr::V6(_), Some(IpAddr::V6(next))) => IpAddr::V6(Ipv6Addr::from_bits(next.to_bits() - 1)),
-                    (IpAddr::V6(_), _) => IpAddr::V6(Ipv6Addr::from_bits(u128::MAX)),
-                },
-            })
-            .collect()
+        AddressRange::between(&starts).collect()
     }
 
     /// Whether other rules apply than before: to ingress, to egress.

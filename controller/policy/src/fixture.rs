@@ -52,6 +52,7 @@ pub(crate) fn pod(namespace: &str, name: &str, labels: Labels, addresses: &[&str
     Pod {
         uid: format!("uid-{namespace}-{name}").into(),
         mirror_uid: None,
+        images: Arc::default(),
         namespace: namespace.into(),
         name: name.into(),
         labels: labels.into(),

@@ -19,6 +19,7 @@
 //! * [`plan`]: desired against live policies, as steps that never isolate before they allow.
 //! * [`diff`]: what two sets of policies allow differently.
 //! * [`audit`]: which observed edges a set of policies would deny, and why.
+//! * [`map`]: all of it as one document to look at and to take away.
 //! * [`ownership`]: which policies are ours.
 //!
 //! `evaluate` and `synthesize` share no code but the words in [`direction`], so that the one can check the other. Everything
@@ -35,6 +36,7 @@ pub mod evaluate;
 #[cfg(test)]
 mod fixture;
 pub mod identity;
+pub mod map;
 pub mod objects;
 pub mod ownership;
 pub mod plan;

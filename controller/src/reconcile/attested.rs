@@ -202,6 +202,7 @@ mod tests {
         Pod {
             uid: uid.into(),
             mirror_uid: None,
+            images: Arc::default(),
             namespace: "shop".into(),
             name: uid.into(),
             labels: Arc::default(),

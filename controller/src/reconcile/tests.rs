@@ -41,6 +41,7 @@ fn pod(name: &str, address: &str) -> Object {
     Object::Pod(Pod {
         uid: format!("uid-{name}").into(),
         mirror_uid: None,
+        images: Arc::default(),
         namespace: "shop".into(),
         name: format!("{name}-0").into(),
         labels: labels(name).into(),

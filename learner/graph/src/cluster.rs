@@ -18,8 +18,8 @@ use jiff::Timestamp;
 
 use crate::endpoint::{ServiceName, Workload};
 pub use object::{
-    Addresses, ContainerPort, Controller, EndpointSlice, Labels, Namespace, Node, Object, ObjectKey, OwnerRef, Pod,
-    PodPhase, Service, ServicePort, TargetPort,
+    Addresses, ContainerPort, Controller, EndpointSlice, Image, Labels, Namespace, Node, Object, ObjectKey, OwnerRef,
+    Pod, PodPhase, Service, ServicePort, TargetPort,
 };
 use shared::Shared;
 

@@ -211,7 +211,7 @@ impl<'a> Resolver<'a> {
         };
         let mut behind: Rc<Behind> = Rc::default();
         match &service.selector {
-            Some(selector) if !selector.is_empty() => behind = self.selected(service, selector, port, tally),
+            Some(selector) if !selector.is_empty() => behind = self.selected(service, port, tally),
             Some(_) | None => {
                 for slice in self.cluster.slices_of(name) {
                     let numbers = slice
@@ -260,13 +260,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// The pods that a Service selects; where none lives any more, those that did at the time of the flow.
-    fn selected(
-        &self,
-        service: &'a Service,
-        selector: &BTreeMap<String, String>,
-        port: &'a ServicePort,
-        tally: &Tally,
-    ) -> Rc<Behind> {
+    fn selected(&self, service: &'a Service, port: &'a ServicePort, tally: &Tally) -> Rc<Behind> {
         if let Some(known) = self.live.borrow().get(&(&service.name, port)) {
             return Rc::clone(known);
         }
@@ -278,12 +272,7 @@ impl<'a> Resolver<'a> {
             }
             Rc::new(behind)
         };
-        let matches = |pod: &&Pod| {
-            *pod.namespace == *service.name.namespace
-                && selector
-                    .iter()
-                    .all(|(label, value)| pod.labels.get(label) == Some(value))
-        };
+        let matches = |pod: &&Pod| service.selects(pod);
         let live: Vec<&Pod> = self
             .cluster
             .pods_in(&service.name.namespace)

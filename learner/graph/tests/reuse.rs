@@ -73,6 +73,7 @@ fn pod(life: &Life, started: Timestamp) -> Pod {
     Pod {
         uid: format!("uid-{}", life.name).into(),
         mirror_uid: None,
+        images: BTreeSet::new().into(),
         namespace: "shop".to_owned().into(),
         name: life.name.clone().into(),
         labels: BTreeMap::new().into(),

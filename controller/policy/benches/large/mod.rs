@@ -89,6 +89,7 @@ fn objects(namespace: &str, name: &str, app: &Labels, first_pod: usize, pods: us
         made.push(Object::Pod(Pod {
             uid: format!("uid-{namespace}-{pod}").into(),
             mirror_uid: None,
+            images: Arc::default(),
             namespace: namespace.into(),
             name: pod.into(),
             labels: revision.clone().into(),

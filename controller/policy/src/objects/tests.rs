@@ -37,8 +37,14 @@ spec:
   containers:
   - {name: web, image: i, ports: [{name: http, containerPort: 8080}, {name: dns, containerPort: 53, protocol: UDP}]}
   - {name: second, image: i, ports: [{name: http, containerPort: 8081}]}
+  - {name: pinned, image: 'r.example/p@sha256:dd'}
+  - {name: loaded, image: local}
 status:
   phase: Running
+  initContainerStatuses: [{name: once, image: i, imageID: 'r.example/i@sha256:aa', ready: false, restartCount: 0}]
+  containerStatuses:
+  - {name: web, image: i, imageID: 'docker-pullable://r.example/i@sha256:bb', ready: true, restartCount: 0}
+  - {name: loaded, image: local, imageID: 'sha256:cc', ready: true, restartCount: 0}
   startTime: 2026-01-01T00:00:05Z
   podIP: 198.18.1.2
   podIPs: [{ip: 198.18.1.2}, {ip: 'fd00:18::2'}]
@@ -53,6 +59,20 @@ status:
     let expected = Pod {
         uid: "11-22".into(),
         mirror_uid: Some("abc".into()),
+        images: Arc::new(
+            [
+                ("i", None),
+                ("i", Some("sha256:aa")),
+                ("i", Some("sha256:bb")),
+                ("local", Some("sha256:cc")),
+                ("r.example/p@sha256:dd", Some("sha256:dd")),
+            ]
+            .map(|(name, digest)| Image {
+                name: name.to_owned(),
+                digest: digest.map(str::to_owned),
+            })
+            .into(),
+        ),
         namespace: "shop".into(),
         name: "web-5d8-x".into(),
         labels: labels([("app", "web"), ("pod-template-hash", "5d8")]).into(),

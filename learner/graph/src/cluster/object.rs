@@ -34,6 +34,15 @@ pub struct ContainerPort {
     pub transport: Transport,
 }
 
+/// What a container of a pod runs.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Image {
+    /// As the pod's specification names it.
+    pub name: String,
+    /// The digest by which it was pulled or, of one that was not pulled, that of the image itself; `None` before it runs.
+    pub digest: Option<String>,
+}
+
 /// How far a pod's life has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PodPhase {
@@ -88,6 +97,8 @@ pub struct Pod {
     pub uid: Arc<str>,
     /// The UID that cgroup paths of a static pod carry (`kubernetes.io/config.mirror`), if it is one.
     pub mirror_uid: Option<Box<str>>,
+    /// Images of all containers, init containers included.
+    pub images: Arc<BTreeSet<Image>>,
     /// Namespace.
     pub namespace: Arc<str>,
     /// Name.
@@ -168,6 +179,17 @@ pub struct Service {
     pub external_name: Option<String>,
     /// Creation time.
     pub created: Option<Timestamp>,
+}
+
+impl Service {
+    /// Whether it selects a pod. An empty selector selects none.
+    pub fn selects(&self, pod: &Pod) -> bool {
+        *pod.namespace == *self.name.namespace
+            && self.selector.as_ref().is_some_and(|selector| {
+                let has = |(label, value)| pod.labels.get(label) == Some(value);
+                !selector.is_empty() && selector.iter().all(has)
+            })
+    }
 }
 
 /// An `EndpointSlice`.

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashSet};
 use std::hash::Hash;
 use std::sync::Arc;
 
-use super::{ContainerPort, Labels, OwnerRef, Pod};
+use super::{ContainerPort, Image, Labels, OwnerRef, Pod};
 
 /// Values of one kind, each once.
 #[derive(Debug)]
@@ -62,6 +62,7 @@ pub(super) struct Shared {
     names: Pool<str>,
     owners: Pool<OwnerRef>,
     ports: Pool<BTreeSet<ContainerPort>>,
+    images: Pool<BTreeSet<Image>>,
 }
 
 impl Shared {
@@ -75,6 +76,7 @@ impl Shared {
             self.owners.share(owner);
         }
         self.ports.share(&mut pod.ports);
+        self.images.share(&mut pod.images);
     }
 }
 

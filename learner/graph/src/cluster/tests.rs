@@ -11,6 +11,7 @@ fn pod(uid: &str, name: &str, owner: Option<(&str, &str)>) -> Pod {
     Pod {
         uid: uid.into(),
         mirror_uid: None,
+        images: Arc::default(),
         namespace: "shop".into(),
         name: name.into(),
         labels: Arc::default(),

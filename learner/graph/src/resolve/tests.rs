@@ -26,6 +26,7 @@ fn pod(name: &str, address: &str) -> Pod {
     Pod {
         uid: format!("uid-{name}").into(),
         mirror_uid: None,
+        images: Arc::default(),
         namespace: "shop".into(),
         name: name.into(),
         labels: Arc::new([("app".to_owned(), name.split('-').next().unwrap().to_owned())].into()),

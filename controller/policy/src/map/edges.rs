@@ -1,0 +1,364 @@
+//! Connections, what was seen of them and what policies make of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use nanoseg_graph::connection::{Edge as Known, EdgeKey, EvidenceRef};
+use nanoseg_graph::endpoint::{Endpoint, ServiceName};
+use nanoseg_graph::flow::Reporter;
+
+use super::document::{
+    Answer, Edge, Judgement, Link, Moment, Observed, Party, Period, Policy, Report, Rule, Side, State,
+};
+use super::{Input, id};
+use crate::audit::Weighed;
+use crate::direction::Direction;
+use crate::ends::{Ends, NoEnds};
+use crate::evaluate::{AllowedBy, Cause, Denial, Evaluator, PolicyRef, RuleNumber, Undecidable, Verdict};
+
+/// An evaluator and the ends that it knows.
+type Judge<'e, 'a> = (&'e Evaluator<'a>, &'e Ends<'e, 'a>);
+
+/// Those who are asked about each edge.
+pub(super) struct Judges<'e, 'a> {
+    live: Judge<'e, 'a>,
+    proposed: Option<Judge<'e, 'a>>,
+    /// How many edges each rule of the last set means.
+    used: BTreeMap<RuleNumber, usize>,
+}
+
+impl<'e, 'a> Judges<'e, 'a> {
+    pub(super) const fn new(live: Judge<'e, 'a>, proposed: Option<Judge<'e, 'a>>) -> Self {
+        Self {
+            live,
+            proposed,
+            used: BTreeMap::new(),
+        }
+    }
+
+    fn judge(&mut self, edge: Known<'_>) -> (Judgement, Option<Judgement>) {
+        let mut rules = BTreeSet::new();
+        let answers = match self.proposed {
+            None => (judge(self.live, edge, Some(&mut rules)), None),
+            Some(proposed) => (
+                judge(self.live, edge, None),
+                Some(judge(proposed, edge, Some(&mut rules))),
+            ),
+        };
+        for rule in rules {
+            *self.used.entry(rule).or_default() += 1;
+        }
+        answers
+    }
+
+    /// Every policy, with what its rules were used for by the edges that were judged.
+    pub(super) fn policies(&self) -> Vec<Policy> {
+        let live: BTreeSet<&PolicyRef> = self.live.0.policies().map(|(_, name, _)| name).collect();
+        let (all, _) = self.proposed.unwrap_or(self.live);
+        let mut policies: Vec<Policy> = all
+            .policies()
+            .map(|(number, name, counts)| {
+                let used = |direction, count: usize| {
+                    let rules = (0..).take(count);
+                    let edges = rules.map(|index| self.used.get(&(number, direction, index)));
+                    edges.map(|edges| edges.copied().unwrap_or_default()).collect()
+                };
+                let [ingress, egress] = counts;
+                let (kind, namespace, policy) = match name {
+                    PolicyRef::Namespaced(name) => ("NetworkPolicy", Some(name.namespace.clone()), name.name.clone()),
+                    PolicyRef::Cluster(name) => (name.kind.as_str(), None, name.name.to_string()),
+                };
+                Policy {
+                    id: id::of_policy(name),
+                    kind: kind.to_owned(),
+                    namespace,
+                    name: policy,
+                    proposed: !live.contains(name),
+                    ingress: used(Direction::Ingress, ingress),
+                    egress: used(Direction::Egress, egress),
+                }
+            })
+            .collect();
+        policies.sort_by(|one, other| one.id.cmp(&other.id));
+        policies
+    }
+}
+
+fn judge((evaluator, ends): Judge<'_, '_>, edge: Known<'_>, mut rules: Option<&mut BTreeSet<RuleNumber>>) -> Judgement {
+    let mut weighed = Weighed::default();
+    let asked = ends.pairs(edge, |pair| {
+        weighed.take(evaluator, edge, pair);
+        if let Some(rules) = &mut rules {
+            evaluator.rules_for(&pair.source, &pair.destination, edge.port, edge.transport, rules);
+        }
+    });
+    let Weighed {
+        denied,
+        possible,
+        first_denied,
+        first_unknown,
+        first_allowed,
+    } = weighed;
+    let speaks = first_denied.or(first_unknown).or(first_allowed);
+    let nobody = |why: &NoEnds| Side {
+        answer: Answer::Unknown,
+        rules: Vec::new(),
+        policies: Vec::new(),
+        reason: Some(why.to_string()),
+    };
+    let (egress, ingress) = match (asked, speaks) {
+        (Err(why), _) => (nobody(&why), nobody(&why)),
+        (Ok(()), None) => {
+            let why = NoEnds::Undecidable(Undecidable::NoCommonFamily);
+            (nobody(&why), nobody(&why))
+        }
+        (Ok(()), Some((pair, decision))) => {
+            let answer = evaluator.explain(&pair.source, &pair.destination, decision);
+            (side(&answer.egress), side(&answer.ingress))
+        }
+    };
+    Judgement {
+        answer: match (egress.answer, ingress.answer) {
+            (Answer::Denied, _) | (_, Answer::Denied) => Answer::Denied,
+            (Answer::Unknown, _) | (_, Answer::Unknown) => Answer::Unknown,
+            (Answer::Allowed, _) | (_, Answer::Allowed) => Answer::Allowed,
+            (Answer::NotIsolated, Answer::NotIsolated) => Answer::NotIsolated,
+        },
+        pairs: possible,
+        denied_pairs: denied,
+        egress,
+        ingress,
+    }
+}
+
+fn side(verdict: &Verdict) -> Side {
+    let mut side = Side {
+        answer: Answer::NotIsolated,
+        rules: Vec::new(),
+        policies: Vec::new(),
+        reason: None,
+    };
+    match verdict {
+        Verdict::NotIsolated => {}
+        Verdict::Allowed(by) => {
+            side.answer = Answer::Allowed;
+            for by in by {
+                match by {
+                    AllowedBy::Rule(rule) => side.rules.push(Rule {
+                        policy: id::of_policy(&rule.policy),
+                        index: rule.index,
+                    }),
+                    AllowedBy::SamePod | AllowedBy::OwnNode => side.reason = Some(by.to_string()),
+                }
+            }
+        }
+        Verdict::Denied(why) => {
+            side.answer = Answer::Denied;
+            let words: Vec<String> = why.iter().map(ToString::to_string).collect();
+            side.reason = Some(words.join("; "));
+            for Denial { cause, .. } in why {
+                match cause {
+                    Cause::NoRule(policies) => side.policies.extend(policies.iter().map(id::of_policy)),
+                    Cause::Rule(rule) => side.rules.push(Rule {
+                        policy: id::of_policy(&rule.policy),
+                        index: rule.index,
+                    }),
+                }
+            }
+        }
+        Verdict::Unknown(why) => {
+            side.answer = Answer::Unknown;
+            side.reason = Some(why.to_string());
+        }
+    }
+    side
+}
+
+/// Every edge that was seen or that a Segment knows, by id, and every end of them.
+pub(super) fn all(input: &Input<'_>, judges: &mut Judges<'_, '_>) -> (Vec<Edge>, BTreeSet<Endpoint>) {
+    let mut marks: BTreeMap<&EdgeKey, Marks<'_>> = BTreeMap::new();
+    for segment in input.segments {
+        for key in &segment.baseline {
+            marks.entry(key).or_default().baseline = true;
+        }
+        for key in &segment.novel {
+            marks.entry(key).or_default().novel = true;
+        }
+        for (key, why) in &segment.quarantined {
+            let suspicion = &mut marks.entry(key).or_default().suspicion;
+            // Both ends may have a reason: the first in order, whichever Segment came first.
+            *suspicion = Some(suspicion.map_or(why.as_str(), |known| known.min(why)));
+        }
+    }
+    let mut edges = Vec::with_capacity(input.graph.len());
+    let mut ends = BTreeSet::new();
+    let mut take = |known: Known<'_>, evidence: Option<EvidenceRef<'_>>, marks: Marks<'_>| {
+        for end in [known.source, known.destination] {
+            if !ends.contains(end) {
+                ends.insert(end.clone());
+            }
+        }
+        edges.push(edge(input, judges, known, evidence, marks));
+    };
+    for (known, evidence) in input.graph.edges() {
+        let marks = if marks.is_empty() {
+            None
+        } else {
+            marks.remove(&known.key())
+        };
+        take(known, Some(evidence), marks.unwrap_or_default());
+    }
+    for (key, marks) in marks {
+        take(key.as_edge(), None, marks);
+    }
+    edges.sort_by(|one, other| one.id.cmp(&other.id));
+    (edges, ends)
+}
+
+/// What Segments say of an edge.
+#[derive(Clone, Copy, Debug, Default)]
+struct Marks<'a> {
+    baseline: bool,
+    novel: bool,
+    suspicion: Option<&'a str>,
+}
+
+fn edge(
+    input: &Input<'_>,
+    judges: &mut Judges<'_, '_>,
+    known: Known<'_>,
+    evidence: Option<EvidenceRef<'_>>,
+    marks: Marks<'_>,
+) -> Edge {
+    let (live, proposed) = judges.judge(known);
+    let observed = evidence.and_then(|evidence| observed(input, known, evidence));
+    let states = states(input, observed.as_ref(), &live, proposed.as_ref(), marks);
+    let source = id::of_endpoint(known.source);
+    let destination = id::of_endpoint(known.destination);
+    Edge {
+        id: format!("{source}>{destination}:{}:{}", known.transport, known.port),
+        source,
+        destination,
+        port: known.port,
+        protocol: known.transport,
+        state: states.first().copied().unwrap_or(State::Observed),
+        states,
+        observed,
+        live,
+        proposed,
+        suspicion: marks.suspicion.map(str::to_owned),
+    }
+}
+
+fn states(
+    input: &Input<'_>,
+    observed: Option<&Observed>,
+    live: &Judgement,
+    proposed: Option<&Judgement>,
+    marks: Marks<'_>,
+) -> BTreeSet<State> {
+    let is_stale = match (observed, input.stale_before) {
+        (None, _) => true,
+        (Some(observed), Some(before)) => observed.last_seen.0 < before,
+        (Some(_), None) => false,
+    };
+    let would = proposed.map(|judgement| judgement.answer);
+    let holds = |state: &State| match state {
+        State::Quarantined => marks.suspicion.is_some(),
+        State::Novel => marks.novel,
+        State::Denied => live.answer == Answer::Denied,
+        State::WouldBeDenied => live.answer != Answer::Denied && would == Some(Answer::Denied),
+        State::Undecided => would.unwrap_or(live.answer) == Answer::Unknown,
+        State::Stale => marks.baseline && is_stale,
+        State::Enforced => live.answer == Answer::Allowed,
+        State::Covered => live.answer == Answer::NotIsolated && would == Some(Answer::Allowed),
+        State::Observed => live.answer == Answer::NotIsolated && observed.is_some(),
+    };
+    let states: BTreeSet<State> = State::ALL.into_iter().filter(holds).collect();
+    if states.is_empty() {
+        [State::Observed].into()
+    } else {
+        states
+    }
+}
+
+fn observed(input: &Input<'_>, edge: Known<'_>, evidence: EvidenceRef<'_>) -> Option<Observed> {
+    let mut reports: BTreeMap<Reporter, Report> = BTreeMap::new();
+    let mut seen: Option<Period> = None;
+    for reporter in [Reporter::Source, Reporter::Destination] {
+        let Some(tally) = evidence.tally(reporter) else {
+            continue;
+        };
+        let told = Period {
+            first_seen: Moment(tally.first_seen),
+            last_seen: Moment(tally.last_seen),
+        };
+        seen = Some(seen.map_or(told, |known| joined(known, told)));
+        let report = Report {
+            reporter,
+            attempted: tally.attempted,
+            established: tally.established,
+            refused: tally.refused,
+            nodes: BTreeSet::new(),
+        };
+        reports.insert(reporter, report);
+    }
+    for (reporter, origin, _) in evidence.tallies() {
+        if let Some(report) = reports.get_mut(&reporter) {
+            report.nodes.insert(origin.node.clone());
+        }
+    }
+    let Period { first_seen, last_seen } = seen?;
+    let via = evidence.via.iter();
+    let names = input.graph.names(edge.source, edge.destination);
+    Some(Observed {
+        outcome: evidence.outcome(),
+        first_seen,
+        last_seen,
+        reports: reports.into_values().collect(),
+        via: via
+            .map(|ServiceName { namespace, name }| format!("{namespace}/{name}"))
+            .collect(),
+        names: names.iter().map(ToString::to_string).collect(),
+    })
+}
+
+fn joined(one: Period, other: Period) -> Period {
+    Period {
+        first_seen: one.first_seen.min(other.first_seen),
+        last_seen: one.last_seen.max(other.last_seen),
+    }
+}
+
+/// From the first connection to the last.
+pub(super) fn period(edges: &[Edge]) -> Option<Period> {
+    let seen = edges.iter().filter_map(|edge| edge.observed.as_ref());
+    let periods = seen.map(|observed| Period {
+        first_seen: observed.first_seen,
+        last_seen: observed.last_seen,
+    });
+    periods.reduce(joined)
+}
+
+/// The same by group.
+pub(super) fn links(edges: &[Edge], parties: &[Party]) -> Vec<Link> {
+    let groups: BTreeMap<&str, &str> = parties
+        .iter()
+        .map(|party| (party.id.as_str(), party.group.as_str()))
+        .collect();
+    let mut links: BTreeMap<(&str, &str), Link> = BTreeMap::new();
+    for edge in edges {
+        let group = |party: &str| groups.get(party).copied().unwrap_or_default();
+        let (source, destination) = (group(&edge.source), group(&edge.destination));
+        let link = links.entry((source, destination)).or_insert_with(|| Link {
+            source: source.to_owned(),
+            destination: destination.to_owned(),
+            edges: 0,
+            state: edge.state,
+            states: BTreeMap::new(),
+        });
+        link.edges += 1;
+        link.state = link.state.min(edge.state);
+        *link.states.entry(edge.state).or_default() += 1;
+    }
+    links.into_values().collect()
+}

@@ -1,0 +1,453 @@
+use std::time::{Duration, Instant};
+
+use nanoseg_graph::cluster::Cluster;
+use nanoseg_graph::connection::Evidence;
+use nanoseg_graph::endpoint::{Endpoint, UnknownReason};
+use nanoseg_graph::flow::{Outcome, Reporter, Transport};
+use proptest::prelude::*;
+
+use super::*;
+use crate::fixture::{cluster_of, edge, evidence, ip, manifests, policies, service_name, workload};
+use crate::objects::Manifest;
+
+/// A small shop: of three workloads one is isolated, one Service is open to the world.
+pub(crate) const SHOP: &str = "
+{apiVersion: v1, kind: Namespace, metadata: {name: shop}}
+---
+{apiVersion: v1, kind: Namespace, metadata: {name: data}}
+---
+{apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 198.18.0.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: web-0, labels: {app: web}, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: web, uid: u, controller: true}]}, spec: {nodeName: n1, containers: [{name: c, image: 'shop/web:1'}]}, status: {phase: Running, podIPs: [{ip: 198.18.1.2}], containerStatuses: [{name: c, image: 'shop/web:1', imageID: 'r.example/shop/web@sha256:aa', ready: true, restartCount: 0}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: web-1, labels: {app: web}, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: web, uid: u, controller: true}]}, spec: {nodeName: n1, containers: [{name: c, image: 'shop/web:1'}]}, status: {phase: Running, podIPs: [{ip: 198.18.1.3}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: data, name: db, labels: {app: db}}, spec: {nodeName: n1, containers: [{name: c, image: db}]}, status: {phase: Running, podIPs: [{ip: 198.18.1.4}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: data, name: probe}, spec: {nodeName: n1, hostNetwork: true, containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.0.1}]}}
+---
+{apiVersion: v1, kind: Service, metadata: {namespace: shop, name: web}, spec: {type: LoadBalancer, selector: {app: web}, clusterIP: 198.19.0.9, ports: [{port: 80, targetPort: 8080, nodePort: 30080}]}, status: {loadBalancer: {ingress: [{ip: 203.0.113.80}]}}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: data, name: db}, spec: {podSelector: {matchLabels: {app: db}}, ingress: [{from: [{namespaceSelector: {}, podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}, {from: [{podSelector: {matchLabels: {app: nobody}}}]}]}}
+";
+
+pub(crate) const PROPOSED: &str = "
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: web}, spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress, Egress], egress: [{to: [{namespaceSelector: {}, podSelector: {matchLabels: {app: db}}}], ports: [{port: 5432}]}]}}
+";
+
+pub(crate) fn shop_edges() -> Vec<(EdgeKey, Evidence)> {
+    let web = Endpoint::Workload(workload("StatefulSet", "shop", "web"));
+    let db = Endpoint::Workload(workload("Pod", "data", "db"));
+    let outside = Endpoint::External(ip("203.0.113.9"));
+    let unknown = Endpoint::Unknown {
+        reason: UnknownReason::PodNotSeen,
+        address: None,
+    };
+    let both = [Reporter::Source, Reporter::Destination];
+    let service = [service_name("data", "db")];
+    let tcp = Transport::Tcp;
+    [
+        (
+            edge(web.clone(), db.clone(), 5432, tcp),
+            evidence(Outcome::Established, &both, &service),
+        ),
+        (
+            edge(web.clone(), db.clone(), 22, tcp),
+            evidence(Outcome::Attempted, &both[..1], &[]),
+        ),
+        (
+            edge(web.clone(), outside.clone(), 443, tcp),
+            evidence(Outcome::Established, &both[..1], &[]),
+        ),
+        (
+            edge(outside, web.clone(), 8080, tcp),
+            evidence(Outcome::Established, &both[1..], &[]),
+        ),
+        (
+            edge(Endpoint::Node("n1".to_owned()), web, 8080, tcp),
+            evidence(Outcome::Established, &both[1..], &[]),
+        ),
+        (
+            edge(unknown, db, 53, Transport::Udp),
+            evidence(Outcome::Refused, &both[1..], &[]),
+        ),
+    ]
+    .into()
+}
+
+pub(crate) fn graph_of(edges: &[(EdgeKey, Evidence)]) -> ConnectionGraph {
+    let mut graph = ConnectionGraph::default();
+    for (key, evidence) in edges {
+        graph.insert(key.clone(), evidence);
+    }
+    let web = Endpoint::Workload(workload("StatefulSet", "shop", "web"));
+    let outside = Endpoint::External(ip("203.0.113.9"));
+    if graph.index_of(&outside).is_some() {
+        graph.name(&web, &outside, &"api.example.com".to_owned().try_into().unwrap());
+    }
+    graph
+}
+
+pub(crate) fn segment() -> Segment {
+    let web = workload("StatefulSet", "shop", "web");
+    let key = |destination: Endpoint, port| edge(Endpoint::Workload(web.clone()), destination, port, Transport::Tcp);
+    let db = || Endpoint::Workload(workload("Pod", "data", "db"));
+    Segment {
+        workload: web.clone(),
+        facts: SegmentFacts {
+            name: "statefulset-web".to_owned(),
+            mode: Some("Enforce".to_owned()),
+            phase: "Stable".to_owned(),
+            reason: String::new(),
+            baseline: 2,
+            loss: 0,
+        },
+        baseline: [key(db(), 5432), key(db(), 5433)].into(),
+        novel: [key(db(), 22)].into(),
+        quarantined: [(key(Endpoint::External(ip("203.0.113.9")), 443), "Once".to_owned())].into(),
+    }
+}
+
+/// The shop, with its policies and a proposal.
+pub(crate) fn shop() -> Map {
+    let (live, _) = PolicySet::parse(&policies(SHOP));
+    let (proposed, _) = PolicySet::parse(&policies(&format!("{SHOP}---{PROPOSED}")));
+    Map::draw(&Input {
+        cluster: &cluster_of(SHOP),
+        graph: &graph_of(&shop_edges()),
+        live: &live,
+        proposed: Some(&proposed),
+        segments: &[segment()],
+        stale_before: None,
+    })
+}
+
+fn workload_of<'a>(map: &'a Map, id: &str) -> &'a Workload {
+    let party = map.parties.iter().find(|party| party.id == id).unwrap();
+    match &party.who {
+        Who::Workload(workload) => workload,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn the_map_says_what_the_evaluator_says() {
+    let map = shop();
+    let states: Vec<_> = map.edges.iter().map(|edge| (edge.id.as_str(), edge.state)).collect();
+    assert_eq!(
+        states,
+        [
+            (
+                "external/203.0.113.9>workload/shop/StatefulSet/web:TCP:8080",
+                State::WouldBeDenied
+            ),
+            ("node/n1>workload/shop/StatefulSet/web:TCP:8080", State::Covered),
+            ("unknown/PodNotSeen/>workload/data/Pod/db:UDP:53", State::Undecided),
+            (
+                "workload/shop/StatefulSet/web>external/203.0.113.9:TCP:443",
+                State::Quarantined
+            ),
+            (
+                "workload/shop/StatefulSet/web>workload/data/Pod/db:TCP:22",
+                State::Novel
+            ),
+            (
+                "workload/shop/StatefulSet/web>workload/data/Pod/db:TCP:5432",
+                State::Enforced
+            ),
+            (
+                "workload/shop/StatefulSet/web>workload/data/Pod/db:TCP:5433",
+                State::Denied
+            ),
+        ]
+    );
+    let enforced = &map.edges[5];
+    assert_eq!(
+        enforced.live.ingress.rules,
+        [Rule {
+            policy: "NetworkPolicy/data/db".to_owned(),
+            index: 0
+        }]
+    );
+    assert_eq!(enforced.live.egress.answer, Answer::NotIsolated);
+    assert_eq!(
+        enforced.proposed.as_ref().unwrap().egress.rules[0].policy,
+        "NetworkPolicy/shop/web"
+    );
+    assert_eq!(enforced.observed.as_ref().unwrap().via, ["data/db"]);
+    assert!(map.edges[6].observed.is_none());
+    assert!(map.edges[6].states.contains(&State::Stale));
+    assert_eq!(map.edges[4].live.ingress.policies, ["NetworkPolicy/data/db"]);
+    let unused: Vec<_> = map
+        .policies
+        .iter()
+        .map(|policy| {
+            (
+                policy.id.as_str(),
+                policy.proposed,
+                &policy.ingress[..],
+                &policy.egress[..],
+            )
+        })
+        .collect();
+    assert_eq!(
+        unused,
+        [
+            ("NetworkPolicy/data/db", false, &[1, 0][..], &[][..]),
+            ("NetworkPolicy/shop/web", true, &[], &[1])
+        ]
+    );
+}
+
+#[test]
+fn workloads_carry_their_images_and_what_protects_them() {
+    let map = shop();
+    let web = workload_of(&map, "workload/shop/StatefulSet/web");
+    assert_eq!(
+        web.images,
+        [
+            Image {
+                name: "shop/web:1".to_owned(),
+                digest: None
+            },
+            Image {
+                name: "shop/web:1".to_owned(),
+                digest: Some("sha256:aa".to_owned())
+            }
+        ]
+    );
+    assert_eq!(web.protection.ingress.status, IsolationStatus::Open);
+    assert_eq!(
+        web.proposed_protection.as_ref().unwrap().ingress.status,
+        IsolationStatus::Isolated
+    );
+    assert_eq!(
+        workload_of(&map, "workload/data/Pod/db").protection.ingress.status,
+        IsolationStatus::Isolated
+    );
+    assert_eq!(
+        workload_of(&map, "workload/data/Pod/probe").protection.ingress.status,
+        IsolationStatus::NodeNetwork
+    );
+    assert_eq!(
+        (map.totals.open_ingress, map.totals.open_egress, map.totals.unused_rules),
+        (1, 2, 1)
+    );
+    let outside = map.parties.iter().find(|party| party.group == "external").unwrap();
+    assert_eq!(outside.title, "api.example.com");
+}
+
+#[test]
+fn ways_in_from_outside_are_told() {
+    let found: Vec<_> = shop()
+        .exposures
+        .into_iter()
+        .map(
+            |Exposure {
+                 how,
+                 service,
+                 ports,
+                 workloads,
+                 ..
+             }| {
+                (
+                    how,
+                    service,
+                    ports.first().map(|ports| (ports.first, ports.last)),
+                    workloads.join(" "),
+                )
+            },
+        )
+        .collect();
+    let web = || "workload/shop/StatefulSet/web".to_owned();
+    let service = || Some("shop/web".to_owned());
+    assert_eq!(
+        found,
+        [
+            (How::NodePort, service(), Some((30080, 30080)), web()),
+            (How::ExternalAddress, service(), Some((80, 80)), web()),
+            (How::FromAnywhere, None, Some((1, 65535)), web()),
+        ]
+    );
+}
+
+#[test]
+fn what_was_written_reads_back() {
+    let map = shop();
+    let text = serde_json::to_string(&map).unwrap();
+    assert_eq!(serde_json::from_str::<Map>(&text).unwrap(), map);
+}
+
+fn overlap(one: &Place, other: &Place) -> bool {
+    one.x < other.x + other.width
+        && other.x < one.x + one.width
+        && one.y < other.y + other.height
+        && other.y < one.y + one.height
+}
+
+fn inside(one: &Place, other: &Place) -> bool {
+    other.x <= one.x
+        && other.y <= one.y
+        && one.x + one.width <= other.x + other.width
+        && one.y + one.height <= other.y + other.height
+}
+
+/// Boxes lie where they should.
+fn assert_tidy(map: &Map) {
+    for (index, group) in map.groups.iter().enumerate() {
+        let whole = Place {
+            x: 0,
+            y: 0,
+            width: map.size.width,
+            height: map.size.height,
+        };
+        assert!(inside(&group.place, &whole), "{group:?}");
+        for other in &map.groups[..index] {
+            assert!(!overlap(&group.place, &other.place), "{group:?} {other:?}");
+        }
+        let members: Vec<_> = map.parties.iter().filter(|party| party.group == group.id).collect();
+        assert_eq!(members.len(), group.parties);
+        for (index, party) in members.iter().enumerate() {
+            assert!(inside(&party.place, &group.place), "{party:?} {group:?}");
+            for other in &members[..index] {
+                assert!(!overlap(&party.place, &other.place), "{party:?} {other:?}");
+            }
+        }
+    }
+}
+
+/// A cluster of workloads in namespaces and edges between them, as a seed says.
+fn large(workloads: usize, namespaces: usize, edges: usize) -> (Cluster, Vec<(EdgeKey, Evidence)>) {
+    let name = |index: usize| (format!("ns-{}", index % namespaces), format!("w-{index}"));
+    let objects = (0..workloads).map(|index| {
+        let (namespace, name) = name(index);
+        let address = format!("198.18.{}.{}", index / 200, index % 200 + 1);
+        nanoseg_graph::cluster::Object::Pod(crate::fixture::pod(
+            &namespace,
+            &name,
+            crate::fixture::labels([("app", name.as_str())]),
+            &[&address],
+        ))
+    });
+    let end = |index: usize| {
+        let (namespace, name) = name(index % workloads);
+        Endpoint::Workload(workload("Pod", &namespace, &name))
+    };
+    let seen = evidence(Outcome::Established, &[Reporter::Source, Reporter::Destination], &[]);
+    // Half of them stay in their namespace; steps that share no factor with the numbers above, so that few edges repeat.
+    let edges = (0..edges).map(|index| {
+        let from = index * 7919;
+        let to = if index % 2 == 0 {
+            from + namespaces * (index % 61 + 1)
+        } else {
+            from + index * 104_729 + 1
+        };
+        let port = u16::try_from(1000 + index % 101).unwrap();
+        (edge(end(from), end(to), port, Transport::Tcp), seen.clone())
+    });
+    let edges = edges.collect();
+    (crate::fixture::cluster(objects), edges)
+}
+
+fn drawn(cluster: &Cluster, edges: &[(EdgeKey, Evidence)]) -> Map {
+    Map::draw(&Input {
+        cluster,
+        graph: &graph_of(edges),
+        live: &PolicySet::default(),
+        proposed: None,
+        segments: &[],
+        stale_before: None,
+    })
+}
+
+#[test]
+#[expect(clippy::disallowed_methods, reason = "how long it takes is what is asked")]
+fn a_thousand_workloads_are_drawn_while_somebody_waits() {
+    for namespaces in [1, 40, 1000] {
+        let (cluster, edges) = large(1000, namespaces, 10_000);
+        let begun = Instant::now();
+        let map = drawn(&cluster, &edges);
+        let took = begun.elapsed();
+        assert!(
+            map.edges.len() > 9_000 && map.totals.workloads == 1000,
+            "{}",
+            map.edges.len()
+        );
+        assert_tidy(&map);
+        println!(
+            "{namespaces} namespaces, {} edges: {took:?}, {:?}",
+            map.edges.len(),
+            map.size
+        );
+        // A build without optimisation takes several times what people are promised.
+        assert!(took < Duration::from_secs(8), "{namespaces} namespaces: {took:?}");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+
+    #[test]
+    fn the_order_of_learning_changes_nothing(edges in Just(shop_edges()).prop_shuffle(), documents in Just(manifests(SHOP)).prop_shuffle()) {
+        let mut cluster = Cluster::new(["198.18.0.0/16".parse().unwrap(), "fd00:18::/32".parse().unwrap()]);
+        let mut live = Vec::new();
+        for manifest in documents {
+            match manifest {
+                Manifest::Object(object) => cluster.observe(object, crate::fixture::at(1)),
+                Manifest::NetworkPolicy(policy) => live.push(*policy),
+                other => panic!("{other:?}"),
+            }
+        }
+        let (live, _) = PolicySet::parse(&live);
+        let (proposed, _) = PolicySet::parse(&policies(&format!("{SHOP}---{PROPOSED}")));
+        let map = Map::draw(&Input {
+            cluster: &cluster,
+            graph: &graph_of(&edges),
+            live: &live,
+            proposed: Some(&proposed),
+            segments: &[segment()],
+            stale_before: None,
+        });
+        prop_assert_eq!(serde_json::to_string(&map).unwrap(), serde_json::to_string(&shop()).unwrap());
+    }
+
+    #[test]
+    fn boxes_never_overlap(workloads in 1_usize..60, namespaces in 1_usize..12, edges in 0_usize..200) {
+        let (cluster, edges) = large(workloads, namespaces, edges);
+        let map = drawn(&cluster, &edges);
+        assert_tidy(&map);
+        prop_assert_eq!(map, drawn(&cluster, &edges));
+    }
+}
+
+#[test]
+fn the_published_schema_is_up_to_date() {
+    const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/map.schema.json");
+    expect_file(FILE, &Map::schema());
+}
+
+#[test]
+fn the_map_fits_its_published_schema() {
+    let schema: serde_json::Value = serde_json::from_str(&Map::schema()).unwrap();
+    let map = serde_json::to_value(shop()).unwrap();
+    let named = schema["properties"].as_object().unwrap();
+    for (field, _) in map.as_object().unwrap() {
+        assert!(named.contains_key(field), "{field}");
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a test compares with the file that is published"
+)]
+fn expect_file(file: &str, current: &str) {
+    if std::env::var_os("UPDATE").is_some() {
+        std::fs::write(file, current).unwrap();
+        return;
+    }
+    let published = std::fs::read_to_string(file).unwrap_or_default();
+    assert!(
+        published == current,
+        "{file} is not what the code says; run: UPDATE=1 cargo test -p nanoseg-policy map"
+    );
+}
