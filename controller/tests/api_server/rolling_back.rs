@@ -41,7 +41,9 @@ async fn a_policy_that_cuts_a_baseline_edge_is_taken_back_within_ten_seconds() {
     // Answered again and restarted: it stays away, until a person tries it again.
     nanoseg.kill();
     let _nanoseg = controller(&server, port, 2);
-    send(port, report(&[tried(&db, "198.18.1.10", 5432, 20, 17)])).await.unwrap();
+    send(port, report(&[tried(&db, "198.18.1.10", 5432, 20, 17)]))
+        .await
+        .unwrap();
     assert!(cluster.policy("nanoseg-deployment-db").await.is_none());
     let segments = cluster.api::<Segment>();
     for (mode, phase) in [("Audit", Phase::Auditing), ("Enforce", Phase::Enforcing)] {

@@ -5,7 +5,8 @@ use std::collections::BTreeSet;
 use nanoseg_graph::flow::Transport;
 
 use super::Evaluator;
-use super::compiled::{Governing, Match};
+use super::classes::Match;
+use super::compiled::Governing;
 use super::place::{Place, Who};
 use super::policy::{PolicyRef, Source};
 use crate::direction::Direction;
