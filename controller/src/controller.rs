@@ -196,14 +196,14 @@ async fn on_cluster(
     let (_alone, mut standing) = sync::watch::channel(Standing::Leads { term: 0 });
     if let Some(namespace) = own_namespace {
         pace.core.follow(Timestamp::now());
-        let seeking = leadership.insert(Leadership::seek(&client, &namespace, name, terms, pen.clone()));
+        let seeking = leadership.insert(Leadership::seek(&client, &namespace, name.clone(), terms, pen.clone()));
         standing = seeking.standing();
     } else {
         tracing::warn!("without --own-namespace there is no Lease: this controller takes itself for the only one");
     }
     let server = receive::serve(listener, door, deliver, standing.clone());
     tokio::pin!(server);
-    let live = OnCluster::new(writer);
+    let live = OnCluster::new(writer, &name);
     loop {
         tokio::select! {
             Ok(()) = standing.changed() => {

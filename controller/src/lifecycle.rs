@@ -10,6 +10,7 @@
 //! * an edge belongs to both of its workloads, and each judges it by its own window.
 
 pub mod guard;
+pub mod novel;
 #[cfg(test)]
 mod tests;
 pub mod trial;
@@ -21,7 +22,10 @@ use jiff::{SignedDuration, Timestamp};
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_graph::endpoint::Endpoint;
 
-use crate::segment::{self, Baseline, BaselineEdge, Known, Mode, QuarantinedEdge, Segment, SegmentError, Suspicion};
+use self::novel::Novel;
+use crate::segment::{
+    self, Baseline, BaselineEdge, Decision, Known, Mode, NovelEdge, QuarantinedEdge, Segment, SegmentError, Suspicion,
+};
 
 /// How long a learner may take to come back to a controller that has restarted. No window ends sooner after a start, so that
 /// what was seen while the controller was away is learned and not taken for novel.
@@ -158,7 +162,7 @@ pub struct Life {
     /// While learning: the edges of earlier runs of the controller. Frozen: the baseline.
     kept: Baseline,
     /// Edges outside the frozen baseline that earlier rounds saw.
-    novel: BTreeSet<EdgeKey>,
+    novel: BTreeMap<EdgeKey, Novel>,
     /// Edges that were seen while learning and wait for a person.
     quarantined: BTreeMap<EdgeKey, Suspicion>,
     /// Edges that a person wants in the baseline.
@@ -189,6 +193,10 @@ pub struct Seen<'a> {
     pub known: Known,
     /// What a person should look at first.
     pub suspicion: Option<Suspicion>,
+    /// When it was first tried.
+    pub first_seen: Timestamp,
+    /// How often it was tried since it is watched.
+    pub attempts: u64,
 }
 
 impl Life {
@@ -202,7 +210,7 @@ impl Life {
             last_loss: None,
             frozen_at: None,
             kept: Baseline::new(),
-            novel: BTreeSet::new(),
+            novel: BTreeMap::new(),
             quarantined: BTreeMap::new(),
             accepted: Baseline::new(),
             rejected: BTreeSet::new(),
@@ -227,7 +235,18 @@ impl Life {
             // Whoever is still unknown is so in the learners' reports as well.
             life.kept.retain(|key, _| !has_unknown_end(key));
         }
-        life.novel = segment::from_edges(&status.novel_edges)?.into_keys().collect();
+        for NovelEdge {
+            edge,
+            first_seen,
+            count,
+            decision,
+        } in &status.novel_edges
+        {
+            let edges = segment::from_edges(std::slice::from_ref(edge))?;
+            let first_seen = first_seen.as_ref().map_or(now, |at| at.0);
+            let novel = Novel::found(first_seen, *count, *decision);
+            life.novel.extend(edges.into_keys().map(|key| (key, novel.clone())));
+        }
         for QuarantinedEdge { edge, suspicion } in &status.quarantined {
             let edges = segment::from_edges(std::slice::from_ref(edge))?;
             life.quarantined.extend(edges.into_keys().map(|key| (key, *suspicion)));
@@ -254,8 +273,15 @@ impl Life {
     }
 
     /// Every edge outside the frozen baseline that was ever seen.
-    pub const fn novel(&self) -> &BTreeSet<EdgeKey> {
+    pub const fn novel(&self) -> &BTreeMap<EdgeKey, Novel> {
         &self.novel
+    }
+
+    /// Takes in what policies say of an edge outside the frozen baseline.
+    pub fn decide(&mut self, key: &EdgeKey, decision: Decision) {
+        if let Some(novel) = self.novel.get_mut(key) {
+            novel.decision = Some(decision);
+        }
     }
 
     /// Edges that were seen while learning and wait for a person.
@@ -343,11 +369,25 @@ impl Life {
             }
             // What nobody answered may be what a policy refused, so it counts here. An unknown end does not: it may turn out to
             // be one of the baseline's.
-            let outside = seen
-                .into_iter()
-                .filter(|Seen { key, .. }| !self.kept.contains_key(key) && !has_unknown_end(key))
-                .map(|Seen { key, .. }| key.clone());
-            let violations: Vec<EdgeKey> = outside.filter(|key| self.novel.insert(key.clone())).collect();
+            let mut violations = Vec::new();
+            for Seen {
+                key,
+                first_seen,
+                attempts,
+                ..
+            } in seen
+            {
+                if self.kept.contains_key(key) || has_unknown_end(key) {
+                    continue;
+                }
+                if let Some(novel) = self.novel.get_mut(key) {
+                    novel.count(first_seen, attempts);
+                } else {
+                    let novel = Novel::found(first_seen, attempts, None);
+                    self.novel.insert(key.clone(), novel);
+                    violations.push(key.clone());
+                }
+            }
             return Judgement {
                 baseline: self.kept.clone(),
                 violations,
@@ -362,7 +402,10 @@ impl Life {
         self.quarantined.retain(|key, _| !misread(key));
         let mut baseline = self.kept.clone();
         let mut unanswered = 0;
-        for Seen { key, known, suspicion } in seen {
+        for Seen {
+            key, known, suspicion, ..
+        } in seen
+        {
             if self.rejected.contains(key) {
                 continue;
             }

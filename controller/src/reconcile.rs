@@ -19,6 +19,7 @@
 
 mod attested;
 mod memory;
+mod notice;
 mod rollback;
 mod stand;
 mod status;
@@ -49,6 +50,7 @@ use crate::lifecycle::{Life, Rules};
 use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
 
 pub use self::attested::RefusedPart;
+pub use self::notice::{Happening, Notice};
 pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};
 
 /// How long what was learned of a workload is kept after the workload is gone: deleting and making it again is a common way to
@@ -490,10 +492,16 @@ impl Core {
                     now,
                 },
             );
-            if subject.told != Some(status.phase) {
-                subject.told = Some(status.phase);
-                self.news
-                    .push(News::Phase(workload.clone(), status.phase, status.reason.clone()));
+            let told = (status.phase, status::word_of(&status).unwrap_or_default().to_owned());
+            if subject.told.as_ref() != Some(&told) {
+                if subject.told.as_ref().map(|(phase, _)| *phase) != Some(status.phase) {
+                    self.news
+                        .push(News::Phase(workload.clone(), status.phase, status.reason.clone()));
+                }
+                subject.told = Some(told);
+                let what = Happening::Phase(status.phase);
+                let note = status::promotion_of(&status);
+                writes.notices.push(subject.notice(workload, what, note));
             }
             subject.history.clone_from(&status.history);
             subject.conditions.clone_from(&status.conditions);
@@ -507,10 +515,10 @@ impl Core {
                 self.held
                     .get(&ObjectId::Segment(name_of(workload)))
                     .map(|hold| hold.until),
-                subject
-                    .written_at
-                    .filter(|_| !status::is_urgent(written, &status))
-                    .and_then(|at| at.checked_add(self.guide.report_interval).ok()),
+                subject.written_at.and_then(|at| {
+                    at.checked_add(status::may_wait(written, &status, self.guide.report_interval))
+                        .ok()
+                }),
             ];
             if let Some(at) = may_be_written.into_iter().flatten().filter(|at| *at > now).max() {
                 wake(at);

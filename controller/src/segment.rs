@@ -285,6 +285,36 @@ pub enum Suspicion {
     Unanswered,
 }
 
+/// What policies say of a connection: the ones of people, and the proposal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Decision {
+    /// It is allowed, by a policy of people.
+    Allowed,
+    /// It is denied, or would be.
+    Denied,
+    /// It depends on what is not known.
+    Unknown,
+}
+
+/// An edge that was seen since the baseline was frozen and is not in it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct NovelEdge {
+    /// The edge, written as one of the baseline is.
+    #[serde(flatten)]
+    pub edge: BaselineEdge,
+    /// When it was first seen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seen: Option<Time>,
+    /// How many connections were tried, at least: the number is written anew when it has doubled.
+    #[serde(default)]
+    #[schemars(with = "i64", range(min = 0))]
+    pub count: u64,
+    /// What policies said of it when it was found, the proposal taken in.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub decision: Option<Decision>,
+}
+
 /// Revisions that a status lists at most.
 pub const REVISIONS: usize = 5;
 
@@ -341,9 +371,9 @@ pub struct SegmentStatus {
     #[serde(default)]
     #[schemars(with = "i32", range(min = 0))]
     pub novel: u32,
-    /// Edges outside the frozen baseline, at most 100 of them.
+    /// Edges outside the frozen baseline, since when, how often, and what policies say of them; at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub novel_edges: Vec<BaselineEdge>,
+    pub novel_edges: Vec<NovelEdge>,
     /// Edges that were seen while it was learned and are not learned, because a person should look at them, at most 100.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub quarantined: Vec<QuarantinedEdge>,

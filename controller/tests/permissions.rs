@@ -8,12 +8,13 @@ use serde_yaml::Value;
 
 const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests/rbac.yaml");
 
-/// The only objects that nanoseg ever writes, by the kind of role that lets it: across the cluster its policies, what it learned
-/// and the question whose a token is; in its own namespace the certificate that learners connect by and the Lease.
-const OWN: [(&str, &str, &str); 7] = [
+/// The only objects that nanoseg ever writes, by the kind of role that lets it: across the cluster its policies, what it learned,
+/// what happened to that, and the question whose a token is; in its own namespace the certificate that learners connect by and the Lease.
+const OWN: [(&str, &str, &str); 8] = [
     ("ClusterRole", "networking.k8s.io", "networkpolicies"),
     ("ClusterRole", "nanoseg.io", "segments"),
     ("ClusterRole", "nanoseg.io", "segments/status"),
+    ("ClusterRole", "events.k8s.io", "events"),
     ("ClusterRole", "authentication.k8s.io", "tokenreviews"),
     ("Role", "", "secrets"),
     ("Role", "", "configmaps"),

@@ -9,8 +9,8 @@ use nanoseg_policy::ownership::PolicyName;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
-use super::{Live, WriteError};
-use crate::reconcile::{ObjectId, Proposals, SegmentWrite, Violation};
+use super::{Events, Live, WriteError};
+use crate::reconcile::{Notice, ObjectId, Proposals, SegmentWrite, Violation};
 use crate::segment::{Segment, SegmentName};
 
 /// Field manager of everything that the controller writes.
@@ -20,12 +20,14 @@ const MANAGER: &str = "nanoseg";
 #[derive(Clone)]
 pub struct OnCluster {
     client: Client,
+    events: Events,
 }
 
 impl OnCluster {
-    /// On the API server of this client.
-    pub const fn new(client: Client) -> Self {
-        Self { client }
+    /// On the API server of this client, as the controller of this name.
+    pub fn new(client: Client, name: &str) -> Self {
+        let events = Events::begin(&client, name);
+        Self { client, events }
     }
 
     fn segments(&self, segment: &Segment) -> (Api<Segment>, SegmentName) {
@@ -114,6 +116,12 @@ impl Live for OnCluster {
             tracing::info!(policy = %name, "policy proposed");
         }
         Ok(())
+    }
+
+    fn tell(&self, notices: Vec<Notice>) {
+        for notice in notices {
+            self.events.tell(notice);
+        }
     }
 
     async fn record(&self, _violations: &[Violation]) -> Result<(), WriteError> {

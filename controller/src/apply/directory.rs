@@ -13,7 +13,7 @@ use serde::Serialize;
 
 use super::{Live, WriteError};
 use crate::read;
-use crate::reconcile::{Proposals, SegmentWrite, Violation};
+use crate::reconcile::{Notice, Proposals, SegmentWrite, Violation};
 use crate::segment::{Segment, SegmentName};
 
 /// Subfolder of every current proposal.
@@ -100,6 +100,8 @@ impl Live for OnDirectory {
         }
         Ok(())
     }
+
+    fn tell(&self, _notices: Vec<Notice>) {}
 
     async fn record(&self, violations: &[Violation]) -> Result<(), WriteError> {
         if violations.is_empty() {

@@ -9,6 +9,7 @@
 
 mod cluster;
 mod directory;
+mod events;
 
 use std::future::Future;
 use std::io;
@@ -16,14 +17,17 @@ use std::path::PathBuf;
 
 use futures::StreamExt as _;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use nanoseg_policy::ownership::PolicyName;
+use nanoseg_policy::ownership::{PolicyName, owned_workload};
 
-use crate::reconcile::{Event, ObjectId, PolicyStep, Proposals, SegmentWrite, Violation, Writes};
+use crate::reconcile::{
+    Event, Happening, Notice, ObjectId, PolicyStep, Proposals, SegmentWrite, Violation, Why, Writes,
+};
 use crate::segment::Segment;
 use crate::trouble::{Trouble, chain};
 
 pub use cluster::OnCluster;
 pub use directory::{APPLIED, OnDirectory, SEGMENTS, file, write_policy};
+pub use events::Events;
 
 /// Writes under way at once: as many as a client's connection pool usually has, and few beside the hundreds of requests that an
 /// API server takes in at a time.
@@ -84,6 +88,8 @@ pub trait Live: Sync {
     fn remove_policy(&self, live: &NetworkPolicy) -> impl Future<Output = Result<(), WriteError>> + Send;
     /// Takes every current proposal to where it is kept, if that is not the Segment's status, and tells of those that changed.
     fn put_proposals(&self, proposals: &Proposals) -> impl Future<Output = Result<(), WriteError>> + Send;
+    /// Tells people who look at Segments, if there is a way to, without waiting for it.
+    fn tell(&self, notices: Vec<Notice>);
     /// Keeps violations, if there is a place for it.
     fn record(&self, violations: &[Violation]) -> impl Future<Output = Result<(), WriteError>> + Send;
 }
@@ -97,6 +103,7 @@ pub async fn apply(live: &impl Live, writes: Writes) -> Vec<Event> {
         remove,
         forget,
         violations,
+        mut notices,
     } = writes;
     let mut events = Vec::new();
 
@@ -105,11 +112,14 @@ pub async fn apply(live: &impl Live, writes: Writes) -> Vec<Event> {
             at: _,
             workload,
             edge,
+            first_seen,
+            count,
             verdict,
+            decision: _,
             enforced,
         } = violation;
         let (source, destination, port, protocol) = (&edge.source, &edge.destination, edge.port, edge.transport);
-        tracing::warn!(%workload, %source, %destination, port, %protocol, enforced, "violation, {verdict}");
+        tracing::warn!(%workload, %source, %destination, port, %protocol, %first_seen, count, enforced, "violation, {verdict}");
     }
     complain(live.record(&violations).await);
     if let Some(proposals) = proposals {
@@ -124,17 +134,40 @@ pub async fn apply(live: &impl Live, writes: Writes) -> Vec<Event> {
         }
     });
     events.extend(segments.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
+    // A Segment that was made just now has a UID since then, and its Events are found by that.
+    for notice in notices.iter_mut().filter(|notice| notice.uid.is_none()) {
+        notice.uid = events.iter().find_map(|event| match event {
+            Event::Segment(segment) if segment.segment_name() == notice.segment => segment.metadata.uid.clone(),
+            _ => None,
+        });
+    }
+    live.tell(notices);
 
-    let put = futures::stream::iter(put).map(async |PolicyStep { desired, why }| {
-        let name = PolicyName::of(&desired);
-        match live.put_policy(&desired).await {
-            Ok(policy) => {
-                tracing::info!(policy = %name, "{}", why.as_done());
-                Event::Policy(Box::new(policy))
-            }
-            Err(error) => failed(ObjectId::Policy(name), &error),
+    let repaired = |policy: &NetworkPolicy, why: Why, uid: Option<String>| {
+        if matches!(why, Why::Edited | Why::Deleted)
+            && let Some(workload) = owned_workload(policy)
+        {
+            let note = format!("{}: {}", PolicyName::of(policy), why.as_done());
+            live.tell(vec![Notice::new(&workload, uid, Happening::DriftRepaired, note)]);
         }
-    });
+    };
+    let put = futures::stream::iter(put).map(
+        async |PolicyStep {
+                   desired,
+                   why,
+                   segment_uid,
+               }| {
+            let name = PolicyName::of(&desired);
+            match live.put_policy(&desired).await {
+                Ok(policy) => {
+                    tracing::info!(policy = %name, "{}", why.as_done());
+                    repaired(&desired, why, segment_uid);
+                    Event::Policy(Box::new(policy))
+                }
+                Err(error) => failed(ObjectId::Policy(name), &error),
+            }
+        },
+    );
     events.extend(put.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
 
     let remove = futures::stream::iter(remove).map(async |(policy, reason)| {

@@ -9,7 +9,7 @@ use serde_json::json;
 use super::output::Screen;
 use super::{CommandError, Found};
 use crate::read::live::with_cluster;
-use crate::segment::{Segment, SegmentName, SegmentStatus};
+use crate::segment::{NovelEdge, Segment, SegmentName, SegmentStatus};
 use crate::settings::commands::Output;
 use crate::settings::review::{DecisionArguments, Only, SegmentArguments, StatusArguments};
 use crate::trouble::Trouble;
@@ -249,8 +249,18 @@ fn one(segment: &Segment, screen: &mut Screen<'_>) -> Result<(), CommandError> {
             quarantined.suspicion
         ))?;
     }
-    for edge in novel_edges {
-        screen.line(format_args!("  novel: {edge}"))?;
+    for NovelEdge {
+        edge,
+        first_seen,
+        count,
+        decision,
+    } in novel_edges
+    {
+        let since = first_seen
+            .as_ref()
+            .map_or_else(String::new, |at| format!(", since {}", at.0));
+        let decision = decision.map_or_else(String::new, |decision| format!(", {decision:?}"));
+        screen.line(format_args!("  novel: {edge}, {count} times{since}{decision}"))?;
     }
     for revision in history {
         screen.line(format_args!("  live since {}: {}", revision.at.0, revision.hash))?;

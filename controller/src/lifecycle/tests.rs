@@ -33,6 +33,8 @@ fn seen(key: &EdgeKey, answered: bool) -> Seen<'_> {
         key,
         known: Known::default(),
         suspicion: (!answered).then_some(Suspicion::Unanswered),
+        first_seen: at(0),
+        attempts: 1,
     }
 }
 
@@ -297,6 +299,7 @@ fn an_unknown_end_joins_the_baseline_while_learning_and_is_no_violation_later() 
 /// What the controller would write of a life.
 fn status(life: &Life, baseline: &Baseline) -> Segment {
     let none = Known::default();
+    let novel = to_edges(life.novel().keys().map(|key| (key, &none)));
     let mut segment = Segment::of(&workload());
     segment.status = Some(SegmentStatus {
         phase: crate::segment::Phase::Learning,
@@ -318,7 +321,15 @@ fn status(life: &Life, baseline: &Baseline) -> Segment {
         baseline: to_edges(baseline),
         baseline_hash: hash_of(baseline),
         novel: 0,
-        novel_edges: to_edges(life.novel().iter().map(|key| (key, &none))),
+        novel_edges: novel
+            .into_iter()
+            .map(|edge| NovelEdge {
+                edge,
+                first_seen: None,
+                count: 1,
+                decision: None,
+            })
+            .collect(),
         policy: None,
         proposal: None,
         notes: Vec::new(),
@@ -353,7 +364,7 @@ proptest! {
             if let Some(frozen) = &frozen {
                 prop_assert_eq!(&judgement.baseline, frozen);
                 for key in &keys {
-                    prop_assert!(frozen.contains_key(key) || life.novel().contains(key));
+                    prop_assert!(frozen.contains_key(key) || life.novel().contains_key(key));
                 }
             }
             for violation in judgement.violations {

@@ -2,9 +2,12 @@
 
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use nanoseg_graph::endpoint::Workload;
 use nanoseg_policy::synthesize::{Proposal, Refusal};
 use nanoseg_policy::verify::Accepted;
 
+use super::notice::{Happening, Notice};
+use super::status::word_of;
 use crate::lifecycle::Life;
 use crate::lifecycle::trial::Trial;
 use crate::segment::{Baseline, Phase, Revision, Rollback, Segment, hash_of};
@@ -34,8 +37,8 @@ pub(super) struct Subject {
     pub(super) trial: Option<Trial>,
     /// Why the policy was taken back, until a person lets it be applied again.
     pub(super) rollback: Option<Rollback>,
-    /// The phase that was told last.
-    pub(super) told: Option<Phase>,
+    /// The phase that was told last, and in a word whether it can be promoted.
+    pub(super) told: Option<(Phase, String)>,
     /// The proposals that were live. Kept beside the Segment, which somebody may delete.
     pub(super) history: Vec<Revision>,
     /// What held of it by the last round, and since when.
@@ -46,7 +49,7 @@ impl Subject {
     pub(super) fn new(life: Life, segment: Option<Segment>) -> Self {
         let baseline = life.kept().clone();
         let status = segment.as_ref().and_then(|segment| segment.status.as_ref());
-        let told = status.map(|status| status.phase);
+        let told = status.map(|status| (status.phase, word_of(status).unwrap_or_default().to_owned()));
         let gone_since = status.and_then(|status| status.gone_since.as_ref()).map(|at| at.0);
         Self {
             life,
@@ -72,6 +75,16 @@ impl Subject {
         self.life.frozen_at.is_some()
             && status
                 .is_some_and(|status| status.frozen_at.is_some() && status.baseline_hash == hash_of(&self.baseline))
+    }
+
+    /// What happened to it, to be told.
+    pub(super) fn notice(&self, workload: &Workload, what: Happening, note: String) -> Notice {
+        Notice::new(workload, self.uid(), what, note)
+    }
+
+    /// UID of its Segment.
+    pub(super) fn uid(&self) -> Option<String> {
+        self.segment.as_ref()?.metadata.uid.clone()
     }
 
     /// The proposal that a person approves.

@@ -102,6 +102,7 @@ pub(super) fn stand(
     writes.put.push(PolicyStep {
         desired: desired.clone(),
         why,
+        segment_uid: subject.uid(),
     });
     match why {
         Why::Wanted => Standing::Underway,

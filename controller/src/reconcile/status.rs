@@ -1,6 +1,6 @@
 //! What a Segment's status says, from what the core knows of its workload.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use nanoseg_graph::endpoint::Workload;
@@ -8,10 +8,10 @@ use nanoseg_policy::direction::Direction;
 use nanoseg_policy::synthesize::{Note, Proposal};
 
 use super::memory::Subject;
-use crate::lifecycle::{Restraint, Stance, Timing};
+use crate::lifecycle::{Life, Restraint, Stance, Timing};
 use crate::segment::{
-    Known, LISTED, Mode, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback, SegmentStatus, hash_of, hash_of_text,
-    seconds, to_edges,
+    Decision, Known, LISTED, Mode, NovelEdge, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback, SegmentStatus,
+    hash_of, hash_of_text, seconds, to_edges,
 };
 
 /// How a workload's policy stands.
@@ -61,6 +61,9 @@ pub(super) struct Standpoint {
 /// The condition that says what keeps a proposal from being applied.
 const PROMOTABLE: &str = "Promotable";
 
+/// A person learns of a novel edge well within five seconds, and who makes many is written down no more often than this.
+const NOVEL_WAITS: SignedDuration = SignedDuration::from_secs(2);
+
 /// The condition of a policy that was taken back.
 const ROLLED_BACK: &str = "RolledBack";
 
@@ -84,7 +87,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         trial: _,
         rollback,
         told: _,
-        history,
+        history: _,
         conditions: _,
     } = subject;
     let Standpoint {
@@ -92,7 +95,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         timing: _,
         standing,
         label_fault: _,
-        now,
+        now: _,
     } = at;
     let written = segment.as_ref().and_then(|segment| segment.status.as_ref());
     let (phase, reason) = phase_of(workload, subject, at);
@@ -114,32 +117,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
             | Standing::Suspended { .. },
         ) => written.and_then(|status| status.applied_hash.clone()),
     };
-    let mut history = history.clone();
-    if let (Standing::Live, Some(hash)) = (standing, &proposal_hash)
-        && history
-            .last()
-            .is_none_or(|last| last.hash != *hash || last.rolled_back_at.is_some())
-    {
-        history.push(Revision {
-            hash: hash.clone(),
-            at: seconds(*now),
-            rolled_back_at: None,
-        });
-        history.drain(..history.len().saturating_sub(REVISIONS));
-    }
-    if let (Some(rollback), Some(last)) = (rollback, history.last_mut())
-        && last.hash == rollback.hash
-    {
-        last.rolled_back_at = Some(rollback.at.clone());
-    }
-    let unlisted = Known::default();
-    let quarantined = life.quarantined().iter().take(LISTED).flat_map(|(key, suspicion)| {
-        let edges = to_edges([(key, &unlisted)]);
-        edges.into_iter().map(|edge| QuarantinedEdge {
-            edge,
-            suspicion: *suspicion,
-        })
-    });
+    let history = history_of(subject, at, proposal_hash.as_ref());
     SegmentStatus {
         conditions: conditions(subject, (phase, &reason), at),
         phase,
@@ -161,8 +139,8 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         baseline: to_edges(baseline),
         baseline_hash: hash_of(baseline),
         novel: count(life.novel().len()),
-        novel_edges: to_edges(life.novel().iter().take(LISTED).map(|key| (key, &unlisted))),
-        quarantined: quarantined.collect(),
+        novel_edges: novel_of(life),
+        quarantined: quarantined_of(life),
         policy: policy.and_then(|policy| policy.metadata.name.clone()),
         proposal: text,
         proposal_hash,
@@ -171,6 +149,61 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         rolled_back: rollback.clone(),
         history,
     }
+}
+
+/// The proposals that were live, up to the one that is now.
+fn history_of(subject: &Subject, at: &Standpoint, proposal_hash: Option<&String>) -> Vec<Revision> {
+    let mut history = subject.history.clone();
+    if let (Standing::Live, Some(hash)) = (&at.standing, proposal_hash)
+        && history
+            .last()
+            .is_none_or(|last| last.hash != *hash || last.rolled_back_at.is_some())
+    {
+        history.push(Revision {
+            hash: hash.clone(),
+            at: seconds(at.now),
+            rolled_back_at: None,
+        });
+        history.drain(..history.len().saturating_sub(REVISIONS));
+    }
+    if let (Some(rollback), Some(last)) = (&subject.rollback, history.last_mut())
+        && last.hash == rollback.hash
+    {
+        last.rolled_back_at = Some(rollback.at.clone());
+    }
+    history
+}
+
+fn quarantined_of(life: &Life) -> Vec<QuarantinedEdge> {
+    let unlisted = Known::default();
+    life.quarantined()
+        .iter()
+        .take(LISTED)
+        .flat_map(|(key, suspicion)| {
+            let edges = to_edges([(key, &unlisted)]);
+            edges.into_iter().map(|edge| QuarantinedEdge {
+                edge,
+                suspicion: *suspicion,
+            })
+        })
+        .collect()
+}
+
+fn novel_of(life: &Life) -> Vec<NovelEdge> {
+    let unlisted = Known::default();
+    life.novel()
+        .iter()
+        .take(LISTED)
+        .flat_map(|(key, novel)| {
+            let edges = to_edges([(key, &unlisted)]);
+            edges.into_iter().map(|edge| NovelEdge {
+                edge,
+                first_seen: Some(seconds(novel.first_seen)),
+                count: novel.told(),
+                decision: novel.decision,
+            })
+        })
+        .collect()
 }
 
 /// Where the proposal is not what a person would expect, and why.
@@ -249,6 +282,10 @@ fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, 
 /// How far a workload has come whose baseline is frozen, with nothing in the way.
 fn frozen(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, String) {
     let Subject { life, proposal, .. } = subject;
+    let denied = life
+        .novel()
+        .values()
+        .filter(|novel| novel.decision == Some(Decision::Denied));
     let Standpoint { stance, standing, .. } = at;
     let Workload {
         namespace,
@@ -293,7 +330,7 @@ fn frozen(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, St
             Phase::Auditing,
             format!(
                 "the proposal denies {} of the edges that were seen since; nothing is enforced",
-                life.novel().len()
+                denied.count()
             ),
         ),
         (Stance::Propose(Restraint::Exempt), _) => (
@@ -400,20 +437,36 @@ fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint
     conditions
 }
 
-/// Whether a status is to be written at once: everything but the growth of a baseline and of lists.
-pub(super) fn is_urgent(live: Option<&SegmentStatus>, desired: &SegmentStatus) -> bool {
-    live.is_none_or(|live| {
+/// How long after the last write of a status the next one may follow: at once where something is decided, soon where an edge is
+/// outside a frozen baseline, and as the settings say for the growth of a baseline and of lists.
+pub(super) fn may_wait(live: Option<&SegmentStatus>, desired: &SegmentStatus, asked: SignedDuration) -> SignedDuration {
+    let urgent = live.is_none_or(|live| {
         live.phase != desired.phase
             || live.frozen_at != desired.frozen_at
             || live.applied_hash != desired.applied_hash
             || live.rolled_back != desired.rolled_back
             || word_of(live) != word_of(desired)
             || (desired.frozen_at.is_some() && live.baseline_hash != desired.baseline_hash)
-    })
+    });
+    let novel = live.is_some_and(|live| live.novel != desired.novel) && desired.frozen_at.is_some();
+    match (urgent, novel) {
+        (true, _) => SignedDuration::ZERO,
+        (false, true) => asked.min(NOVEL_WAITS),
+        (false, false) => asked,
+    }
+}
+
+/// What is told of whether it can be promoted: the reason, where there is one why not.
+pub(super) fn promotion_of(status: &SegmentStatus) -> String {
+    let mut conditions = status.conditions.iter();
+    match conditions.find(|condition| condition.type_ == PROMOTABLE) {
+        Some(promotable) => promotable.message.clone(),
+        None => status.reason.clone(),
+    }
 }
 
 /// In a word, whether it can be promoted or why not.
-fn word_of(status: &SegmentStatus) -> Option<&str> {
+pub(super) fn word_of(status: &SegmentStatus) -> Option<&str> {
     let mut conditions = status.conditions.iter();
     let promotable = conditions.find(|condition| condition.type_ == PROMOTABLE)?;
     Some(&promotable.reason)

@@ -114,6 +114,7 @@ impl World {
             remove,
             forget,
             violations,
+            notices: _,
         } = writes;
         self.violations.extend(violations);
         let mut events = Vec::new();

@@ -16,26 +16,41 @@ use nanoseg_policy::synthesize::{Proposal, Synthesizer};
 use nanoseg_policy::verify::{Candidate, Others, Violation as Cut, accept};
 
 use super::memory::Subject;
-use super::{Core, News, Proposals, Violation, Writes, wanted_mode};
+use super::{Core, Happening, News, Proposals, Violation, Writes, wanted_mode};
 use crate::lifecycle::guard::{START_UP, Sighting, suspicions};
+use crate::lifecycle::novel::Novel;
 use crate::lifecycle::trial::Finding;
 use crate::lifecycle::{Life, Seen, Stance};
-use crate::segment::{Baseline, Known, Suspicion, name_of};
+use crate::segment::{Baseline, Decision, Known, Suspicion, name_of};
 
 impl Core {
     pub(super) fn think(&mut self, now: Timestamp, writes: &mut Writes) {
         self.graph = resolve(&self.flows, &self.cluster);
-        let violations = self.judge(now);
+        let violations = self.judge(now, writes);
         let proposals = self.propose();
         self.verify();
         writes.violations = self.verdicts(violations, now);
+        for violation in &writes.violations {
+            let Violation {
+                workload,
+                edge,
+                decision,
+                ..
+            } = violation;
+            if let Some(subject) = self.subjects.get_mut(workload) {
+                subject.life.decide(edge, *decision);
+                let note = violation.to_string();
+                writes
+                    .notices
+                    .push(subject.notice(workload, Happening::Violation, note));
+            }
+        }
         writes.proposals = proposals;
     }
 
     /// Judges every workload by its own window. Returns the edges that are novel.
-    fn judge(&mut self, now: Timestamp) -> Vec<(Workload, EdgeKey)> {
+    fn judge(&mut self, now: Timestamp, writes: &mut Writes) -> Vec<(Workload, EdgeKey)> {
         let losses = self.losses();
-        let mut seen: BTreeMap<Workload, Vec<Seen<'_>>> = BTreeMap::new();
         let edges: Vec<_> = self
             .graph
             .edges()
@@ -43,23 +58,7 @@ impl Core {
             .collect();
         let sightings = edges.iter().map(|(key, evidence)| self.sighting(key, *evidence));
         let suspicions = suspicions(sightings);
-        for (key, evidence) in &edges {
-            let ends: BTreeSet<&Workload> = [&key.source, &key.destination]
-                .into_iter()
-                .filter_map(Endpoint::workload)
-                .collect();
-            for end in ends {
-                let known = Known {
-                    via: evidence.via.clone(),
-                    seen_at: evidence.reporters(),
-                    names: self.graph.names(&key.source, &key.destination).clone(),
-                };
-                let suspicion = suspicions.get(key).copied();
-                seen.entry(end.clone())
-                    .or_default()
-                    .push(Seen { key, known, suspicion });
-            }
-        }
+        let mut seen = by_workload(&edges, &suspicions, &self.graph);
         for (workload, edges) in &seen {
             let name = name_of(workload);
             if !self.subjects.contains_key(workload)
@@ -124,8 +123,13 @@ impl Core {
             if let Some(timing) = timing {
                 let Finding { failed, again } = subject.watch(&self.graph, Life::ready_at(timing), now);
                 self.think_at = earlier(self.think_at, again);
-                let rolled_back = failed.map(|key| News::RolledBack(workload.clone(), key));
-                self.news.extend(rolled_back);
+                if let (Some(key), Some(rollback)) = (failed, &subject.rollback) {
+                    let note = format!("{} was not answered any more with the policy live", rollback.edge);
+                    writes
+                        .notices
+                        .push(subject.notice(workload, Happening::RolledBack, note));
+                    self.news.push(News::RolledBack(workload.clone(), key));
+                }
             }
         }
         // One edge joins two baselines, and is told once.
@@ -164,11 +168,7 @@ impl Core {
     }
 
     fn sighting<'a>(&self, key: &'a EdgeKey, evidence: EvidenceRef<'_>) -> Sighting<'a> {
-        let both = [Reporter::Source, Reporter::Destination].map(|reporter| evidence.tally(reporter));
-        let told = || both.iter().flatten();
-        let first_seen = told().map(|tally| tally.first_seen).min().unwrap_or(Timestamp::MAX);
-        // Both ends count the same connections. One that was open before it was watched was not seen to be opened, and counts none.
-        let attempts = told().map(|tally| tally.attempted).max().unwrap_or_default();
+        let (first_seen, attempts) = tried(evidence);
         let is_job = |workload: &Workload| matches!(workload.kind.as_str(), "Job" | "CronJob");
         let just_started = |workload: &Workload| {
             let gone = self
@@ -278,22 +278,26 @@ impl Core {
             .map(|(workload, edge)| {
                 let finding = denied.iter().find(|finding| finding.edge == edge);
                 let open = undecided.iter().find(|(key, _)| *key == edge);
-                let verdict = match (finding, open) {
+                let (decision, verdict) = match (finding, open) {
                     (Some(audit::Finding { why, .. }), _) => {
                         let why: Vec<String> = why.iter().map(ToString::to_string).collect();
-                        format!("denied: {}", why.join("; "))
+                        (Decision::Denied, format!("denied: {}", why.join("; ")))
                     }
-                    (None, Some((_, audit::Why::NoEnds(why)))) => format!("unknown: {why}"),
-                    (None, Some((_, audit::Why::Unknown(why)))) => format!("unknown: {why}"),
-                    (None, None) => "allowed".to_owned(),
+                    (None, Some((_, audit::Why::NoEnds(why)))) => (Decision::Unknown, format!("unknown: {why}")),
+                    (None, Some((_, audit::Why::Unknown(why)))) => (Decision::Unknown, format!("unknown: {why}")),
+                    (None, None) => (Decision::Allowed, "allowed".to_owned()),
                 };
                 let subject = self.subjects.get(&workload);
+                let novel = subject.and_then(|subject| subject.life.novel().get(&edge));
                 let enforced = subject.is_some_and(|subject| subject.applied_hash().is_some());
                 Violation {
                     at: now,
                     workload,
+                    first_seen: novel.map_or(now, |novel| novel.first_seen),
+                    count: novel.map_or(0, Novel::told),
                     edge,
                     verdict,
+                    decision,
                     enforced,
                 }
             })
@@ -310,6 +314,46 @@ impl Core {
             Some(Err(_)) | None => None,
         })
     }
+}
+
+/// What is seen of each workload.
+fn by_workload<'a>(
+    edges: &'a [(EdgeKey, EvidenceRef<'_>)],
+    suspicions: &BTreeMap<&EdgeKey, Suspicion>,
+    graph: &ConnectionGraph,
+) -> BTreeMap<Workload, Vec<Seen<'a>>> {
+    let mut seen: BTreeMap<Workload, Vec<Seen<'_>>> = BTreeMap::new();
+    for (key, evidence) in edges {
+        let ends: BTreeSet<&Workload> = [&key.source, &key.destination]
+            .into_iter()
+            .filter_map(Endpoint::workload)
+            .collect();
+        let (first_seen, attempts) = tried(*evidence);
+        for end in ends {
+            seen.entry(end.clone()).or_default().push(Seen {
+                key,
+                known: Known {
+                    via: evidence.via.clone(),
+                    seen_at: evidence.reporters(),
+                    names: graph.names(&key.source, &key.destination).clone(),
+                },
+                suspicion: suspicions.get(key).copied(),
+                first_seen,
+                attempts,
+            });
+        }
+    }
+    seen
+}
+
+/// When an edge was first tried, and how often.
+fn tried(evidence: EvidenceRef<'_>) -> (Timestamp, u64) {
+    let both = [Reporter::Source, Reporter::Destination].map(|reporter| evidence.tally(reporter));
+    let told = || both.iter().flatten();
+    let first_seen = told().map(|tally| tally.first_seen).min().unwrap_or(Timestamp::MAX);
+    // Both ends count the same connections. One that was open before it was watched was not seen to be opened, and counts none.
+    let attempts = told().map(|tally| tally.attempted).max().unwrap_or_default();
+    (first_seen, attempts)
 }
 
 pub(super) fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {

@@ -13,8 +13,9 @@ use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::ownership::PolicyName;
 use serde::{Serialize, Serializer};
 
+use super::notice::Notice;
 use crate::lifecycle::has_unknown_end;
-use crate::segment::{Known, Phase, Segment, SegmentName, to_edges};
+use crate::segment::{Decision, Known, Phase, Segment, SegmentName, to_edges};
 
 /// Something that was observed, or that became of a write.
 #[derive(Clone, Debug)]
@@ -116,6 +117,8 @@ pub struct Writes {
     pub forget: Vec<Segment>,
     /// Edges outside a frozen baseline, seen for the first time.
     pub violations: Vec<Violation>,
+    /// What to tell people who look at Segments.
+    pub notices: Vec<Notice>,
 }
 
 impl Writes {
@@ -128,6 +131,7 @@ impl Writes {
             remove,
             forget,
             violations,
+            notices,
         } = self;
         segments.is_empty()
             && proposals.is_none()
@@ -135,6 +139,7 @@ impl Writes {
             && remove.is_empty()
             && forget.is_empty()
             && violations.is_empty()
+            && notices.is_empty()
     }
 }
 
@@ -163,6 +168,8 @@ pub struct PolicyStep {
     pub desired: NetworkPolicy,
     /// What for.
     pub why: Why,
+    /// UID of its workload's Segment.
+    pub segment_uid: Option<String>,
 }
 
 /// Why a policy is written.
@@ -201,10 +208,33 @@ pub struct Violation {
     /// The edge.
     #[serde(flatten, serialize_with = "edge")]
     pub edge: EdgeKey,
+    /// When it was first tried.
+    pub first_seen: Timestamp,
+    /// How often it had been tried then.
+    pub count: u64,
     /// What the policies say: the ones of people, and ours as they are proposed or live.
     pub verdict: String,
+    /// The same in a word.
+    pub decision: Decision,
     /// Whether the workload's policy is live.
     pub enforced: bool,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let EdgeKey {
+            source,
+            destination,
+            port,
+            transport,
+        } = &self.edge;
+        let would_be = if self.enforced { "" } else { "would be " };
+        write!(
+            f,
+            "{source} -> {destination} {transport} {port} is outside the baseline, {would_be}{}",
+            self.verdict
+        )
+    }
 }
 
 fn display<S: Serializer>(value: &impl fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {

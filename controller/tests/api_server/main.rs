@@ -21,7 +21,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
 use kube::{Client, ResourceExt as _};
 use nanoseg::receive::{Increment, ReportsClient};
-use nanoseg::segment::{Phase, Segment, SegmentStatus};
+use nanoseg::segment::{Decision, Phase, Segment, SegmentStatus};
 use serde_json::{Value, json};
 
 use server::{Running, Server, free_port};
@@ -147,6 +147,17 @@ impl Cluster {
         })
         .await
         .0
+    }
+
+    /// Why there are Events about a Segment, and of how many things each tells.
+    async fn events(&self, segment: &str) -> BTreeMap<String, i32> {
+        let events: Api<k8s_openapi::api::events::v1::Event> = self.api();
+        let events = events.list(&ListParams::default()).await.unwrap().into_iter();
+        let uid = self.api::<Segment>().get(segment).await.unwrap().uid();
+        events
+            .filter(|event| event.regarding.as_ref().and_then(|regarding| regarding.uid.clone()) == uid)
+            .map(|event| (event.reason.unwrap(), event.series.map_or(1, |series| series.count)))
+            .collect()
     }
 
     /// Resource versions of everything that the controller writes.
@@ -303,13 +314,30 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
         .unwrap();
     let (_, took) = until("the deleted policy is back", repaired).await;
     assert!(took < Duration::from_secs(1), "a deletion was repaired after {took:?}");
+    until("both repairs are one Event", || async {
+        let events = cluster.events("deployment-db").await;
+        (events.get("DriftRepaired") == Some(&2)).then_some(())
+    })
+    .await;
 
     // A novel edge is a violation, and is not learned.
     flows.push(flow(&db, "198.18.1.66", 5432, "destination", 2));
     flows.push(flow(&intruder, "198.18.1.11", 5432, "source", 2));
+    let began = Instant::now();
     send(port, report(&flows)).await.unwrap();
-    until("the violation is counted", || async {
+    let (violated, _) = until("the violation is counted", || async {
         cluster.status("deployment-db").await.filter(|status| status.novel == 1)
+    })
+    .await;
+    let took = began.elapsed();
+    assert!(took < Duration::from_secs(5), "a violation was in no status for {took:?}");
+    let violation = &violated.novel_edges[0];
+    assert_eq!((violation.count, violation.decision), (2, Some(Decision::Denied)));
+    assert!(violation.first_seen.is_some());
+    until("each phase and the violation are Events", || async {
+        let events = cluster.events("deployment-db").await;
+        let told = ["Learning", "Proposed", "Enforcing", "Violation"];
+        told.iter().all(|reason| events.contains_key(*reason)).then_some(())
     })
     .await;
     assert_eq!(

@@ -38,6 +38,11 @@ async fn a_policy_that_cuts_a_baseline_edge_is_taken_back_within_ten_seconds() {
     assert_eq!(status.rolled_back.unwrap().edge.port, 5432);
     assert!(nanoseg.logged().contains("rolled back"), "{}", nanoseg.logged());
 
+    until("an Event says so", || async {
+        cluster.events("deployment-db").await.get("RolledBack").copied()
+    })
+    .await;
+
     // Answered again and restarted: it stays away, until a person tries it again.
     nanoseg.kill();
     let _nanoseg = controller(&server, port, 2);

@@ -127,7 +127,7 @@ fn meant(segment: &Segment, arguments: &EdgeArguments) -> Result<Vec<BaselineEdg
             edges.extend(status.quarantined.iter().map(|quarantined| quarantined.edge.clone()));
         }
         if *novel {
-            edges.extend(status.novel_edges.iter().cloned());
+            edges.extend(status.novel_edges.iter().map(|novel| novel.edge.clone()));
         }
     }
     if edges.is_empty() {
