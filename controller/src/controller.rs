@@ -111,11 +111,13 @@ fn guide(settings: Settings) -> Guide {
         rules,
         cluster_cidrs: _,
         report_interval,
+        reports_only,
     } = settings;
     Guide {
         rules,
         report_interval,
         synthesis: synthesize::Settings::default(),
+        reports_only,
     }
 }
 

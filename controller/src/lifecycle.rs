@@ -9,6 +9,7 @@
 //!   loss;
 //! * an edge belongs to both of its workloads, and each judges it by its own window.
 
+pub mod contest;
 pub mod guard;
 pub mod novel;
 #[cfg(test)]

@@ -14,6 +14,7 @@
 //! * a policy that the evaluator refuses is not applied;
 //! * a live policy of ours is removed only when its workload is gone, switched off or to be audited;
 //! * where people promote, only the very proposal is applied that a person approved;
+//! * where others own the policies none is written, whatever they say;
 //! * when nothing changed, a round writes nothing;
 //! * a core that follows another controller writes nothing, and one that takes over knows what is durable and nothing else.
 
@@ -44,13 +45,14 @@ use nanoseg_policy::synthesize;
 
 use self::attested::Attested;
 use self::memory::{Hold, Subject};
-use self::stand::stand;
-use self::status::Standpoint;
+use self::stand::{compare, stand};
+use self::status::{Standing, Standpoint};
 use crate::lifecycle::{Life, Rules};
 use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
 
 pub use self::attested::RefusedPart;
 pub use self::notice::{Happening, Notice};
+pub use self::stand::MANAGER;
 pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};
 
 /// How long what was learned of a workload is kept after the workload is gone: deleting and making it again is a common way to
@@ -88,6 +90,8 @@ pub struct Guide {
     pub report_interval: SignedDuration,
     /// How policies are made.
     pub synthesis: synthesize::Settings,
+    /// Others own the policies: none is written, and it is told how what is live differs from what is proposed.
+    pub reports_only: bool,
 }
 
 /// Everything that is known, and what follows from it.
@@ -451,7 +455,19 @@ impl Core {
             let hold = self.held.get(&id).filter(|hold| hold.until > now);
 
             subject.lift(stance);
-            let standing = stand(workload, subject, stance, live, hold, writes);
+            let reports_only = self.guide.reports_only;
+            let standing = if reports_only {
+                compare(workload, subject, stance, live)
+            } else {
+                stand(workload, subject, stance, (live, hold), now, writes)
+            };
+            if let Standing::Contested { until } = standing {
+                wake(until);
+            }
+            // The condition of a fight goes when it is over.
+            if let Some(calm) = subject.contest.calm_at().filter(|calm| *calm > now) {
+                wake(calm);
+            }
             if let Some(at) = subject.try_out(&standing, &self.graph, now) {
                 self.think_at = think::earlier(self.think_at, Some(at));
                 wake(at);
@@ -481,28 +497,16 @@ impl Core {
             if let Some(passed) = passed.ok().filter(|at| subject.life.frozen_at.is_none() && *at > now) {
                 wake(passed);
             }
-            let status = status::status_of(
-                workload,
-                subject,
-                &Standpoint {
-                    stance,
-                    timing,
-                    standing,
-                    label_fault: label_fault(&self.cluster, workload),
-                    now,
-                },
-            );
-            let told = (status.phase, status::word_of(&status).unwrap_or_default().to_owned());
-            if subject.told.as_ref() != Some(&told) {
-                if subject.told.as_ref().map(|(phase, _)| *phase) != Some(status.phase) {
-                    self.news
-                        .push(News::Phase(workload.clone(), status.phase, status.reason.clone()));
-                }
-                subject.told = Some(told);
-                let what = Happening::Phase(status.phase);
-                let note = status::promotion_of(&status);
-                writes.notices.push(subject.notice(workload, what, note));
-            }
+            let standpoint = Standpoint {
+                stance,
+                timing,
+                standing,
+                label_fault: label_fault(&self.cluster, workload),
+                reports_only,
+                now,
+            };
+            let status = status::status_of(workload, subject, &standpoint);
+            subject.announce(workload, &status, &standpoint, &mut self.news, &mut writes.notices);
             subject.history.clone_from(&status.history);
             subject.conditions.clone_from(&status.conditions);
             let written = subject.segment.as_ref().and_then(|segment| segment.status.as_ref());
@@ -540,6 +544,9 @@ impl Core {
 
     /// Live policies of ours for workloads that nothing else is known of.
     fn remove_orphans(&self, writes: &mut Writes) {
+        if self.guide.reports_only {
+            return;
+        }
         for policy in self.policies.values() {
             let Some(workload) = owned_workload(policy) else {
                 continue;

@@ -171,6 +171,10 @@ pub struct ControllerArguments {
     /// How often, at most, the Segment of a workload that is still learning is written
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration)]
     pub report_interval: SignedDuration,
+    /// Write no policy: others own them (Argo CD, Flux), made by `nanoseg synthesize` or copied from the proposals. Segments tell how
+    /// the cluster differs from what is proposed
+    #[arg(long)]
+    pub report_only: bool,
     /// How long a controller that has gone silent is waited for before another one takes over
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = lease, conflicts_with = "cluster")]
     pub lease: Duration,
@@ -241,6 +245,8 @@ pub struct Settings {
     pub cluster_cidrs: Vec<IpNet>,
     /// How often, at most, a learning Segment is written.
     pub report_interval: SignedDuration,
+    /// Others own the policies, and none is written.
+    pub reports_only: bool,
 }
 
 /// Where the cluster is.
@@ -282,6 +288,7 @@ impl From<ControllerArguments> for Settings {
             quiet_for,
             cluster_cidr,
             report_interval,
+            report_only,
             lease,
             own_namespace,
         } = arguments;
@@ -309,6 +316,7 @@ impl From<ControllerArguments> for Settings {
             },
             cluster_cidrs: cluster_cidr,
             report_interval,
+            reports_only: report_only,
         }
     }
 }

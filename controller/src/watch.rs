@@ -19,7 +19,7 @@ use kube::{Client, CustomResourceExt as _, Resource, ResourceExt as _};
 use nanoseg_graph::cluster::{Object, ObjectKey};
 use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName, Kind};
 use nanoseg_policy::objects::{self, Manifest, Unreadable};
-use nanoseg_policy::ownership::PolicyName;
+use nanoseg_policy::ownership::{PolicyName, owned_workload};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -134,8 +134,19 @@ fn object<K>(convert: fn(&K) -> Result<Object, Unreadable>) -> impl Fn(K) -> Tol
     }
 }
 
-fn policy(mut policy: NetworkPolicy) -> (Key, Event) {
-    policy.metadata.managed_fields = None;
+/// A policy without what takes the most room and nobody asks for. Of one of ours it is kept who changed it, and when.
+pub(crate) fn bare(mut policy: NetworkPolicy) -> NetworkPolicy {
+    if owned_workload(&policy).is_none() {
+        policy.metadata.managed_fields = None;
+    }
+    for entry in policy.metadata.managed_fields.iter_mut().flatten() {
+        entry.fields_v1 = None;
+    }
+    policy
+}
+
+fn policy(policy: NetworkPolicy) -> (Key, Event) {
+    let policy = bare(policy);
     (Key::Policy(PolicyName::of(&policy)), Event::Policy(Box::new(policy)))
 }
 

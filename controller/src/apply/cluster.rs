@@ -10,11 +10,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use super::{Events, Live, WriteError};
-use crate::reconcile::{Notice, ObjectId, Proposals, SegmentWrite, Violation};
+use crate::reconcile::{MANAGER, Notice, ObjectId, Proposals, SegmentWrite, Violation};
 use crate::segment::{Segment, SegmentName};
-
-/// Field manager of everything that the controller writes.
-const MANAGER: &str = "nanoseg";
+use crate::watch;
 
 /// Policies and Segments on an API server. Proposals are in the status of Segments, violations too.
 #[derive(Clone)]
@@ -103,7 +101,7 @@ impl Live for OnCluster {
                 .await
                 .map_err(trouble("mend", id()))?;
         }
-        Ok(live)
+        Ok(watch::bare(live))
     }
 
     async fn remove_policy(&self, live: &NetworkPolicy) -> Result<(), WriteError> {

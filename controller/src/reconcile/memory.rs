@@ -7,10 +7,12 @@ use nanoseg_policy::synthesize::{Proposal, Refusal};
 use nanoseg_policy::verify::Accepted;
 
 use super::notice::{Happening, Notice};
-use super::status::word_of;
+use super::status::{Standing, Standpoint, promotion_of, word_of};
+use super::writes::News;
 use crate::lifecycle::Life;
+use crate::lifecycle::contest::Contest;
 use crate::lifecycle::trial::Trial;
-use crate::segment::{Baseline, Phase, Revision, Rollback, Segment, hash_of};
+use crate::segment::{Baseline, Phase, Revision, Rollback, Segment, SegmentStatus, hash_of};
 
 /// A workload that was seen talking.
 #[derive(Clone, Debug)]
@@ -37,6 +39,8 @@ pub(super) struct Subject {
     pub(super) trial: Option<Trial>,
     /// Why the policy was taken back, until a person lets it be applied again.
     pub(super) rollback: Option<Rollback>,
+    /// Who changes its policy each time that it is repaired.
+    pub(super) contest: Contest,
     /// The phase that was told last, and in a word whether it can be promoted.
     pub(super) told: Option<(Phase, String)>,
     /// The proposals that were live. Kept beside the Segment, which somebody may delete.
@@ -61,6 +65,7 @@ impl Subject {
             unwritten: None,
             written_at: None,
             trial: None,
+            contest: Contest::default(),
             rollback: status.and_then(|status| status.rolled_back.clone()),
             told,
             history: status.map(|status| status.history.clone()).unwrap_or_default(),
@@ -75,6 +80,31 @@ impl Subject {
         self.life.frozen_at.is_some()
             && status
                 .is_some_and(|status| status.frozen_at.is_some() && status.baseline_hash == hash_of(&self.baseline))
+    }
+
+    /// Tells of a phase, or of another reason for it, once.
+    pub(super) fn announce(
+        &mut self,
+        workload: &Workload,
+        status: &SegmentStatus,
+        at: &Standpoint,
+        news: &mut Vec<News>,
+        notices: &mut Vec<Notice>,
+    ) {
+        let told = (status.phase, word_of(status).unwrap_or_default().to_owned());
+        if self.told.as_ref() == Some(&told) {
+            return;
+        }
+        if self.told.as_ref().map(|(phase, _)| *phase) != Some(status.phase) {
+            news.push(News::Phase(workload.clone(), status.phase, status.reason.clone()));
+        }
+        self.told = Some(told);
+        let what = match at.standing {
+            Standing::Drifted(_) => Happening::Drift,
+            Standing::Contested { .. } => Happening::Contested,
+            _ => Happening::Phase(status.phase),
+        };
+        notices.push(self.notice(workload, what, promotion_of(status)));
     }
 
     /// What happened to it, to be told.

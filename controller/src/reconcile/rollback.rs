@@ -46,8 +46,14 @@ impl Subject {
                 // What was counted until now is what it is compared with.
                 self.watch(graph, now, now).again
             }
-            Standing::Mending | Standing::Hindered(_) | Standing::Unapproved { .. } => None,
-            Standing::NotWanted | Standing::Underway | Standing::RolledBack | Standing::Suspended { .. } => {
+            Standing::Mending | Standing::Hindered(_) | Standing::Unapproved { .. } | Standing::Contested { .. } => {
+                None
+            }
+            Standing::NotWanted
+            | Standing::Underway
+            | Standing::RolledBack
+            | Standing::Drifted(_)
+            | Standing::Suspended { .. } => {
                 self.trial = None;
                 None
             }

@@ -2,35 +2,101 @@
 
 use std::slice;
 
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::endpoint::Workload;
-use nanoseg_policy::ownership::{PolicyName, owned_workload};
-use nanoseg_policy::plan::Plan;
+use nanoseg_policy::ownership::{EVIDENCE, PolicyName, owned_workload};
+use nanoseg_policy::plan::{Plan, same};
 
 use super::memory::{Hold, Subject};
-use super::status::{self, Standing};
+use super::status::{self, Drift, Standing};
 use super::writes::{PolicyStep, Why, Writes};
 use crate::lifecycle::Stance;
 use crate::segment::{Promotion, Suspicion, hash_of_text};
 
-/// Compares the live policy of a workload with what it is to be, and notes what there is to write.
-pub(super) fn stand(
-    workload: &Workload,
-    subject: &Subject,
-    stance: Stance,
-    live: Option<&NetworkPolicy>,
-    hold: Option<&Hold>,
-    writes: &mut Writes,
-) -> Standing {
-    let is_ours = live.is_some_and(|live| owned_workload(live).as_ref() == Some(workload));
-    let unwanted = match stance {
+/// Field manager of everything that the controller writes.
+pub const MANAGER: &str = "nanoseg";
+
+/// Why a live policy of ours is not wanted.
+fn unwanted(subject: &Subject, stance: Stance) -> Option<&'static str> {
+    match stance {
         Stance::Off => Some("its mode is Off"),
         Stance::Audit => Some("its mode is Audit"),
         Stance::Learn | Stance::Propose(_) | Stance::Enforce => {
             subject.gone_since.is_some().then_some("its workload is gone")
         }
+    }
+}
+
+/// Compares the live policy of a workload, which others own, with what it is to be. There is nothing to write.
+pub(super) fn compare(
+    workload: &Workload,
+    subject: &Subject,
+    stance: Stance,
+    live: Option<&NetworkPolicy>,
+) -> Standing {
+    let is_ours = live.is_some_and(|live| owned_workload(live).as_ref() == Some(workload));
+    if let Some(reason) = unwanted(subject, stance) {
+        return if is_ours {
+            Standing::Drifted(Drift::Unwanted(reason))
+        } else {
+            Standing::NotWanted
+        };
+    }
+    if subject.rollback.is_some() {
+        return Standing::RolledBack;
+    }
+    let Some(Ok(accepted)) = &subject.checked else {
+        return Standing::NotWanted;
     };
-    if let Some(reason) = unwanted {
+    if stance == Stance::Learn || subject.life.frozen_at.is_none() {
+        return Standing::NotWanted;
+    }
+    match live {
+        None if stance == Stance::Enforce => Standing::Drifted(Drift::Missing),
+        None => Standing::NotWanted,
+        Some(live) if !is_ours => Standing::Hindered(taken(live)),
+        Some(live) if same(&with_evidence_of(live, accepted.policy()), live) => Standing::Live,
+        Some(_) => Standing::Drifted(Drift::Differs),
+    }
+}
+
+/// The policy with another's evidence: who owns it made it from other observations of the same edges.
+fn with_evidence_of(live: &NetworkPolicy, desired: &NetworkPolicy) -> NetworkPolicy {
+    let mut desired = desired.clone();
+    let annotations = desired.metadata.annotations.get_or_insert_default();
+    annotations.remove(EVIDENCE);
+    let evidence = live.metadata.annotations.as_ref().and_then(|live| live.get(EVIDENCE));
+    annotations.extend(evidence.map(|evidence| (EVIDENCE.to_owned(), evidence.clone())));
+    desired
+}
+
+fn taken(live: &NetworkPolicy) -> String {
+    let name = PolicyName::of(live);
+    format!("{name} is somebody else's, and is left alone: rename or delete it")
+}
+
+/// Who, beside us, changed an object last.
+fn changed_by(live: &NetworkPolicy) -> Option<&str> {
+    let others = live.metadata.managed_fields.iter().flatten();
+    let others = others.filter(|entry| entry.manager.as_deref() != Some(MANAGER));
+    others
+        .max_by_key(|entry| entry.time.as_ref().map(|time| time.0))?
+        .manager
+        .as_deref()
+}
+
+/// Compares the live policy of a workload with what it is to be, and notes what there is to write.
+pub(super) fn stand(
+    workload: &Workload,
+    subject: &mut Subject,
+    stance: Stance,
+    (live, hold): (Option<&NetworkPolicy>, Option<&Hold>),
+    now: Timestamp,
+    writes: &mut Writes,
+) -> Standing {
+    let is_ours = live.is_some_and(|live| owned_workload(live).as_ref() == Some(workload));
+    if let Some(reason) = unwanted(subject, stance) {
         if let (Some(live), true, None) = (live, is_ours, hold) {
             writes.remove.push((live.clone(), reason));
         }
@@ -82,10 +148,7 @@ pub(super) fn stand(
         return Standing::Live;
     } else if !plan.conflicts().is_empty() {
         if subject.applied_hash().is_none() {
-            let name = PolicyName::of(desired);
-            return Standing::Hindered(format!(
-                "{name} is somebody else's, and is left alone: rename or delete it"
-            ));
+            return Standing::Hindered(live.map(taken).unwrap_or_default());
         }
         // We made it, and somebody took our label off.
         Why::Edited
@@ -98,6 +161,12 @@ pub(super) fn stand(
     };
     if let Some(hold) = hold {
         return Standing::Hindered(hold.reason.clone());
+    }
+    if matches!(why, Why::Edited | Why::Deleted) {
+        if let Some(until) = subject.contest.waits_until().filter(|until| *until > now) {
+            return Standing::Contested { until };
+        }
+        subject.contest.repaired(live.and_then(changed_by), now);
     }
     writes.put.push(PolicyStep {
         desired: desired.clone(),

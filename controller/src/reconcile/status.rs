@@ -1,5 +1,7 @@
 //! What a Segment's status says, from what the core knows of its workload.
 
+use std::fmt;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
@@ -8,6 +10,7 @@ use nanoseg_policy::direction::Direction;
 use nanoseg_policy::synthesize::{Note, Proposal};
 
 use super::memory::Subject;
+use crate::lifecycle::contest::Contest;
 use crate::lifecycle::{Life, Restraint, Stance, Timing};
 use crate::segment::{
     Decision, Known, LISTED, Mode, NovelEdge, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback, SegmentStatus,
@@ -34,6 +37,13 @@ pub(super) enum Standing {
         /// Another one was approved.
         outdated: bool,
     },
+    /// Others own it, and it is not as it is to be.
+    Drifted(Drift),
+    /// Somebody changes it each time that it is repaired, and it is left alone for a while.
+    Contested {
+        /// Until when.
+        until: Timestamp,
+    },
     /// It was live, and was taken back because an edge of the baseline was not answered any more.
     RolledBack,
     /// It would cut what was seen once, and a person has not said yet whether that belongs to the workload.
@@ -41,6 +51,38 @@ pub(super) enum Standing {
         /// How many edges wait.
         once: usize,
     },
+}
+
+/// How the live policy differs from what it is to be, where others own it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Drift {
+    /// There is none.
+    Missing,
+    /// It says something else.
+    Differs,
+    /// It is live, and is not to be, for this reason.
+    Unwanted(&'static str),
+}
+
+impl Drift {
+    /// In a word.
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Missing => "DriftMissing",
+            Self::Differs => "DriftDiffers",
+            Self::Unwanted(_) => "DriftUnwanted",
+        }
+    }
+}
+
+impl fmt::Display for Drift {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Missing => f.write_str("drift: the proposed NetworkPolicy is not on the cluster"),
+            Self::Differs => f.write_str("drift: the NetworkPolicy on the cluster is not the proposed one"),
+            Self::Unwanted(reason) => write!(f, "drift: the NetworkPolicy is on the cluster, although {reason}"),
+        }
+    }
 }
 
 /// What a status depends on beside its workload.
@@ -54,6 +96,8 @@ pub(super) struct Standpoint {
     pub(super) standing: Standing,
     /// What is wrong with its namespace's label.
     pub(super) label_fault: Option<String>,
+    /// Others own the policies, and nothing of them is written.
+    pub(super) reports_only: bool,
     /// The time.
     pub(super) now: Timestamp,
 }
@@ -63,6 +107,9 @@ const PROMOTABLE: &str = "Promotable";
 
 /// A person learns of a novel edge well within five seconds, and who makes many is written down no more often than this.
 const NOVEL_WAITS: SignedDuration = SignedDuration::from_secs(2);
+
+/// The condition of a policy that somebody else changes each time that it is repaired.
+const CONTESTED: &str = "Contested";
 
 /// The condition of a policy that was taken back.
 const ROLLED_BACK: &str = "RolledBack";
@@ -86,6 +133,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         written_at: _,
         trial: _,
         rollback,
+        contest: _,
         told: _,
         history: _,
         conditions: _,
@@ -95,6 +143,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         timing: _,
         standing,
         label_fault: _,
+        reports_only: _,
         now: _,
     } = at;
     let written = segment.as_ref().and_then(|segment| segment.status.as_ref());
@@ -114,6 +163,8 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
             | Standing::Mending
             | Standing::Hindered(_)
             | Standing::Unapproved { .. }
+            | Standing::Drifted(_)
+            | Standing::Contested { .. }
             | Standing::Suspended { .. },
         ) => written.and_then(|status| status.applied_hash.clone()),
     };
@@ -243,8 +294,12 @@ fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, 
         timing,
         standing,
         label_fault: _,
+        reports_only,
         now,
     } = at;
+    if let (Standing::Drifted(drift @ Drift::Unwanted(_)), None) = (standing, gone_since) {
+        return (Phase::Degraded, drift.to_string());
+    }
     if *stance == Stance::Off {
         return (Phase::Off, "its mode is Off".to_owned());
     }
@@ -267,10 +322,11 @@ fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, 
         (Some(Err(refusal)), _, _) => Some(refusal.to_string()),
         (_, Some(Err(cut)), _) => Some(format!("the proposal is not applied: it would cut {cut}")),
         (_, _, Standing::Hindered(reason)) => Some(reason.clone()),
+        (_, _, Standing::Contested { until }) => Some(contested(&subject.contest, *until)),
         (_, _, Standing::RolledBack) => subject
             .rollback
             .as_ref()
-            .map(|rollback| rolled_back(workload, rollback)),
+            .map(|rollback| rolled_back(workload, rollback, *reports_only)),
         (_, _, _) => None,
     };
     match hindrance {
@@ -293,7 +349,8 @@ fn frozen(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, St
         kind: _,
     } = workload;
     match (stance, standing) {
-        (Stance::Enforce, Standing::Live | Standing::Mending) => {
+        (_, Standing::Drifted(drift)) => (Phase::Proposed, drift.to_string()),
+        (_, Standing::Live | Standing::Mending) => {
             let directions: Vec<String> = match proposal {
                 Some(Ok(proposal)) => proposal.directions.iter().map(ToString::to_string).collect(),
                 Some(Err(_)) | None => Vec::new(),
@@ -347,7 +404,23 @@ fn frozen(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, St
     }
 }
 
-fn rolled_back(workload: &Workload, Rollback { at, edge, .. }: &Rollback) -> String {
+fn contested(contest: &Contest, until: Timestamp) -> String {
+    format!(
+        "the NetworkPolicy is not as it is to be: {} changed it each time that it was repaired, {} times by now, and it is left alone until \
+         {}. Let one of both own it: set the mode to Audit, or take the object from the other one",
+        contest.who(),
+        contest.repairs(),
+        seconds(until).0
+    )
+}
+
+fn rolled_back(workload: &Workload, Rollback { at, edge, .. }: &Rollback, reports_only: bool) -> String {
+    if reports_only {
+        return format!(
+            "take the NetworkPolicy back: since {}, with it, {edge} is not answered any more",
+            at.0
+        );
+    }
     let Workload { namespace, .. } = workload;
     let segment = crate::segment::name_of(workload).name;
     format!(
@@ -396,6 +469,8 @@ fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint
     };
     let word = match (phase, &subject.proposal, &subject.checked, standing) {
         (Phase::Degraded, Some(Err(_)), ..) => "NoExactPolicy",
+        (_, _, _, Standing::Drifted(drift)) => drift.word(),
+        (Phase::Degraded, _, _, Standing::Contested { .. }) => CONTESTED,
         (Phase::Degraded, _, _, Standing::RolledBack) => ROLLED_BACK,
         (Phase::Degraded, _, Some(Err(_)), _) => "WouldCut",
         (Phase::Proposed, _, _, Standing::Unapproved { outdated: true, .. }) => "ApprovalOutdated",
@@ -413,6 +488,27 @@ fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint
         format!("not promoted because {reason}")
     };
     let mut conditions = vec![condition(PROMOTABLE, promotable, word, message)];
+    if subject.contest.is_on(*now) {
+        let (who, repairs) = (subject.contest.who(), subject.contest.repairs());
+        let message = format!("{who} changed the NetworkPolicy each time that it was repaired, {repairs} times");
+        conditions.push(condition(CONTESTED, true, "Fighting", message));
+    }
+    if at.reports_only && subject.life.frozen_at.is_some() {
+        let (holds, word, message) = match standing {
+            Standing::Drifted(drift) => (false, drift.word(), drift.to_string()),
+            Standing::Live => (
+                true,
+                "Same",
+                "the NetworkPolicy on the cluster is the proposed one".to_owned(),
+            ),
+            _ => (
+                true,
+                "NotWanted",
+                "no NetworkPolicy is wanted on the cluster, and none is there".to_owned(),
+            ),
+        };
+        conditions.push(condition("InSync", holds, word, message));
+    }
     if let Some(rollback) = &subject.rollback {
         let message = format!("{} was not answered any more", rollback.edge);
         conditions.push(condition(ROLLED_BACK, true, "Unanswered", message));

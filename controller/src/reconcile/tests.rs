@@ -1,3 +1,4 @@
+mod drift;
 mod durable;
 mod promotion;
 mod rollback;
@@ -102,6 +103,8 @@ struct World {
     policies: BTreeMap<PolicyName, NetworkPolicy>,
     segments: BTreeMap<SegmentName, Segment>,
     violations: Vec<Violation>,
+    /// Others own the policies.
+    reports_only: bool,
 }
 
 impl World {
@@ -149,6 +152,7 @@ impl World {
             },
             report_interval: SignedDuration::from_secs(5),
             synthesis: synthesize::Settings::default(),
+            reports_only: self.reports_only,
         };
         let mut core = Core::new(guide, ["198.18.0.0/16".parse().unwrap()], [Source::Manifests], now);
         for object in objects {

@@ -3,6 +3,7 @@
 
 mod accepting;
 mod asking;
+mod drifting;
 mod durable;
 mod leading;
 mod learners;
@@ -330,7 +331,10 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
     })
     .await;
     let took = began.elapsed();
-    assert!(took < Duration::from_secs(5), "a violation was in no status for {took:?}");
+    assert!(
+        took < Duration::from_secs(5),
+        "a violation was in no status for {took:?}"
+    );
     let violation = &violated.novel_edges[0];
     assert_eq!((violation.count, violation.decision), (2, Some(Decision::Denied)));
     assert!(violation.first_seen.is_some());
