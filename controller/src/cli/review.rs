@@ -267,6 +267,7 @@ fn words(edge: &BaselineEdge) -> String {
         Protocol::Tcp => "TCP",
         Protocol::Udp => "UDP",
         Protocol::Sctp => "SCTP",
+        Protocol::Icmp => "ICMP",
     };
     format!("{} -> {} {protocol} {}", edge.source, edge.destination, edge.port)
 }

@@ -51,7 +51,7 @@ pub enum SeenAt {
     Destination,
 }
 
-/// Transport protocol as NetworkPolicy writes it.
+/// Transport protocol as NetworkPolicy writes it, if it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
@@ -61,6 +61,8 @@ pub enum Protocol {
     Udp,
     /// IANA protocol 132.
     Sctp,
+    /// ICMP echo, which is in no baseline.
+    Icmp,
 }
 
 impl From<Transport> for Protocol {
@@ -69,6 +71,7 @@ impl From<Transport> for Protocol {
             Transport::Tcp => Self::Tcp,
             Transport::Udp => Self::Udp,
             Transport::Sctp => Self::Sctp,
+            Transport::Icmp => Self::Icmp,
         }
     }
 }
@@ -79,6 +82,7 @@ impl From<Protocol> for Transport {
             Protocol::Tcp => Self::Tcp,
             Protocol::Udp => Self::Udp,
             Protocol::Sctp => Self::Sctp,
+            Protocol::Icmp => Self::Icmp,
         }
     }
 }
