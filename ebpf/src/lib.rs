@@ -79,12 +79,15 @@ pub enum Transport {
     Udp = 17,
     /// SCTP.
     Sctp = 132,
+    /// Echo of ICMP, of either version: it has no ports, so the listener's is 0.
+    Icmp = 1,
 }
 
 impl Transport {
     /// The transport with this IANA number.
     pub const fn from_number(number: u8) -> Option<Self> {
         match number {
+            1 | 58 => Some(Self::Icmp),
             6 => Some(Self::Tcp),
             17 => Some(Self::Udp),
             132 => Some(Self::Sctp),
@@ -141,9 +144,9 @@ pub struct FlowRecord {
     pub first_ns: u64,
     /// Last packet that counted, or for UDP a packet at most a second before the last one.
     pub last_ns: u64,
-    /// Connections asked for: TCP SYN, SCTP INIT, UDP exchanges begun.
+    /// Connections asked for: TCP SYN, SCTP INIT, UDP exchanges begun, ICMP echo requests.
     pub attempted: u64,
-    /// Connections accepted: TCP SYN-ACK, SCTP INIT ACK, UDP exchanges answered.
+    /// Connections accepted: TCP SYN-ACK, SCTP INIT ACK, UDP exchanges answered, ICMP echo replies.
     pub established: u64,
     /// Connections refused: TCP RST in answer to a SYN.
     pub refused: u64,
@@ -228,7 +231,7 @@ pub enum Reason {
     Loopback = 7,
     /// Not lost: multicast, broadcast, unspecified or IPv6 link-local. No policy speaks of it.
     NotRouted = 8,
-    /// Not lost: ICMP of either version. No policy speaks of it.
+    /// Not lost: ICMP of either version, but for what a cgroup asks and is answered by echo. No policy speaks of it.
     Icmp = 9,
     /// Not lost: the announcement of a new key did not fit; the key itself is in the map.
     Unannounced = 10,

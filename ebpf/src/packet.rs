@@ -73,6 +73,10 @@ pub enum Event {
     Accept,
     /// Its sender refuses one.
     Refuse,
+    /// Its sender asks whether somebody is there.
+    Echo,
+    /// Its sender is there.
+    EchoReply,
     /// A datagram: only who spoke before tells what it is.
     Datagram,
 }
@@ -197,7 +201,7 @@ pub fn message_of<B: Bytes + ?Sized>(packet: &B) -> Option<(Transport, usize)> {
     match Transport::from_number(protocol)? {
         Transport::Udp => Some((Transport::Udp, at + 8)),
         Transport::Tcp => Some((Transport::Tcp, at + usize::from(packet.byte(at + 12)? >> 4) * 4)),
-        Transport::Sctp => None,
+        Transport::Sctp | Transport::Icmp => None,
     }
 }
 
@@ -276,12 +280,25 @@ fn transport<B: Bytes + ?Sized>(packet: &B, family: Family, protocol: u8, at: us
             };
             (Transport::Sctp, event)
         }
-        None => {
-            return Err(Skipped::Counted(match protocol {
-                ICMP | ICMPV6 => Reason::Icmp,
-                _ => Reason::OtherTransport,
-            }));
+        Some(Transport::Icmp) => {
+            // RFC 792 and RFC 4443, 4: each version of IP has its own.
+            let (own, request, reply) = match family {
+                Family::V4 => (ICMP, 8, 0),
+                Family::V6 => (ICMPV6, 128, 129),
+            };
+            let kind = packet.byte(at).ok_or(TRUNCATED)?;
+            let event = if protocol != own {
+                return Err(Skipped::Counted(Reason::OtherTransport));
+            } else if kind == request {
+                Event::Echo
+            } else if kind == reply {
+                Event::EchoReply
+            } else {
+                return Err(Skipped::Counted(Reason::Icmp));
+            };
+            (Transport::Icmp, event)
         }
+        None => return Err(Skipped::Counted(Reason::OtherTransport)),
     };
     Ok(Signal {
         family,
@@ -293,16 +310,17 @@ fn transport<B: Bytes + ?Sized>(packet: &B, family: Family, protocol: u8, at: us
 
 impl Event {
     /// Who this cgroup is and what is counted. `None` for a datagram, of which only an exchange can tell, and for a refusal
-    /// that this cgroup sends: the kernel sends it for a port without a listener, from a socket of nobody's cgroup.
+    /// that this cgroup sends: the kernel sends it for a port without a listener, from a socket of nobody's cgroup. So it does
+    /// with answers to an echo, and who is asked by one is told by nobody.
     #[inline(always)]
     pub const fn meaning(self, way: Way) -> Option<(Role, Count)> {
         match (self, way) {
-            (Self::Open, Way::Egress) => Some((Role::Source, Count::Attempted)),
+            (Self::Open | Self::Echo, Way::Egress) => Some((Role::Source, Count::Attempted)),
             (Self::Open, Way::Ingress) => Some((Role::Destination, Count::Attempted)),
             (Self::Accept, Way::Egress) => Some((Role::Destination, Count::Established)),
-            (Self::Accept, Way::Ingress) => Some((Role::Source, Count::Established)),
+            (Self::Accept | Self::EchoReply, Way::Ingress) => Some((Role::Source, Count::Established)),
             (Self::Refuse, Way::Ingress) => Some((Role::Source, Count::Refused)),
-            (Self::Refuse, Way::Egress) | (Self::Datagram, _) => None,
+            (Self::Refuse | Self::EchoReply, Way::Egress) | (Self::Echo, Way::Ingress) | (Self::Datagram, _) => None,
         }
     }
 }
@@ -313,7 +331,7 @@ impl Signal {
     pub fn ends<B: Bytes + ?Sized>(&self, packet: &B) -> Result<Ends, Skipped> {
         let Self {
             family,
-            transport: _,
+            transport,
             at,
             event: _,
         } = *self;
@@ -335,8 +353,13 @@ impl Signal {
                 (source, destination)
             }
         };
-        let source_port = packet.short(at).ok_or(TRUNCATED)?;
-        let destination_port = packet.short(at + 2).ok_or(TRUNCATED)?;
+        let (source_port, destination_port) = match transport {
+            Transport::Icmp => (0, 0),
+            Transport::Tcp | Transport::Udp | Transport::Sctp => (
+                packet.short(at).ok_or(TRUNCATED)?,
+                packet.short(at + 2).ok_or(TRUNCATED)?,
+            ),
+        };
         Ok(Ends {
             source,
             destination,

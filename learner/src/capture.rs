@@ -389,6 +389,7 @@ impl Capture {
                 flow::Transport::Tcp => Transport::Tcp as u8,
                 flow::Transport::Udp => Transport::Udp as u8,
                 flow::Transport::Sctp => Transport::Sctp as u8,
+                flow::Transport::Icmp => Transport::Icmp as u8,
             },
             role: Role::Source as u8,
             pad: 0,

@@ -96,14 +96,14 @@ impl Names {
         let Some(server) = sender(packet) else { return };
         let transport = match carrier {
             Carrier::Udp => Transport::Udp,
-            Carrier::Tcp | Carrier::Sctp => Transport::Tcp,
+            Carrier::Tcp | Carrier::Sctp | Carrier::Icmp => Transport::Tcp,
         };
         if !asked(server, transport) {
             self.unused.unasked += 1;
             return;
         }
         let answers = match transport {
-            Transport::Udp | Transport::Sctp => answer(payload).map(|answer| vec![answer]),
+            Transport::Udp | Transport::Sctp | Transport::Icmp => answer(payload).map(|answer| vec![answer]),
             Transport::Tcp => streamed(payload).or_else(|| answer(payload).map(|answer| vec![answer])),
         };
         let Some(answers) = answers else {

@@ -106,6 +106,7 @@ impl Table {
                 kernel::Transport::Tcp => Transport::Tcp,
                 kernel::Transport::Udp => Transport::Udp,
                 kernel::Transport::Sctp => Transport::Sctp,
+                kernel::Transport::Icmp => Transport::Icmp,
             },
             reporter: match role {
                 kernel::Role::Source => Reporter::Source,

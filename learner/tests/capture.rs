@@ -172,7 +172,8 @@ fn traffic_inside_a_container_is_not_traffic() {
     let ping = Step::Raw {
         to: Ipv4Addr::new(198, 18, 200, 200).into(),
         protocol: 1,
-        bytes: vec![8, 0, 0xf7, 0xff, 0, 0, 0, 0],
+        // A question for the time: only echo is recorded.
+        bytes: vec![13, 0, 0xf2, 0xff, 0, 0, 0, 0],
     };
     alone.run(&[ping]).end();
     let report = learner.end();

@@ -167,6 +167,13 @@ mod tests {
             reason: UnknownReason::PodNotSeen,
             address: None,
         };
+        let ping = graph([edge(web.clone(), pod("db"), 0, Transport::Icmp)]);
+        let pinged = audit(&ping, &policies, &cluster_of(CLUSTER));
+        let reasons: Vec<_> = pinged.undecided.into_iter().map(|(_, why)| why).collect();
+        assert_eq!(
+            (reasons, pinged.denied),
+            (vec![Why::Unknown(Undecidable::Icmp)], vec![])
+        );
         let edges = graph([
             edge(web.clone(), pod("db"), 5432, Transport::Tcp),
             edge(web.clone(), Endpoint::External(ip("198.51.100.1")), 443, Transport::Tcp),

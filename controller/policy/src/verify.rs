@@ -254,7 +254,9 @@ fn is_cut(verdict: &Verdict, ours: bool) -> bool {
             | Undecidable::HostNetworkSubject(_)
             | Undecidable::NoSuchPod(_)
             | Undecidable::Finished(_)
-            | Undecidable::NoAddress(_) => false,
+            | Undecidable::NoAddress(_)
+            // Nothing that a policy could be made to allow.
+            | Undecidable::Icmp => false,
             Undecidable::FamiliesDiffer
             | Undecidable::HostNetworkPeer(_)
             | Undecidable::AddressDecides { .. }

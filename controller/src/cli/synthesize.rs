@@ -186,6 +186,10 @@ fn told(workload: &Workload, note: &Note) -> Told {
             concerns: edges.iter().map(super::output::edge_words).collect(),
             ..blank("Unanswered", Some(*direction))
         },
+        Note::Echo { direction, edges } => Told {
+            concerns: edges.iter().map(super::output::edge_words).collect(),
+            ..blank("Echo", Some(*direction))
+        },
         Note::PeerGone { direction, peer, ports } => at("PeerGone", Some(*direction), Some(peer.to_string()), ports),
         Note::PeerOverlaps {
             direction,

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::connection::{ConnectionGraph, EdgeKey, Evidence, EvidenceRef};
 use nanoseg_graph::endpoint::{Endpoint, Workload};
-use nanoseg_graph::flow::{LossReason, Origin, Reporter, Subject as FlowSubject, Tally};
+use nanoseg_graph::flow::{LossReason, Origin, Reporter, Subject as FlowSubject, Tally, Transport};
 use nanoseg_graph::resolve::resolve;
 use nanoseg_policy::audit::{self, Audit, audit};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
@@ -54,6 +54,8 @@ impl Core {
         let edges: Vec<_> = self
             .graph
             .edges()
+            // No policy can name it: it is in the graph alone.
+            .filter(|(edge, _)| edge.transport != Transport::Icmp)
             .map(|(edge, evidence)| (edge.key(), evidence))
             .collect();
         let sightings = edges.iter().map(|(key, evidence)| self.sighting(key, *evidence));

@@ -66,7 +66,7 @@ pub enum SeenAt {
     Destination,
 }
 
-/// Transport protocol as NetworkPolicy writes it.
+/// Transport protocol as NetworkPolicy writes it, if it can.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "UPPERCASE")]
 pub enum Protocol {
@@ -76,6 +76,8 @@ pub enum Protocol {
     Udp,
     /// IANA protocol 132.
     Sctp,
+    /// ICMP echo, which is in no baseline.
+    Icmp,
 }
 
 impl From<Transport> for Protocol {
@@ -84,6 +86,7 @@ impl From<Transport> for Protocol {
             Transport::Tcp => Self::Tcp,
             Transport::Udp => Self::Udp,
             Transport::Sctp => Self::Sctp,
+            Transport::Icmp => Self::Icmp,
         }
     }
 }
@@ -94,6 +97,7 @@ impl From<Protocol> for Transport {
             Protocol::Tcp => Self::Tcp,
             Protocol::Udp => Self::Udp,
             Protocol::Sctp => Self::Sctp,
+            Protocol::Icmp => Self::Icmp,
         }
     }
 }

@@ -11,7 +11,7 @@ use aya_ebpf::maps::PerCpuArray;
 use aya_ebpf::programs::SkBuffContext;
 use nanoseg_ebpf::exchange::ExchangeKey;
 use nanoseg_ebpf::packet::{Bytes as _, Event, Family, Signal, Way, mapped};
-use nanoseg_ebpf::{Address, FlowKey, Role};
+use nanoseg_ebpf::{Address, FlowKey, Role, Transport};
 
 use super::read::{Linear, linear};
 use super::record::{EXCHANGES, FLOWS, cgroup_of, increment};
@@ -31,6 +31,10 @@ static FIRST: u32 = 0;
 /// Counts the packet if its key is in the map. Otherwise does nothing.
 #[inline(always)]
 pub(super) fn hit(context: &SkBuffContext, way: Way, packet: &Linear, signal: Signal) -> bool {
+    // Has no ports to read again, and is rare.
+    if signal.transport == Transport::Icmp {
+        return false;
+    }
     // SAFETY: the map and its key are static; the verifier makes sure that the result is tested.
     let scratch = unsafe {
         bpf_map_lookup_elem((&raw const SCRATCH).cast_mut().cast(), (&raw const FIRST).cast())

@@ -47,14 +47,22 @@ static FLOWS_CAPACITY: u32 = 131_072;
 
 #[inline(always)]
 pub(super) fn record(context: &SkBuffContext, way: Way, signal: Signal, ends: &Ends) {
-    if matches!(way, Way::Ingress) && is_copy(context) {
+    let is_copy = matches!(way, Way::Ingress) && is_copy(context);
+    if is_copy && signal.event != Event::EchoReply {
         return tally(Reason::Copy);
     }
     let cgroup = cgroup_of(context);
     // SAFETY: takes nothing and always succeeds.
     let now = unsafe { bpf_ktime_get_ns() };
     if let Some((role, count)) = signal.event.meaning(way) {
-        add(&flow_key(cgroup, way, ends, signal.transport, role), count, now);
+        let key = flow_key(cgroup, way, ends, signal.transport, role);
+        // Who asks by a raw socket gets the answers to all: its own are those of whom it asked.
+        if is_copy && FLOWS.get_ptr(&key).is_none() {
+            return tally(Reason::Copy);
+        }
+        add(&key, count, now);
+    } else if signal.transport == Transport::Icmp {
+        tally(Reason::Icmp);
     } else if signal.event == Event::Datagram {
         exchange(context, cgroup, way, ends, now);
     }

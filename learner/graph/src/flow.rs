@@ -26,15 +26,19 @@ pub enum Transport {
     Udp,
     /// IANA protocol 132.
     Sctp,
+    /// Echo of ICMP, IANA protocols 1 and 58, at port 0. Only who asks tells it, and no `NetworkPolicy` can speak of it: it is in
+    /// graphs and never in a policy.
+    Icmp,
 }
 
 impl Transport {
-    /// As `NetworkPolicy` writes it.
+    /// As `NetworkPolicy` writes it, if it can.
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Tcp => "TCP",
             Self::Udp => "UDP",
             Self::Sctp => "SCTP",
+            Self::Icmp => "ICMP",
         }
     }
 }

@@ -168,6 +168,7 @@ impl Agent {
                 Transport::Tcp => nanoseg_ebpf::Transport::Tcp as u8,
                 Transport::Udp => nanoseg_ebpf::Transport::Udp as u8,
                 Transport::Sctp => nanoseg_ebpf::Transport::Sctp as u8,
+                Transport::Icmp => nanoseg_ebpf::Transport::Icmp as u8,
             },
             role: match key.reporter {
                 Reporter::Source => Role::Source as u8,

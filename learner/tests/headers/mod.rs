@@ -54,6 +54,32 @@ fn sctp_is_asked_for_and_accepted_over_both_families() {
 }
 
 #[test]
+fn echo_is_asked_and_answered_over_both_families_and_told_by_who_asks() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server, sniffer) = (node.container(), node.container(), node.container());
+    let learner = node.learner_with_two_capabilities(&[]);
+    // Gets a copy of every packet of its namespace, and asked for none.
+    let _sniffing = server.run(&[Step::Sniff { protocol: 1 }]);
+    let servers = [IpAddr::from(server.v4), server.v6.into()];
+    let pings = servers.map(|to| Step::Ping { to });
+    client.run(&[pings.clone(), pings].concat()).end();
+    sniffer.run(&[Step::Ping { to: client.v4.into() }]).end();
+
+    let report = learner.end();
+    for peer in servers {
+        let source = report.counts(&client.subject(), Reporter::Source, peer, 0, Transport::Icmp);
+        assert_eq!(source, Some([2, 2, 0]), "{peer}");
+    }
+    let other = report.counts(&sniffer.subject(), Reporter::Source, client.v4, 0, Transport::Icmp);
+    assert_eq!(other, Some([1, 1, 0]));
+    assert_eq!(report.flows.len(), 3, "who is asked tells nothing: {report:#?}");
+    assert!(report.losses.is_empty(), "{:?}", report.losses);
+}
+
+#[test]
 fn the_first_fragment_over_ipv6_is_recorded_and_the_others_are_counted() {
     if !is_possible() {
         return;

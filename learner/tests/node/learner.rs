@@ -55,11 +55,16 @@ pub(crate) struct Learner {
 
 impl Learner {
     /// Starts it with reports in a folder, and waits until it observes.
-    pub(crate) fn start(mut command: Command, folder: &Path) -> Self {
+    pub(crate) fn start(command: Command, folder: &Path) -> Self {
+        Self::start_with(command, folder, "100ms")
+    }
+
+    /// The same, with reports at another interval.
+    pub(crate) fn start_with(mut command: Command, folder: &Path, interval: &str) -> Self {
         let mut child = command
             .arg("--out")
             .arg(folder)
-            .args(["--node", "here", "--interval", "100ms"])
+            .args(["--node", "here", "--interval", interval])
             // No test has datagrams under way at the start, unless it says so by the argument.
             .env("NANOSEG_UDP_GRACE", "0s")
             .stderr(Stdio::piped())

@@ -88,6 +88,8 @@ pub(crate) enum Step {
     },
     /// Gets a copy of every IPv4 packet of a protocol from then on.
     Sniff { protocol: u8 },
+    /// Asks by ICMP echo whether somebody is there, and waits for the answer.
+    Ping { to: IpAddr },
     /// Sends bytes as the payload of an IP packet of a protocol, or as a whole IPv4 packet when that is 255.
     Raw { to: IpAddr, protocol: u8, bytes: Vec<u8> },
 }
@@ -178,6 +180,7 @@ impl Step {
                 // Open until the process ends.
                 std::mem::forget(socket(AddressFamily::INET, SocketType::RAW, protocol).unwrap());
             }
+            Self::Ping { to } => ping(to),
             Self::Raw { to, protocol, bytes } => {
                 use rustix::net::{AddressFamily, Protocol, SendFlags, SocketType, sendto, socket};
                 let family = if to.is_ipv4() {
@@ -190,6 +193,35 @@ impl Step {
                 sendto(socket, &bytes, SendFlags::empty(), &SocketAddr::new(to, 0)).unwrap();
             }
         }
+    }
+}
+
+fn ping(to: IpAddr) {
+    use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketType, ipproto, recv, sendto, socket};
+    // The checksum of IPv6 is the kernel's to make. Of IPv4 the header comes with the answer.
+    let (family, protocol, request, at, answer) = if to.is_ipv4() {
+        (
+            AddressFamily::INET,
+            ipproto::ICMP,
+            [8, 0, 0xf7, 0xfd, 0, 1, 0, 1],
+            20,
+            0,
+        )
+    } else {
+        (
+            AddressFamily::INET6,
+            ipproto::ICMPV6,
+            [128, 0, 0, 0, 0, 1, 0, 1],
+            0,
+            129,
+        )
+    };
+    let socket = socket(family, SocketType::RAW, Some(protocol)).unwrap();
+    sendto(&socket, &request, SendFlags::empty(), &SocketAddr::new(to, 0)).unwrap();
+    let mut packet = [0; 128];
+    // Others' packets come here, too.
+    while packet[at] != answer || packet[at + 7] != 1 {
+        recv(&socket, &mut packet, RecvFlags::empty()).unwrap();
     }
 }
 
@@ -345,13 +377,23 @@ impl Container {
         [(self.v4, port).into(), (self.v6, port).into()]
     }
 
+    /// Where its processes are.
+    pub(crate) fn cgroup(&self) -> &Path {
+        &self.cgroup
+    }
+
+    /// Where its network is.
+    pub(crate) fn network(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.netns)
+    }
+
     /// Starts a script and waits until its steps are taken.
     pub(crate) fn run(&self, steps: &[Step]) -> Running {
         let mut command = Command::new("nsenter");
         command
-            .arg(format!("--net=/run/netns/{}", self.netns))
+            .arg(format!("--net={}", self.network().display()))
             .arg(std::env::current_exe().unwrap());
-        start(command, &self.cgroup, steps)
+        start(command, self.cgroup(), steps)
     }
 
     /// Removes the cgroup, as a runtime does as soon as the last process is gone.

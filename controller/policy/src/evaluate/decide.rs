@@ -49,6 +49,8 @@ pub(super) enum Outcome {
     Domains(u32),
     /// Rules of two policies of one priority that do not agree.
     SamePriority(u32, u32),
+    /// No rule can name it.
+    Icmp,
 }
 
 impl Outcome {
@@ -62,7 +64,8 @@ impl Outcome {
             | Self::HostNetworkPeer
             | Self::AddressDecides(_)
             | Self::Domains(_)
-            | Self::SamePriority(..) => Ruling::Unknown,
+            | Self::SamePriority(..)
+            | Self::Icmp => Ruling::Unknown,
         }
     }
 }
@@ -247,6 +250,9 @@ fn side(compiled: &Compiled<'_>, memory: &mut Memory, asks: Asks, sides: &Sides<
     }
     if compiled.classes[sides.subject.class as usize].host_network {
         return Outcome::HostNetworkSubject;
+    }
+    if sides.transport == Transport::Icmp {
+        return Outcome::Icmp;
     }
     let first = by_tiers(compiled, memory, asks, governing, sides, first);
     let Some(second) = second else { return first };

@@ -168,6 +168,7 @@ impl<'a> Evaluator<'a> {
             }
             Outcome::NoCommonFamily => Verdict::Unknown(Undecidable::NoCommonFamily),
             Outcome::FamiliesDiffer => Verdict::Unknown(Undecidable::FamiliesDiffer),
+            Outcome::Icmp => Verdict::Unknown(Undecidable::Icmp),
             Outcome::HostNetworkSubject => Verdict::Unknown(Undecidable::HostNetworkSubject(self.places.end(subject))),
             Outcome::HostNetworkPeer => Verdict::Unknown(Undecidable::HostNetworkPeer(self.places.end(peer))),
             Outcome::AddressDecides(number) => Verdict::Unknown(Undecidable::AddressDecides {

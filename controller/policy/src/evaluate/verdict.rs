@@ -171,6 +171,8 @@ pub enum Undecidable {
     ServiceAddress(ServiceName),
     /// A rule means names in DNS, and which addresses have those is not known here; it decides.
     DomainNames(RuleName),
+    /// Policies speak of TCP, UDP and SCTP, and what one that isolates does to ICMP is left to each implementation.
+    Icmp,
     /// Two policies of one tier have the same priority and do not agree: which of them decides is left to each implementation.
     SamePriority(Box<[RuleName; 2]>),
 }
@@ -182,6 +184,9 @@ impl fmt::Display for Undecidable {
             Self::Finished(end) => write!(f, "{end} has finished"),
             Self::NoAddress(end) => write!(f, "{end} has no address"),
             Self::NoCommonFamily => f.write_str("the ends have no address family in common"),
+            Self::Icmp => {
+                f.write_str("no rule can name ICMP, and whether isolation stops it depends on the network plugin")
+            }
             Self::FamiliesDiffer => f.write_str("IPv4 and IPv6 are answered differently; ask with an address"),
             Self::HostNetworkSubject(end) => {
                 write!(

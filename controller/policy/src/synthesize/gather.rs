@@ -59,7 +59,7 @@ struct Observed<'a> {
 impl<'a> Side<'a, '_> {
     pub(super) fn gather(&self, notes: &mut BTreeSet<Note>) -> Gathered<'a> {
         let direction = self.direction;
-        let mut unanswered = BTreeSet::new();
+        let (mut unanswered, mut echoes) = (BTreeSet::new(), BTreeSet::new());
         let mut observed = Vec::new();
         self.each_edge(|peer, edge, evidence| {
             if self.view.settings.in_baseline(edge, evidence) {
@@ -73,10 +73,18 @@ impl<'a> Side<'a, '_> {
                     edge,
                     evidence,
                 });
+            } else if edge.transport == Transport::Icmp {
+                echoes.insert(edge.key());
             } else {
                 unanswered.insert(edge.key());
             }
         });
+        if !echoes.is_empty() {
+            notes.insert(Note::Echo {
+                direction,
+                edges: echoes,
+            });
+        }
         if !unanswered.is_empty() {
             notes.insert(Note::Unanswered {
                 direction,

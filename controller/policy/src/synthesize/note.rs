@@ -110,6 +110,13 @@ pub enum Note {
         /// The edges.
         edges: BTreeSet<EdgeKey>,
     },
+    /// ICMP echo: a policy cannot name it, and whether one that isolates denies it is left to each implementation.
+    Echo {
+        /// The direction.
+        direction: Direction,
+        /// The edges.
+        edges: BTreeSet<EdgeKey>,
+    },
     /// A peer that is gone: no rule comes from it until it is back.
     PeerGone {
         /// The direction.
@@ -212,6 +219,7 @@ impl Note {
             Self::NotObserved { .. }
             | Self::NotReady { .. }
             | Self::Unanswered { .. }
+            | Self::Echo { .. }
             | Self::PeerGone { .. }
             | Self::GroupNotUsed(_) => false,
         }
@@ -233,6 +241,7 @@ impl fmt::Display for Note {
                     list(edges, ", ")
                 )
             }
+            Self::Echo { direction, edges } => write!(f, "{direction}: {}", echo(edges)),
             Self::PeerGone { direction, peer, ports } => {
                 write!(f, "{direction}: no rule for {peer} ({}): it is gone", list(ports, ", "))
             }
@@ -323,6 +332,16 @@ impl fmt::Display for Note {
 pub(super) fn list<T: fmt::Display>(items: impl IntoIterator<Item = T>, separator: &str) -> String {
     let items: Vec<String> = items.into_iter().map(|item| item.to_string()).collect();
     items.join(separator)
+}
+
+fn echo(edges: &BTreeSet<EdgeKey>) -> String {
+    let ends = edges
+        .iter()
+        .map(|edge| format!("{} -> {}", edge.source, edge.destination));
+    format!(
+        "no rule can name ICMP echo, and whether isolation stops it depends on the network plugin: {}",
+        some(&ends.collect())
+    )
 }
 
 /// How many things a sentence names at most.

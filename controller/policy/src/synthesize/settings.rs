@@ -63,9 +63,11 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Whether an edge counts: it was answered, or it is UDP, where many protocols have no answers.
+    /// Whether an edge counts: it was answered, or it is UDP, where many protocols have no answers. ICMP never does, because no
+    /// policy can name it.
     pub fn in_baseline(&self, edge: Edge<'_>, evidence: EvidenceRef<'_>) -> bool {
         match (edge.transport, self.unanswered) {
+            (Transport::Icmp, _) => false,
             (Transport::Udp, _) | (_, Unanswered::Learn) => true,
             (Transport::Tcp | Transport::Sctp, Unanswered::Ignore) => evidence.outcome() == Outcome::Established,
         }

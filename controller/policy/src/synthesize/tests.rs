@@ -474,6 +474,26 @@ fn p33_connections_that_nobody_answered_make_no_rules() {
 }
 
 #[test]
+fn echo_is_noted_and_makes_no_rule() {
+    let mut seen = graph([edge(end("db"), end("web"), 80, Transport::Tcp)]);
+    let ping = edge(end("web"), end("api"), 0, Transport::Icmp);
+    seen.insert(ping.clone(), &evidence(Outcome::Established, &[Reporter::Source], &[]));
+    for unanswered in [Unanswered::Ignore, Unanswered::Learn] {
+        let settings = Settings {
+            unanswered,
+            ..Settings::default()
+        };
+        let proposal = synthesize(&workload("StatefulSet", "shop", "web"), &seen, &shop(), &settings).unwrap();
+        assert_eq!(proposal.directions, [Direction::Ingress].into());
+        let note = Note::Echo {
+            direction: Direction::Egress,
+            edges: [ping.clone()].into(),
+        };
+        assert!(proposal.notes.contains(&note), "{:?}", proposal.notes);
+    }
+}
+
+#[test]
 fn p9_a_subject_that_cannot_be_selected_is_refused_and_a_peer_is_noted() {
     let mut cluster = shop();
     let shared = || labels([("app", "db")]);

@@ -179,6 +179,7 @@ fn declared(proposal: &Proposal, world: &World, cluster: &Cluster) -> BTreeSet<(
             Note::NotObserved { .. }
             | Note::NotReady { .. }
             | Note::Unanswered { .. }
+            | Note::Echo { .. }
             | Note::PeerGone { .. }
             | Note::GroupNotUsed(_)
             | Note::PortRange { .. } => {}
