@@ -36,6 +36,9 @@ pub struct Map {
     pub policies: Vec<Policy>,
     /// What can be reached from outside of the cluster.
     pub exposures: Vec<Exposure>,
+    /// What all of this has to say to controls that people are asked about.
+    #[serde(default)]
+    pub controls: Vec<Control>,
 }
 
 /// Form of the document.
@@ -114,7 +117,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Its middle.
+    /// Its middle, from the left and from the top.
     pub const fn middle(&self) -> (u32, u32) {
         (self.x + self.width / 2, self.y + self.height / 2)
     }
@@ -600,6 +603,19 @@ pub struct Exposure {
     pub ports: Vec<Ports>,
     /// Ids of the workloads that are reached.
     pub workloads: Vec<String>,
+}
+
+/// A control of a catalogue, and what was found. It says what is, and never that a control is met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Control {
+    /// The catalogue.
+    pub catalogue: String,
+    /// Number or title of the control there.
+    pub id: String,
+    /// What it is about.
+    pub about: String,
+    /// Facts of this map.
+    pub found: Vec<String>,
 }
 
 /// How something is exposed.

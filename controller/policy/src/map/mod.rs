@@ -12,9 +12,12 @@
 //! * every edge of the graph and of each Segment is in the map exactly once, and so are both of its ends;
 //! * boxes of parties lie in the box of their group, and no two boxes of parties or of groups overlap.
 
+mod change;
+mod controls;
 mod document;
 mod edges;
 mod exposure;
+mod formats;
 mod id;
 mod layout;
 mod parties;
@@ -30,8 +33,10 @@ use nanoseg_graph::endpoint::Workload as WorkloadName;
 
 use crate::ends::Ends;
 use crate::evaluate::{Evaluator, PolicySet};
+pub use change::{Changes, ChangesSchema, EdgeChange, WorkloadChange};
 pub use document::*;
 use edges::Judges;
+pub use formats::{csv, dot, graphml, html, markdown, mermaid, svg};
 
 /// What a map is drawn from.
 #[derive(Clone, Copy, Debug)]
@@ -91,8 +96,10 @@ impl Map {
             edges,
             policies,
             exposures,
+            controls: Vec::new(),
         };
         map.totals = map.count();
+        map.controls = controls::all(&map);
         map
     }
 

@@ -440,7 +440,7 @@ fn the_map_fits_its_published_schema() {
     clippy::disallowed_methods,
     reason = "a test compares with the file that is published"
 )]
-fn expect_file(file: &str, current: &str) {
+pub(crate) fn expect_file(file: &str, current: &str) {
     if std::env::var_os("UPDATE").is_some() {
         std::fs::write(file, current).unwrap();
         return;
