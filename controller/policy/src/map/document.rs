@@ -3,6 +3,7 @@
 //! Texts in it are names that people and programs chose, as they are: whoever prints them has to take care that they stay texts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -36,6 +37,9 @@ pub struct Map {
     pub policies: Vec<Policy>,
     /// What can be reached from outside of the cluster.
     pub exposures: Vec<Exposure>,
+    /// What all of this has to say to controls that people are asked about.
+    #[serde(default)]
+    pub controls: Vec<Control>,
 }
 
 /// Form of the document.
@@ -114,7 +118,7 @@ pub struct Place {
 }
 
 impl Place {
-    /// Its middle.
+    /// Its middle, from the left and from the top.
     pub const fn middle(&self) -> (u32, u32) {
         (self.x + self.width / 2, self.y + self.height / 2)
     }
@@ -602,6 +606,19 @@ pub struct Exposure {
     pub workloads: Vec<String>,
 }
 
+/// A control of a catalogue, and what was found. It says what is, and never that a control is met.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Control {
+    /// The catalogue.
+    pub catalogue: String,
+    /// Number or title of the control there.
+    pub id: String,
+    /// What it is about.
+    pub about: String,
+    /// Facts of this map.
+    pub found: Vec<String>,
+}
+
 /// How something is exposed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum How {
@@ -623,6 +640,17 @@ pub struct Ports {
     pub first: u16,
     /// Last.
     pub last: u16,
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, first, last } = self;
+        match (first, last) {
+            (1, &u16::MAX) => write!(f, "{protocol} all ports"),
+            (first, last) if first == last => write!(f, "{protocol} {first}"),
+            (first, last) => write!(f, "{protocol} {first}-{last}"),
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]

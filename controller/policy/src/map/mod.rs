@@ -12,12 +12,16 @@
 //! * every edge of the graph and of each Segment is in the map exactly once, and so are both of its ends;
 //! * boxes of parties lie in the box of their group, and no two boxes of parties or of groups overlap.
 
+mod change;
+mod controls;
 mod document;
 mod edges;
 mod exposure;
+mod formats;
 mod id;
 mod layout;
 mod parties;
+mod reach;
 #[cfg(test)]
 mod tests;
 
@@ -30,8 +34,11 @@ use nanoseg_graph::endpoint::Workload as WorkloadName;
 
 use crate::ends::Ends;
 use crate::evaluate::{Evaluator, PolicySet};
+pub use change::{Changes, ChangesSchema, EdgeChange, WorkloadChange};
 pub use document::*;
 use edges::Judges;
+pub use formats::{csv, dot, graphml, html, markdown, mermaid, svg};
+pub use reach::{Passage, Reach, reach};
 
 /// What a map is drawn from.
 #[derive(Clone, Copy, Debug)]
@@ -46,7 +53,8 @@ pub struct Input<'a> {
     pub proposed: Option<&'a PolicySet>,
     /// What is known of workloads' learning.
     pub segments: &'a [Segment],
-    /// An edge of a baseline that was last seen before this time is stale. Without it: one that was not seen at all.
+    /// An edge of a baseline that the graph does not have, or was last seen before this time, is stale. Without it none is: the
+    /// graph may not be all that was seen.
     pub stale_before: Option<Timestamp>,
 }
 
@@ -91,8 +99,10 @@ impl Map {
             edges,
             policies,
             exposures,
+            controls: Vec::new(),
         };
         map.totals = map.count();
+        map.controls = controls::all(&map);
         map
     }
 
