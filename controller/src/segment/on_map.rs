@@ -46,11 +46,12 @@ impl Segment {
             let keys = keys(std::slice::from_ref(&edge.edge))?;
             quarantined.extend(keys.into_iter().map(|key| (key, suspicion.clone())));
         }
+        let novel: Vec<_> = status.novel_edges.iter().map(|novel| novel.edge.clone()).collect();
         Ok(map::Segment {
             workload,
             facts,
             baseline,
-            novel: keys(&status.novel_edges)?,
+            novel: keys(&novel)?,
             quarantined,
         })
     }
@@ -88,7 +89,7 @@ proposal: '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {na
         assert_eq!(segment.on_map().unwrap().facts.phase, "new");
         let mut status: SegmentStatus = serde_yaml::from_str(STATUS).unwrap();
         status.quarantined.push(QuarantinedEdge {
-            edge: status.novel_edges[0].clone(),
+            edge: status.novel_edges[0].edge.clone(),
             suspicion: Suspicion::Once,
         });
         segment.status = Some(status);
