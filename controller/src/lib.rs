@@ -15,14 +15,17 @@
 //! * [`lease`]: which of several controllers may.
 //! * [`watch`], [`receive`], [`directory`]: where events come from.
 //! * [`controller`]: `nanoseg controller`, the loop that joins them.
+//! * [`health`], [`metrics`]: what kubelet and Prometheus are told.
 //! * [`cli`]: every other command.
 
 pub mod apply;
 pub mod cli;
 pub mod controller;
 pub mod directory;
+pub mod health;
 pub mod lease;
 pub mod lifecycle;
+pub mod metrics;
 pub mod read;
 pub mod receive;
 pub mod reconcile;

@@ -19,6 +19,7 @@
 //! * a core that follows another controller writes nothing, and one that takes over knows what is durable and nothing else.
 
 mod attested;
+mod census;
 mod memory;
 mod notice;
 mod rollback;
@@ -51,6 +52,7 @@ use crate::lifecycle::{Life, Rules};
 use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
 
 pub use self::attested::RefusedPart;
+pub use self::census::Census;
 pub use self::notice::{Happening, Notice};
 pub use self::stand::MANAGER;
 pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};

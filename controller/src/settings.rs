@@ -151,6 +151,9 @@ pub struct ControllerArguments {
     /// TLS and are recognised by their service account's token; the certificate is in a Secret of --own-namespace
     #[arg(long, conflicts_with = "cluster")]
     pub insecure_learners: bool,
+    /// Answer /healthz, /readyz and /metrics by HTTP at this address, for kubelet and Prometheus. Without it nobody is answered
+    #[arg(long, value_name = "ADDRESS")]
+    pub health_listen: Option<SocketAddr>,
     /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     pub kubeconfig: Option<PathBuf>,
@@ -247,6 +250,8 @@ pub struct Settings {
     pub report_interval: SignedDuration,
     /// Others own the policies, and none is written.
     pub reports_only: bool,
+    /// Where kubelet and Prometheus ask.
+    pub health_listen: Option<SocketAddr>,
 }
 
 /// Where the cluster is.
@@ -282,6 +287,7 @@ impl From<ControllerArguments> for Settings {
             out,
             listen,
             insecure_learners,
+            health_listen,
             kubeconfig,
             enforce,
             learn_for,
@@ -317,6 +323,7 @@ impl From<ControllerArguments> for Settings {
             cluster_cidrs: cluster_cidr,
             report_interval,
             reports_only: report_only,
+            health_listen,
         }
     }
 }

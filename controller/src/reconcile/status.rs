@@ -13,8 +13,8 @@ use super::memory::Subject;
 use crate::lifecycle::contest::Contest;
 use crate::lifecycle::{Life, Restraint, Stance, Timing};
 use crate::segment::{
-    Decision, Known, LISTED, Mode, NovelEdge, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback, SegmentStatus,
-    hash_of, hash_of_text, seconds, to_edges,
+    Decision, Known, LISTED, NovelEdge, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback, SegmentStatus, hash_of,
+    hash_of_text, seconds, to_edges,
 };
 
 /// How a workload's policy stands.
@@ -174,12 +174,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         phase,
         reason,
         workload: format!("{}/{}", workload.kind, workload.name),
-        mode: Some(match stance {
-            Stance::Off => Mode::Off,
-            Stance::Learn | Stance::Propose(_) => Mode::Learn,
-            Stance::Audit => Mode::Audit,
-            Stance::Enforce => Mode::Enforce,
-        }),
+        mode: Some(stance.mode()),
         learning_since: seconds(life.learning_since),
         last_novel: Some(seconds(life.last_novel)),
         loss: life.loss,
