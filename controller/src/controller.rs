@@ -237,7 +237,6 @@ async fn on_cluster(
             outcome = &mut server => return outcome.map_err(ControllerError::Receive),
             Some(event) = events.recv() => pace.take(event),
             Some(Delivery { report, trust, durable }) = deliveries.recv() => {
-                health.metrics.merged(&report.origin.node, Timestamp::now());
                 match trust {
                     Trust::Blind => pace.take(Event::Report(report)),
                     Trust::OwnNode => {
@@ -300,7 +299,11 @@ impl Pace {
     }
 
     fn take(&mut self, event: Event) {
-        self.core.take(event, Timestamp::now());
+        let now = Timestamp::now();
+        if let Event::Report(report) | Event::Attested(report) = &event {
+            self.health.metrics.merged(&report.origin.node, now);
+        }
+        self.core.take(event, now);
         self.note();
     }
 

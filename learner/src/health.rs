@@ -170,6 +170,8 @@ impl Health {
     pub(crate) async fn answer(self: &Arc<Self>, settings: &Settings) -> Result<(), ListenError> {
         if let Some(address) = settings.health_listen {
             let listener = nanoseg_health::listen(address).await?;
+            // The port may have been left to the operating system.
+            let address = listener.local_addr().unwrap_or(address);
             tracing::info!(%address, "answering /healthz, /readyz and /metrics");
             let (registry, vital) = (Arc::clone(&self.registry), Arc::clone(self));
             tokio::spawn(nanoseg_health::serve(listener, registry, vital));

@@ -132,6 +132,19 @@ async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
         put(&client, object, &params).await.unwrap();
     }
 
+    // The Prometheus Operator's kinds are not known here; the rest is taken.
+    let monitoring = kustomized(&kubernetes, &server, &format!("{MANIFESTS}/monitoring"));
+    let kind = |object: &DynamicObject| {
+        object
+            .types
+            .as_ref()
+            .map(|types| types.kind.clone())
+            .unwrap_or_default()
+    };
+    let kinds: Vec<String> = monitoring.iter().map(kind).collect();
+    assert_eq!(kinds, ["ConfigMap", "PodMonitor", "PrometheusRule"]);
+    put(&client, &monitoring[0], &dry).await.unwrap();
+
     cluster
         .create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop" } }))
         .await;
