@@ -4,6 +4,7 @@
 
 mod audit;
 mod diff;
+mod doctor;
 mod explain;
 mod graph;
 mod input;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use kube::CustomResourceExt as _;
 
 use crate::apply::WriteError;
+use crate::doctor::ProbeError;
 use crate::read::ReadError;
 use crate::read::live::ConnectError;
 use crate::read::place::file_name;
@@ -24,6 +26,7 @@ use crate::segment::Segment;
 
 pub use audit::audit_flows;
 pub use diff::diff_policies;
+pub use doctor::doctor;
 pub use explain::explain;
 pub use graph::graph;
 pub use output::Screen;
@@ -101,6 +104,9 @@ pub enum CommandError {
     /// A Segment cannot be looked at or decided on.
     #[error(transparent)]
     Review(#[from] ReviewError),
+    /// The probe found nothing out.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),

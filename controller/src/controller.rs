@@ -6,6 +6,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
 use nanoseg_health::ListenError;
 use nanoseg_policy::ownership::PolicyName;
 use nanoseg_policy::synthesize;
@@ -14,9 +16,10 @@ use tokio::sync::{self, mpsc, oneshot};
 
 use crate::apply::{Live, OnCluster, OnDirectory, WriteError, apply};
 use crate::directory::{self, Directory};
+use crate::enforcement::{CONFIG_MAP, Enforcement};
 use crate::health::{self, Health};
-use crate::metrics::counted::Counted;
 use crate::lease::{Leadership, Pen, Standing, Terms};
+use crate::metrics::counted::Counted;
 use crate::read::ReadError;
 use crate::read::live::{ConnectError, client, configuration};
 use crate::receive::certificates::Certificates;
@@ -37,6 +40,9 @@ const SHARE: u32 = 5;
 
 /// How often folders are looked through. Four times a second, so that an edit is repaired within one.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How often the finding of a probe is looked for: people wait for what follows from it.
+const ENFORCEMENT: Duration = Duration::from_secs(30);
 
 /// How long the loop sleeps at most.
 const LONGEST_REST: Duration = Duration::from_mins(1);
@@ -210,6 +216,9 @@ async fn on_cluster(
     let (deliver, mut deliveries) = mpsc::channel::<Delivery>(WAITING);
     let (tell, mut events) = mpsc::channel::<Event>(WAITING);
     let mut watches = watch::watch_all(&client, &url, &tell);
+    if let Some(namespace) = &settings.rules.own_namespace {
+        watches.spawn(follow_enforcement(client.clone(), namespace.clone(), tell.clone()));
+    }
     let own_namespace = settings.rules.own_namespace.clone();
     let cidrs = settings.cluster_cidrs.clone();
     let mut pace = Pace::new(
@@ -258,6 +267,21 @@ async fn on_cluster(
             }
             () = tokio::time::sleep(pace.rest()) => drop(pace.round(&live).await),
         }
+    }
+}
+
+/// Tells what `nanoseg doctor --probe` last found of the cluster, for as long as somebody listens.
+async fn follow_enforcement(client: Client, namespace: String, tell: mpsc::Sender<Event>) {
+    let kept = Api::<ConfigMap>::namespaced(client, &namespace);
+    loop {
+        // Without an answer what is known stays.
+        if let Ok(found) = kept.get_opt(CONFIG_MAP).await {
+            let found = found.as_ref().and_then(Enforcement::kept).map(Box::new);
+            if tell.send(Event::Enforcement(found)).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(ENFORCEMENT).await;
     }
 }
 
@@ -312,7 +336,9 @@ impl Pace {
         self.waiting.clear();
         // In a new term too what was known is forgotten first: another may have led in between.
         self.core.follow(Timestamp::now());
-        self.health.metrics.set_leader(matches!(standing, Standing::Leads { .. }));
+        self.health
+            .metrics
+            .set_leader(matches!(standing, Standing::Leads { .. }));
         if let Standing::Leads { term } = standing {
             self.core.lead(Timestamp::now());
             pen.adopt(*term);

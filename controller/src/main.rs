@@ -50,6 +50,11 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
         Command::Reject(arguments) => cli::reject(&arguments, &mut screen),
         Command::Promote(arguments) => cli::promote(&arguments, &mut screen),
         Command::Rollback(arguments) => cli::rollback(&arguments, &mut screen),
+        Command::Doctor(arguments) => cli::doctor(&arguments, &mut screen),
+        Command::ProbePod(arguments) => {
+            nanoseg::doctor::caller::run(&arguments)?;
+            return Ok(Found::Nothing);
+        }
         Command::Crd => cli::crd(&mut screen),
     };
     // Answers come before the error that ended them.

@@ -24,8 +24,8 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::health::Health;
-use crate::metrics::RefusedLearner;
 use crate::lease::Standing;
+use crate::metrics::RefusedLearner;
 use crate::trouble::chain;
 use certificates::Certificates;
 use identity::{IdentityError, Recogniser, Refusal};

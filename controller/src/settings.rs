@@ -1,9 +1,11 @@
 //! The command line as typed, and the settings that follow from it. Nothing else reads arguments or the environment.
 //!
 //! * [`commands`]: arguments of the commands that look at something once.
+//! * [`doctor`]: arguments of `nanoseg doctor`.
 //! * [`review`]: arguments of the commands by which people decide on Segments.
 
 pub mod commands;
+pub mod doctor;
 pub mod review;
 
 use std::net::SocketAddr;
@@ -18,6 +20,7 @@ use jiff::SignedDuration;
 use crate::lease::Terms;
 use crate::lifecycle::{Rules, Scope};
 use commands::{AuditArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
+use doctor::{DoctorArguments, PodArguments};
 use review::{DecisionArguments, SegmentArguments, StatusArguments};
 
 const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns that into NetworkPolicies.";
@@ -122,6 +125,12 @@ pub enum Command {
     /// Take a Segment from Enforce back to Audit
     #[command(after_help = review::ROLLBACK_EXAMPLES)]
     Rollback(SegmentArguments),
+    /// Say what is wrong with an installation or a cluster, and by --probe whether it enforces NetworkPolicies at all
+    #[command(after_help = doctor::DOCTOR_EXAMPLES)]
+    Doctor(DoctorArguments),
+    /// What the pods of `nanoseg doctor --probe` run
+    #[command(hide = true)]
+    ProbePod(PodArguments),
     /// Print the definitions of custom resources (CRDs) that a cluster needs before `nanoseg controller`
     #[command(after_help = "Example:\n  nanoseg crd | kubectl apply -f -")]
     Crd,

@@ -269,7 +269,9 @@ async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
     ours.patch("db", &apply, &Patch::Apply(&policy("db", true)))
         .await
         .unwrap();
-    let cleaner = acting_as(&server, "system:serviceaccount:kube-system:namespace-controller").await;
-    let cleaned = policies(&cleaner);
-    cleaned.delete("db", &DeleteParams::default()).await.unwrap();
+    let of_the_cluster = acting_as(&server, "system:serviceaccount:kube-system:namespace-controller").await;
+    policies(&of_the_cluster)
+        .delete("db", &DeleteParams::default())
+        .await
+        .unwrap();
 }
