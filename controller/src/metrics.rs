@@ -152,6 +152,8 @@ pub struct Metrics {
     node_names: Bounded<String>,
     /// Losses that were told, by node and reason.
     told: Mutex<BTreeMap<(String, LossReason), u64>>,
+    /// Refused parts as they were last counted: a controller that follows begins anew.
+    parts: Mutex<BTreeMap<RefusedPart, u64>>,
     learners: Gauge,
     reports: Counter,
     refused_learners: Family<ReasonLabels, Counter>,
@@ -198,6 +200,7 @@ impl Default for Metrics {
             last_report: metrics.add("nanoseg_last_report_timestamp_seconds", last_report),
             node_names: Bounded::new(NODES),
             told: Mutex::default(),
+            parts: Mutex::default(),
             learners: metrics.add(
                 "nanoseg_learners_connected",
                 "Learners that have a stream open and have reported on it",
@@ -318,12 +321,17 @@ impl Metrics {
         self.nodes.set(gauge(*nodes));
         self.policies.set(gauge(*policies));
         self.held.set(gauge(*held));
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
         for part in RefusedPart::ALL {
             let labels = ReasonLabels { reason: part.as_str() };
-            let counter = self.refused_parts.get_or_create(&labels);
             let total = refused.get(&part).copied().unwrap_or_default();
-            counter.inc_by(total.saturating_sub(counter.get()));
+            let before = parts
+                .insert(part, total)
+                .filter(|before| *before <= total)
+                .unwrap_or_default();
+            self.refused_parts.get_or_create(&labels).inc_by(total - before);
         }
+        drop(parts);
         self.lose(losses);
     }
 

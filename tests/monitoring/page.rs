@@ -26,7 +26,7 @@ pub(crate) fn documented(page: &str) -> BTreeMap<String, Metrics> {
         } else if let Some(row) = line.strip_prefix("| `").filter(|_| !program.is_empty()) {
             let cells: Vec<&str> = row.trim_end_matches(" |").splitn(4, " | ").collect();
             let &[name, kind, labels, about] = cells.as_slice() else {
-                panic!("not a row of a metric: {line}")
+                unreachable!("not a row of a metric: {line}")
             };
             let labels = labels.split(", ").filter(|label| !label.trim().is_empty());
             let metric = Documented {

@@ -127,3 +127,17 @@ fn a_learner_is_connected_until_it_is_dropped() {
     drop(second);
     assert!(text(&metrics).contains("nanoseg_learners_connected 0\n"));
 }
+
+#[test]
+fn refused_parts_are_counted_on_by_a_controller_that_followed_in_between() {
+    let metrics = Metrics::default();
+    for total in [2, 5, 0, 1] {
+        let census = Census {
+            refused: [(RefusedPart::OtherNode, total)].into(),
+            ..Census::default()
+        };
+        metrics.round(Duration::ZERO, &census);
+    }
+    let refused = series(&metrics, "nanoseg_report_parts_refused_total");
+    assert_eq!(refused[r#"reason="other_node""#], 6);
+}

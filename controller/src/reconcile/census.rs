@@ -34,11 +34,18 @@ pub struct Census {
 }
 
 impl Core {
-    /// Counts.
+    /// Counts. Of two controllers the one that follows counts nothing but nodes, so that sums over both are true.
     pub fn census(&self) -> Census {
+        let nodes = self.cluster.nodes().count();
+        if self.follows {
+            return Census {
+                nodes,
+                ..Census::default()
+            };
+        }
         let mut census = Census {
             flows: self.flows.len(),
-            nodes: self.cluster.nodes().count(),
+            nodes,
             held: self.held.len(),
             refused: self.refused().clone(),
             ..Census::default()
