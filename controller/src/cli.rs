@@ -4,6 +4,7 @@
 
 mod audit;
 mod diff;
+mod doctor;
 mod explain;
 mod export;
 mod graph;
@@ -20,6 +21,7 @@ use std::path::PathBuf;
 use kube::CustomResourceExt as _;
 
 use crate::apply::WriteError;
+use crate::doctor::ProbeError;
 use crate::read::ReadError;
 use crate::read::live::ConnectError;
 use crate::read::place::file_name;
@@ -27,6 +29,7 @@ use crate::segment::Segment;
 
 pub use audit::audit_flows;
 pub use diff::diff_policies;
+pub use doctor::doctor;
 pub use explain::explain;
 pub use export::{ExportError, export};
 pub use graph::graph;
@@ -110,6 +113,9 @@ pub enum CommandError {
     /// There is no map.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// The probe found nothing out.
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),

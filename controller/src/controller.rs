@@ -2,22 +2,30 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
+use k8s_openapi::api::core::v1::ConfigMap;
+use kube::{Api, Client};
+use nanoseg_health::ListenError;
+use nanoseg_policy::ownership::PolicyName;
 use nanoseg_policy::synthesize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{self, mpsc, oneshot};
 
 use crate::apply::{Live, OnCluster, OnDirectory, WriteError, apply};
 use crate::directory::{self, Directory};
+use crate::enforcement::{CONFIG_MAP, Enforcement};
+use crate::health::{self, Health};
 use crate::lease::{Leadership, Pen, Standing, Terms};
+use crate::metrics::counted::Counted;
 use crate::read::ReadError;
 use crate::read::live::{ConnectError, client, configuration};
 use crate::receive::certificates::Certificates;
 use crate::receive::identity::Recogniser;
 use crate::receive::{self, Delivery, Door, ReceiveError, Trust};
-use crate::reconcile::{Core, Due, Event, Guide, RefusedPart, Round};
+use crate::reconcile::{Core, Due, Event, Guide, RefusedPart, Round, Why};
 use crate::settings::{Place, Settings};
 use crate::watch;
 
@@ -32,6 +40,9 @@ const SHARE: u32 = 5;
 
 /// How often folders are looked through. Four times a second, so that an edit is repaired within one.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// How often the finding of a probe is looked for: people wait for what follows from it.
+const ENFORCEMENT: Duration = Duration::from_secs(30);
 
 /// How long the loop sleeps at most.
 const LONGEST_REST: Duration = Duration::from_mins(1);
@@ -48,6 +59,9 @@ pub enum ControllerError {
     /// Learners cannot be listened to.
     #[error(transparent)]
     Receive(#[from] ReceiveError),
+    /// Probes cannot be listened to.
+    #[error(transparent)]
+    Health(#[from] ListenError),
     /// The manifests cannot be read.
     #[error(transparent)]
     Manifests(#[from] ReadError),
@@ -69,6 +83,9 @@ pub enum ControllerError {
 pub async fn run(settings: Settings) -> Result<(), ControllerError> {
     let mut term = signal(SignalKind::terminate()).map_err(ControllerError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Signal)?;
+    let health = Arc::new(Health::default());
+    // A task of its own: whoever asks is answered while a round is held.
+    let answers = tokio::spawn(health::answer(settings.health_listen, Arc::clone(&health)).await?);
     let mut leadership = None;
     let outcome = {
         let work = async {
@@ -81,9 +98,9 @@ pub async fn run(settings: Settings) -> Result<(), ControllerError> {
                 } => {
                     let kubeconfig = kubeconfig.as_deref();
                     let door = (listen, insecure_learners);
-                    Box::pin(on_cluster(settings, kubeconfig, door, terms, &mut leadership)).await
+                    Box::pin(on_cluster(settings, health, kubeconfig, door, terms, &mut leadership)).await
                 }
-                Place::Directory { cluster, flows, out } => on_directory(settings, cluster, flows, out).await,
+                Place::Directory { cluster, flows, out } => on_directory(settings, health, cluster, flows, out).await,
             }
         };
         tokio::select! {
@@ -98,6 +115,7 @@ pub async fn run(settings: Settings) -> Result<(), ControllerError> {
             }
         }
     };
+    answers.abort();
     // Nothing is under way any more that writes.
     if let Some(leadership) = leadership {
         leadership.give_back().await;
@@ -112,6 +130,7 @@ fn guide(settings: Settings) -> Guide {
         cluster_cidrs: _,
         report_interval,
         reports_only,
+        health_listen: _,
     } = settings;
     Guide {
         rules,
@@ -123,6 +142,7 @@ fn guide(settings: Settings) -> Guide {
 
 async fn on_directory(
     settings: Settings,
+    health: Arc<Health>,
     cluster: std::path::PathBuf,
     flows: std::path::PathBuf,
     out: std::path::PathBuf,
@@ -131,7 +151,10 @@ async fn on_directory(
     tracing::info!(cluster = %cluster.display(), flows = %flows.display(), out = %out.display(), "watching folders");
     let mut directory = Directory::new(cluster, flows, &out);
     let cidrs = settings.cluster_cidrs.clone();
-    let mut pace = Pace::new(Core::new(guide(settings), cidrs, directory::SOURCES, Timestamp::now()));
+    let mut pace = Pace::new(
+        Core::new(guide(settings), cidrs, directory::SOURCES, Timestamp::now()),
+        health,
+    );
     loop {
         let began = Instant::now();
         for event in directory.look()? {
@@ -149,6 +172,7 @@ async fn on_directory(
 
 async fn on_cluster(
     mut settings: Settings,
+    health: Arc<Health>,
     kubeconfig: Option<&Path>,
     (listen, insecure_learners): (std::net::SocketAddr, bool),
     terms: Terms,
@@ -192,18 +216,25 @@ async fn on_cluster(
     let (deliver, mut deliveries) = mpsc::channel::<Delivery>(WAITING);
     let (tell, mut events) = mpsc::channel::<Event>(WAITING);
     let mut watches = watch::watch_all(&client, &url, &tell);
+    if let Some(namespace) = &settings.rules.own_namespace {
+        watches.spawn(follow_enforcement(client.clone(), namespace.clone(), tell.clone()));
+    }
     let own_namespace = settings.rules.own_namespace.clone();
     let cidrs = settings.cluster_cidrs.clone();
-    let mut pace = Pace::new(Core::new(guide(settings), cidrs, watch::SOURCES, Timestamp::now()));
+    let mut pace = Pace::new(
+        Core::new(guide(settings), cidrs, watch::SOURCES, Timestamp::now()),
+        Arc::clone(&health),
+    );
     let (_alone, mut standing) = sync::watch::channel(Standing::Leads { term: 0 });
     if let Some(namespace) = own_namespace {
         pace.core.follow(Timestamp::now());
         let seeking = leadership.insert(Leadership::seek(&client, &namespace, name.clone(), terms, pen.clone()));
         standing = seeking.standing();
+        health.metrics.set_leader(false);
     } else {
         tracing::warn!("without --own-namespace there is no Lease: this controller takes itself for the only one");
     }
-    let server = receive::serve(listener, door, deliver, standing.clone());
+    let server = receive::serve(listener, door, deliver, standing.clone(), Arc::clone(&health));
     tokio::pin!(server);
     let live = OnCluster::new(writer, &name);
     loop {
@@ -239,6 +270,21 @@ async fn on_cluster(
     }
 }
 
+/// Tells what `nanoseg doctor --probe` last found of the cluster, for as long as somebody listens.
+async fn follow_enforcement(client: Client, namespace: String, tell: mpsc::Sender<Event>) {
+    let kept = Api::<ConfigMap>::namespaced(client, &namespace);
+    loop {
+        // Without an answer what is known stays.
+        if let Ok(found) = kept.get_opt(CONFIG_MAP).await {
+            let found = found.as_ref().and_then(Enforcement::kept).map(Box::new);
+            if tell.send(Event::Enforcement(found)).await.is_err() {
+                return;
+            }
+        }
+        tokio::time::sleep(ENFORCEMENT).await;
+    }
+}
+
 fn tell_of_refused(node: &str, before: &BTreeMap<RefusedPart, u64>, after: &BTreeMap<RefusedPart, u64>) {
     for (reason, total) in after {
         let parts = total - before.get(reason).unwrap_or(&0);
@@ -253,6 +299,7 @@ struct Pace {
     core: Core,
     /// Whom to tell when so many reports are durable.
     waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    health: Arc<Health>,
     /// When something changed that no round has seen.
     changed: Option<(Instant, Due)>,
     /// When to hold a round although nothing happened.
@@ -263,10 +310,11 @@ struct Pace {
 }
 
 impl Pace {
-    fn new(core: Core) -> Self {
+    fn new(core: Core, health: Arc<Health>) -> Self {
         Self {
             core,
             waiting: VecDeque::new(),
+            health,
             changed: None,
             wake: None,
             cost: Duration::ZERO,
@@ -275,7 +323,11 @@ impl Pace {
     }
 
     fn take(&mut self, event: Event) {
-        self.core.take(event, Timestamp::now());
+        let now = Timestamp::now();
+        if let Event::Report(report) | Event::Attested(report) = &event {
+            self.health.metrics.merged(&report.origin.node, now);
+        }
+        self.core.take(event, now);
         self.note();
     }
 
@@ -284,6 +336,9 @@ impl Pace {
         self.waiting.clear();
         // In a new term too what was known is forgotten first: another may have led in between.
         self.core.follow(Timestamp::now());
+        self.health
+            .metrics
+            .set_leader(matches!(standing, Standing::Leads { .. }));
         if let Standing::Leads { term } = standing {
             self.core.lead(Timestamp::now());
             pen.adopt(*term);
@@ -310,6 +365,7 @@ impl Pace {
 
     /// How long until the next round.
     fn rest(&self) -> Duration {
+        self.health.beat();
         let by_change = self.changed.map(|(since, due)| {
             let settle = if due == Due::Soon { SETTLE } else { SETTLE_COUNTS };
             (since + settle)
@@ -337,6 +393,7 @@ impl Pace {
         let began = Instant::now();
         let Round { writes, news, next } = self.core.round(Timestamp::now());
         self.cost = began.elapsed();
+        self.health.await_sources(self.core.awaited());
         self.changed = None;
         self.wake = next;
         for news in news {
@@ -345,11 +402,24 @@ impl Pace {
         let mut written = Vec::new();
         if !writes.is_empty() {
             tracing::debug!(millis = self.cost.as_millis(), "round");
-            written = apply(live, writes).await;
+            let health = Arc::clone(&self.health);
+            let whys: BTreeMap<PolicyName, Why> = (writes.put.iter())
+                .map(|step| (PolicyName::of(&step.desired), step.why))
+                .collect();
+            let counted = Counted { live, health: &health };
+            written = apply(&counted, writes).await;
+            for event in &written {
+                if let Event::Policy(policy) = event
+                    && let Some(why) = whys.get(&PolicyName::of(policy))
+                {
+                    health.metrics.repaired(*why);
+                }
+            }
             for event in &written {
                 self.core.take(event.clone(), Timestamp::now());
             }
         }
+        self.health.metrics.round(self.cost, &self.core.census());
         self.ended = Instant::now();
         self.note();
         self.acknowledge();

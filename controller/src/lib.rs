@@ -15,14 +15,20 @@
 //! * [`lease`]: which of several controllers may.
 //! * [`watch`], [`receive`], [`directory`]: where events come from.
 //! * [`controller`]: `nanoseg controller`, the loop that joins them.
+//! * [`doctor`], [`enforcement`]: what is wrong with a cluster, and whether it enforces policies at all.
+//! * [`health`], [`metrics`]: what kubelet and Prometheus are told.
 //! * [`cli`]: every other command.
 
 pub mod apply;
 pub mod cli;
 pub mod controller;
 pub mod directory;
+pub mod doctor;
+pub mod enforcement;
+pub mod health;
 pub mod lease;
 pub mod lifecycle;
+pub mod metrics;
 pub mod read;
 pub mod receive;
 pub mod reconcile;

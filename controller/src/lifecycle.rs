@@ -81,6 +81,18 @@ pub enum Restraint {
     Exempt,
 }
 
+impl Stance {
+    /// The mode that comes to it.
+    pub const fn mode(self) -> Mode {
+        match self {
+            Self::Off => Mode::Off,
+            Self::Learn | Self::Propose(_) => Mode::Learn,
+            Self::Audit => Mode::Audit,
+            Self::Enforce => Mode::Enforce,
+        }
+    }
+}
+
 impl Rules {
     /// What may be done with a workload whose Segment, or else its namespace's label, says `mode`.
     pub fn stance(&self, namespace: &str, mode: Option<Mode>) -> Stance {

@@ -51,6 +51,11 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
         Command::Reject(arguments) => cli::reject(&arguments, &mut screen),
         Command::Promote(arguments) => cli::promote(&arguments, &mut screen),
         Command::Rollback(arguments) => cli::rollback(&arguments, &mut screen),
+        Command::Doctor(arguments) => cli::doctor(&arguments, &mut screen),
+        Command::ProbePod(arguments) => {
+            nanoseg::doctor::caller::run(&arguments)?;
+            return Ok(Found::Nothing);
+        }
         Command::Crd => cli::crd(&mut screen),
         Command::Completions(arguments) => cli::completions(&arguments, &mut screen),
         Command::Reference => cli::reference(&mut screen),

@@ -13,7 +13,6 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures::{Stream, StreamExt as _};
@@ -24,7 +23,9 @@ use tokio_stream::wrappers::{ReceiverStream, TcpListenerStream};
 use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::health::Health;
 use crate::lease::Standing;
+use crate::metrics::RefusedLearner;
 use crate::trouble::chain;
 use certificates::Certificates;
 use identity::{IdentityError, Recogniser, Refusal};
@@ -127,6 +128,7 @@ pub async fn serve(
     door: Door,
     deliveries: mpsc::Sender<Delivery>,
     standing: watch::Receiver<Standing>,
+    health: Arc<Health>,
 ) -> Result<(), ReceiveError> {
     let (certificates, recogniser) = match door {
         Door::Open => (None, None),
@@ -139,7 +141,7 @@ pub async fn serve(
         deliveries,
         recogniser,
         standing,
-        refused: Arc::default(),
+        health,
     };
     let service = ReportsServer::new(receiver).max_decoding_message_size(LARGEST);
     let router = Server::builder()
@@ -166,8 +168,42 @@ struct Receiver {
     recogniser: Option<Arc<Recogniser>>,
     /// Whether this controller leads.
     standing: watch::Receiver<Standing>,
-    /// Streams and increments that were refused.
-    refused: Arc<AtomicU64>,
+    health: Arc<Health>,
+}
+
+/// Why a stream or an increment is refused.
+#[derive(Debug, thiserror::Error)]
+enum Refused {
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    #[error("a report about node {about} came with a token of node {own}")]
+    OtherNode { about: String, own: String },
+    #[error("an increment is no report: {0}")]
+    NoReport(serde_json::Error),
+}
+
+impl Refused {
+    fn reason(&self) -> RefusedLearner {
+        match self {
+            Self::Identity(IdentityError::Refused(Refusal::NoToken)) => RefusedLearner::NoToken,
+            Self::Identity(IdentityError::Refused(Refusal::NotValid)) => RefusedLearner::NotValid,
+            Self::Identity(IdentityError::Refused(Refusal::Account(_))) => RefusedLearner::Account,
+            Self::Identity(IdentityError::Refused(Refusal::NoNode)) => RefusedLearner::NoNode,
+            Self::Identity(IdentityError::Ask(_)) => RefusedLearner::NotAsked,
+            Self::OtherNode { .. } => RefusedLearner::OtherNode,
+            Self::NoReport(_) => RefusedLearner::NoReport,
+        }
+    }
+}
+
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        match refused {
+            Refused::Identity(error) => error.into(),
+            Refused::OtherNode { .. } => Self::permission_denied(refused.to_string()),
+            Refused::NoReport(_) => Self::invalid_argument(refused.to_string()),
+        }
+    }
 }
 
 /// A learner that was recognised, and asked about again: its token may have ended, and its pod may be gone.
@@ -198,7 +234,7 @@ impl Learner {
     }
 
     /// Whether this report may be taken from it.
-    async fn vouch(&mut self, report: &Report) -> Result<(), Status> {
+    async fn vouch(&mut self, report: &Report) -> Result<(), Refused> {
         if self.since.elapsed() >= identity::ASKED_AGAIN {
             self.node = self.recogniser.node(&self.token).await?;
             self.since = Instant::now();
@@ -207,10 +243,10 @@ impl Learner {
         if *node == self.node {
             return Ok(());
         }
-        Err(Status::permission_denied(format!(
-            "a report about node {node} came with a token of node {}",
-            self.node
-        )))
+        Err(Refused::OtherNode {
+            about: node.clone(),
+            own: self.node.clone(),
+        })
     }
 }
 
@@ -229,18 +265,19 @@ impl Reports for Receiver {
             Some(recogniser) => match Learner::recognise(recogniser, &request).await {
                 Ok(learner) => Some(learner),
                 Err(error) => {
-                    let refused = self.refused.fetch_add(1, Ordering::Relaxed) + 1;
-                    tracing::warn!(?from, refused, "a learner's stream was refused: {}", chain(&error));
-                    return Err(error.into());
+                    let refused = Refused::from(error);
+                    self.health.metrics.refused(refused.reason());
+                    tracing::warn!(?from, "a learner's stream was refused: {}", chain(&refused));
+                    return Err(refused.into());
                 }
             },
         };
         let mut increments = request.into_inner();
         let deliveries = self.deliveries.clone();
-        let refused = Arc::clone(&self.refused);
+        let health = Arc::clone(&self.health);
         let (answers, stream) = mpsc::channel(UNREAD);
         tokio::spawn(async move {
-            let mut greeted = false;
+            let mut connected = None;
             loop {
                 let message = tokio::select! {
                     message = increments.message() => message,
@@ -261,17 +298,17 @@ impl Reports for Receiver {
                 let sequence = increment.sequence;
                 let answer = match take(&increment, learner.as_mut()).await {
                     Ok((report, trust)) => {
-                        if !std::mem::replace(&mut greeted, true) {
+                        if connected.is_none() {
+                            connected = Some(health.metrics.connected());
                             let node = &report.origin.node;
                             tracing::info!(node, ?from, flows = report.flows.len(), "learner connected");
                         }
                         deliver(&deliveries, sequence, report, trust).await
                     }
-                    Err(status) => {
-                        let refused = refused.fetch_add(1, Ordering::Relaxed) + 1;
-                        let reason = status.message();
-                        tracing::warn!(?from, sequence, refused, "an increment was refused: {reason}");
-                        Answer::Refused(status)
+                    Err(refused) => {
+                        health.metrics.refused(refused.reason());
+                        tracing::warn!(?from, sequence, "an increment was refused: {}", chain(&refused));
+                        Answer::Refused(refused.into())
                     }
                 };
                 let ended = matches!(answer, Answer::Refused(_));
@@ -308,10 +345,8 @@ async fn led_elsewhere(standing: &mut watch::Receiver<Standing>) -> Status {
     }
 }
 
-async fn take(increment: &Increment, learner: Option<&mut Learner>) -> Result<(Report, Trust), Status> {
-    let report = increment
-        .read()
-        .map_err(|error| Status::invalid_argument(format!("an increment is no report: {error}")))?;
+async fn take(increment: &Increment, learner: Option<&mut Learner>) -> Result<(Report, Trust), Refused> {
+    let report = increment.read().map_err(Refused::NoReport)?;
     let Some(learner) = learner else {
         return Ok((report, Trust::Blind));
     };

@@ -19,6 +19,7 @@
 //! * a core that follows another controller writes nothing, and one that takes over knows what is durable and nothing else.
 
 mod attested;
+mod census;
 mod memory;
 mod notice;
 mod rollback;
@@ -51,6 +52,7 @@ use crate::lifecycle::{Life, Rules};
 use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
 
 pub use self::attested::RefusedPart;
+pub use self::census::Census;
 pub use self::notice::{Happening, Notice};
 pub use self::stand::MANAGER;
 pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};
@@ -113,6 +115,8 @@ pub struct Core {
     unreadable: BTreeMap<SegmentName, String>,
     held: BTreeMap<ObjectId, Hold>,
     news: Vec<News>,
+    /// What the cluster was shown not to do with policies.
+    refuted: Option<String>,
     /// Something changed that resolving, judging, proposing or verifying depends on.
     outdated: bool,
     due: Due,
@@ -153,6 +157,7 @@ impl Core {
             unreadable: BTreeMap::new(),
             held: BTreeMap::new(),
             news: Vec::new(),
+            refuted: None,
             outdated: true,
             due: Due::No,
             think_at: None,
@@ -296,6 +301,13 @@ impl Core {
                 if !report.flows.is_empty() || !report.node_addresses.is_empty() || !report.losses.is_empty() {
                     self.outdated = true;
                     self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
+                }
+            }
+            Event::Enforcement(found) => {
+                let refuted = found.and_then(|found| found.refuted());
+                if refuted != self.refuted {
+                    self.refuted = refuted;
+                    self.due = Due::Soon;
                 }
             }
             Event::Synced(source) => {
@@ -503,6 +515,7 @@ impl Core {
                 standing,
                 label_fault: label_fault(&self.cluster, workload),
                 reports_only,
+                refuted: self.refuted.clone(),
                 now,
             };
             let status = status::status_of(workload, subject, &standpoint);

@@ -216,6 +216,19 @@ pub enum Phase {
 }
 
 impl Phase {
+    /// Every phase.
+    pub const ALL: [Self; 9] = [
+        Self::Learning,
+        Self::Stabilizing,
+        Self::Stable,
+        Self::Proposed,
+        Self::Auditing,
+        Self::Enforcing,
+        Self::Degraded,
+        Self::Off,
+        Self::Gone,
+    ];
+
     /// As the API writes it.
     pub const fn as_str(self) -> &'static str {
         match self {

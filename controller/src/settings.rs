@@ -1,10 +1,12 @@
 //! The command line as typed, and the settings that follow from it. Nothing else reads arguments or the environment.
 //!
 //! * [`commands`]: arguments of the commands that look at something once.
+//! * [`doctor`]: arguments of `nanoseg doctor`.
 //! * [`maps`]: arguments of the commands about the segmentation map.
 //! * [`review`]: arguments of the commands by which people decide on Segments.
 
 pub mod commands;
+pub mod doctor;
 pub mod maps;
 pub mod review;
 
@@ -21,6 +23,7 @@ use jiff::SignedDuration;
 use crate::lease::Terms;
 use crate::lifecycle::{Rules, Scope};
 use commands::{AuditArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
+use doctor::{DoctorArguments, PodArguments};
 use maps::{ExportArguments, ReachArguments};
 use review::{DecisionArguments, SegmentArguments, StatusArguments};
 
@@ -152,6 +155,12 @@ pub enum Command {
     /// Take a Segment from Enforce back to Audit
     #[command(after_help = review::ROLLBACK_EXAMPLES)]
     Rollback(SegmentArguments),
+    /// Say what is wrong with an installation or a cluster, and by --probe whether it enforces NetworkPolicies at all
+    #[command(after_help = doctor::DOCTOR_EXAMPLES)]
+    Doctor(DoctorArguments),
+    /// What the pods of `nanoseg doctor --probe` run
+    #[command(hide = true)]
+    ProbePod(PodArguments),
     /// Print the definitions of custom resources (CRDs) that a cluster needs before `nanoseg controller`
     #[command(after_help = "Example:\n  nanoseg crd | kubectl apply -f -")]
     Crd,
@@ -195,6 +204,9 @@ pub struct ControllerArguments {
     /// TLS and are recognised by their service account's token; the certificate is in a Secret of --own-namespace
     #[arg(long, conflicts_with = "cluster")]
     pub insecure_learners: bool,
+    /// Answer /healthz, /readyz and /metrics by HTTP at this address, for kubelet and Prometheus. Without it nobody is answered
+    #[arg(long, value_name = "ADDRESS")]
+    pub health_listen: Option<SocketAddr>,
     /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     pub kubeconfig: Option<PathBuf>,
@@ -291,6 +303,8 @@ pub struct Settings {
     pub report_interval: SignedDuration,
     /// Others own the policies, and none is written.
     pub reports_only: bool,
+    /// Where kubelet and Prometheus ask.
+    pub health_listen: Option<SocketAddr>,
 }
 
 /// Where the cluster is.
@@ -326,6 +340,7 @@ impl From<ControllerArguments> for Settings {
             out,
             listen,
             insecure_learners,
+            health_listen,
             kubeconfig,
             enforce,
             learn_for,
@@ -361,6 +376,7 @@ impl From<ControllerArguments> for Settings {
             cluster_cidrs: cluster_cidr,
             report_interval,
             reports_only: report_only,
+            health_listen,
         }
     }
 }

@@ -11,6 +11,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
+use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
@@ -27,6 +28,7 @@ use crate::capture::{self, Announcements, Answers, Capture, CaptureError, Sizes}
 use crate::cgroups::{Cgroups, CgroupsError};
 use crate::clock::{Clock, monotonic_ns};
 use crate::delivery::Delivery;
+use crate::health::{Health, Turn};
 use crate::names::Names;
 use crate::pins::PinsError;
 use crate::preflight::CgroupTree;
@@ -54,6 +56,8 @@ pub(crate) enum AgentError {
     Pins(#[from] PinsError),
     #[error(transparent)]
     Report(#[from] ReportError),
+    #[error(transparent)]
+    Health(#[from] nanoseg_health::ListenError),
     #[error("cannot wait for events")]
     Events(#[source] io::Error),
     #[error("cannot print")]
@@ -89,6 +93,7 @@ struct Agent {
     /// Grows when losses or addresses change.
     other_version: u64,
     output: Output,
+    health: Arc<Health>,
 }
 
 /// Observes until it is asked to end.
@@ -97,6 +102,8 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
     let mut interrupt = signal(SignalKind::interrupt()).map_err(AgentError::Events)?;
     let mut summary = signal(SignalKind::user_defined1()).map_err(AgentError::Events)?;
 
+    let health = Arc::new(Health::new(&settings));
+    health.answer(&settings).await?;
     let beginning = beginning::find(&settings, &tree)?;
     let origin = Origin {
         node: settings.node.clone(),
@@ -146,6 +153,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         node_addresses: addresses::of_this_node(),
         other_version: 0,
         output,
+        health,
     };
     agent.begin(&tree, &beginning)?;
     loop {
@@ -322,6 +330,13 @@ impl Agent {
             self.losses = now;
             self.other_version += 1;
         }
+        self.health.turned(&Turn {
+            delivered: self.table.delivered(),
+            losses: &self.losses,
+            flows: self.table.len(),
+            held,
+            containers: self.cgroups.containers(),
+        });
         Ok(())
     }
 
@@ -444,6 +459,7 @@ impl Agent {
     }
 
     fn streamed(&mut self, event: StreamEvent) {
+        self.health.streamed(&event);
         if let Output::Controller { delivery, events: _ } = &mut self.output {
             delivery.on(event);
         }

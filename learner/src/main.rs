@@ -25,6 +25,7 @@ mod capture;
 mod cgroups;
 mod clock;
 mod delivery;
+mod health;
 mod names;
 mod pins;
 mod preflight;

@@ -1,5 +1,6 @@
 //! What the user asked for, checked once. Nobody else reads arguments or the environment.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -92,6 +93,10 @@ pub(crate) struct Arguments {
     #[arg(long, env = "NANOSEG_UNINSTALL", requires = "pin")]
     uninstall: bool,
 
+    /// Answer /healthz, /readyz and /metrics by HTTP at this address, for kubelet and Prometheus. Without it nobody is answered
+    #[arg(long, env = "NANOSEG_HEALTH_LISTEN", value_name = "ADDRESS")]
+    health_listen: Option<SocketAddr>,
+
     /// What to log: error, warn, info, debug, or a filter such as `warn,nanoseg_learner::cgroups=debug`
     #[arg(long, env = "NANOSEG_LOG", default_value = "info", value_name = "FILTER")]
     pub(crate) log: String,
@@ -162,6 +167,7 @@ pub(crate) struct Settings {
     pub(crate) exchange_entries: u32,
     pub(crate) udp_grace: Duration,
     pub(crate) pin: Option<PathBuf>,
+    pub(crate) health_listen: Option<SocketAddr>,
 }
 
 /// What cannot be done with the arguments.
@@ -203,6 +209,7 @@ impl TryFrom<Arguments> for Settings {
             udp_grace,
             pin,
             uninstall,
+            health_listen,
             log: _,
             log_format: _,
         } = arguments;
@@ -233,6 +240,7 @@ impl TryFrom<Arguments> for Settings {
             exchange_entries,
             udp_grace,
             pin: pin.filter(|_| !uninstall),
+            health_listen,
         })
     }
 }

@@ -24,6 +24,20 @@ pub enum RefusedPart {
     Address,
 }
 
+impl RefusedPart {
+    /// Every reason.
+    pub const ALL: [Self; 3] = [Self::OtherNode, Self::TooManyWait, Self::Address];
+
+    /// In a word, for counters.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::OtherNode => "other_node",
+            Self::TooManyWait => "too_many_wait",
+            Self::Address => "address_of_another",
+        }
+    }
+}
+
 impl fmt::Display for RefusedPart {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {

@@ -13,8 +13,8 @@ use super::memory::Subject;
 use crate::lifecycle::contest::Contest;
 use crate::lifecycle::{Life, Restraint, Stance, Timing};
 use crate::segment::{
-    Decision, Known, LISTED, Mode, NovelEdge, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback, SegmentStatus,
-    hash_of, hash_of_text, seconds, to_edges,
+    Decision, Known, LISTED, NovelEdge, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback, SegmentStatus, hash_of,
+    hash_of_text, seconds, to_edges,
 };
 
 /// How a workload's policy stands.
@@ -98,6 +98,8 @@ pub(super) struct Standpoint {
     pub(super) label_fault: Option<String>,
     /// Others own the policies, and nothing of them is written.
     pub(super) reports_only: bool,
+    /// What the cluster was shown not to do with policies.
+    pub(super) refuted: Option<String>,
     /// The time.
     pub(super) now: Timestamp,
 }
@@ -144,6 +146,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         standing,
         label_fault: _,
         reports_only: _,
+        refuted: _,
         now: _,
     } = at;
     let written = segment.as_ref().and_then(|segment| segment.status.as_ref());
@@ -174,12 +177,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         phase,
         reason,
         workload: format!("{}/{}", workload.kind, workload.name),
-        mode: Some(match stance {
-            Stance::Off => Mode::Off,
-            Stance::Learn | Stance::Propose(_) => Mode::Learn,
-            Stance::Audit => Mode::Audit,
-            Stance::Enforce => Mode::Enforce,
-        }),
+        mode: Some(stance.mode()),
         learning_since: seconds(life.learning_since),
         last_novel: Some(seconds(life.last_novel)),
         loss: life.loss,
@@ -282,19 +280,14 @@ fn notes_of(subject: &Subject, at: &Standpoint) -> Vec<String> {
 }
 
 fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, String) {
-    let Subject {
-        life,
-        gone_since,
-        proposal,
-        checked,
-        ..
-    } = subject;
+    let Subject { life, gone_since, .. } = subject;
     let Standpoint {
         stance,
         timing,
         standing,
         label_fault: _,
-        reports_only,
+        reports_only: _,
+        refuted: _,
         now,
     } = at;
     if let (Standing::Drifted(drift @ Drift::Unwanted(_)), None) = (standing, gone_since) {
@@ -318,18 +311,7 @@ fn phase_of(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, 
             Stance::Off | Stance::Propose(_) | Stance::Audit | Stance::Enforce => learning(subject, *timing, *now),
         };
     }
-    let hindrance = match (proposal, checked, standing) {
-        (Some(Err(refusal)), _, _) => Some(refusal.to_string()),
-        (_, Some(Err(cut)), _) => Some(format!("the proposal is not applied: it would cut {cut}")),
-        (_, _, Standing::Hindered(reason)) => Some(reason.clone()),
-        (_, _, Standing::Contested { until }) => Some(contested(&subject.contest, *until)),
-        (_, _, Standing::RolledBack) => subject
-            .rollback
-            .as_ref()
-            .map(|rollback| rolled_back(workload, rollback, *reports_only)),
-        (_, _, _) => None,
-    };
-    match hindrance {
+    match hindrance(workload, subject, at) {
         Some(hindrance) => (Phase::Degraded, hindrance),
         None => frozen(workload, subject, at),
     }
@@ -429,6 +411,22 @@ fn rolled_back(workload: &Workload, Rollback { at, edge, .. }: &Rollback, report
     )
 }
 
+/// What stands in the way of a frozen workload's policy, or of what it is for.
+fn hindrance(workload: &Workload, subject: &Subject, at: &Standpoint) -> Option<String> {
+    match (&subject.proposal, &subject.checked, &at.standing) {
+        (Some(Err(refusal)), _, _) => Some(refusal.to_string()),
+        (_, Some(Err(cut)), _) => Some(format!("the proposal is not applied: it would cut {cut}")),
+        (_, _, Standing::Hindered(reason)) => Some(reason.clone()),
+        (_, _, Standing::Contested { until }) => Some(contested(&subject.contest, *until)),
+        (_, _, Standing::RolledBack) => subject
+            .rollback
+            .as_ref()
+            .map(|rollback| rolled_back(workload, rollback, at.reports_only)),
+        (_, _, Standing::Live | Standing::Mending) => at.refuted.clone(),
+        (_, _, _) => None,
+    }
+}
+
 /// How far a workload that is still learned has come.
 fn learning(Subject { life, .. }: &Subject, timing: Timing, now: Timestamp) -> (Phase, String) {
     let ends = seconds(life.ends_at(timing)).0;
@@ -473,6 +471,7 @@ fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint
         (Phase::Degraded, _, _, Standing::Contested { .. }) => CONTESTED,
         (Phase::Degraded, _, _, Standing::RolledBack) => ROLLED_BACK,
         (Phase::Degraded, _, Some(Err(_)), _) => "WouldCut",
+        (Phase::Degraded, _, _, Standing::Live | Standing::Mending) => "NotEnforced",
         (Phase::Proposed, _, _, Standing::Unapproved { outdated: true, .. }) => "ApprovalOutdated",
         (Phase::Proposed, _, _, Standing::Unapproved { outdated: false, .. }) => "NotApproved",
         (Phase::Proposed, _, _, Standing::NotWanted) => "NotAsked",

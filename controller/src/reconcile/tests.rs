@@ -12,6 +12,7 @@ use nanoseg_graph::flow::{Flow, FlowKey, Origin, Report, Reporter, Subject as Fl
 use proptest::prelude::*;
 
 use super::*;
+use crate::enforcement::{Enforcement, OfFamily, Proof, Translation};
 use crate::lifecycle::Scope;
 use crate::segment::{Mode, Phase, Promotion, SegmentStatus, Suspicion};
 
@@ -230,6 +231,46 @@ fn enforced() -> (World, Core) {
     );
     assert!(world.policy("db").is_some());
     (world, core)
+}
+
+#[test]
+fn a_cluster_that_was_shown_not_to_enforce_is_never_called_enforcing() {
+    let (mut world, mut core) = enforced();
+    let before = world.policy("db").cloned();
+    let found = |ingress: Proof| {
+        let of_family = |ingress| OfFamily {
+            ingress,
+            egress: Proof::Shown,
+            end_port: Proof::Shown,
+            services: Translation::After,
+        };
+        let found = Enforcement {
+            at: at(20),
+            ipv4: of_family(Proof::Shown),
+            ipv6: of_family(ingress),
+        };
+        Event::Enforcement(Some(Box::new(found)))
+    };
+    core.take(found(Proof::Refuted), at(20));
+    world.settle(&mut core, at(20));
+    let status = world.status("db");
+    assert_eq!(status.phase, Phase::Degraded);
+    assert!(status.reason.contains("ingress by IPv6"), "{}", status.reason);
+    assert_eq!(status.conditions[0].reason, "NotEnforced");
+    assert_eq!(
+        world.policy("db").cloned(),
+        before,
+        "the policy stays, for the day when it is enforced"
+    );
+    for better in [
+        Event::Enforcement(None),
+        found(Proof::Unknown("nobody called".to_owned())),
+    ] {
+        core.take(found(Proof::Refuted), at(21));
+        core.take(better, at(21));
+        world.settle(&mut core, at(21));
+        assert_eq!(world.status("db").phase, Phase::Enforcing);
+    }
 }
 
 #[test]

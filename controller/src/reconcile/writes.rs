@@ -14,6 +14,7 @@ use nanoseg_policy::ownership::PolicyName;
 use serde::{Serialize, Serializer};
 
 use super::notice::Notice;
+use crate::enforcement::Enforcement;
 use crate::lifecycle::has_unknown_end;
 use crate::segment::{Decision, Known, Phase, Segment, SegmentName, to_edges};
 
@@ -47,6 +48,8 @@ pub enum Event {
     Report(Report),
     /// A report of a learner that was recognised as the one of the node that the report is about.
     Attested(Report),
+    /// What was last shown of whether the cluster enforces; `None`: nothing.
+    Enforcement(Option<Box<Enforcement>>),
     /// A source was read whole for the first time since it began or began again.
     Synced(Source),
     /// A write failed.

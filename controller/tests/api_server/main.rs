@@ -10,6 +10,7 @@ mod learners;
 mod reviewing;
 mod rolling_back;
 mod server;
+mod shipping;
 
 use std::collections::BTreeMap;
 use std::process::Command;
@@ -25,7 +26,7 @@ use nanoseg::receive::{Increment, ReportsClient};
 use nanoseg::segment::{Decision, Phase, Segment, SegmentStatus};
 use serde_json::{Value, json};
 
-use server::{Running, Server, free_port};
+use server::{Running, Server, free_port, probe};
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -219,6 +220,8 @@ fn controller(server: &Server, port: u16, run: u32) -> Running {
             "shop=2s",
             "--report-interval",
             "1s",
+            "--health-listen",
+            "127.0.0.1:0",
         ]);
     Running::start(&mut command, server.folder.path().join(format!("controller-{run}.log")))
 }
@@ -245,6 +248,12 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
             .then_some(())
     })
     .await;
+    until("the controller tells what it still has to read", || async {
+        let ready = probe(&nanoseg, "/readyz");
+        (ready.contains(" 503 ") && ready.ends_with("still reading segments\n")).then_some(())
+    })
+    .await;
+    assert!(probe(&nanoseg, "/healthz").contains(" 200 "));
     cluster
         .create(serde_yaml::from_str(&nanoseg::cli::crd_yaml().unwrap()).unwrap())
         .await;
@@ -350,6 +359,25 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
     );
     assert!(nanoseg.logged().contains("violation, denied"), "{}", nanoseg.logged());
     cluster.wait_for_phase("deployment-intruder", Phase::Enforcing).await;
+
+    // It has counted what it did.
+    assert!(probe(&nanoseg, "/readyz").contains(" 200 "));
+    let metrics = probe(&nanoseg, "/metrics");
+    for line in [
+        "nanoseg_in_sync 1",
+        "nanoseg_leader 1",
+        "nanoseg_nodes 1",
+        "nanoseg_policies_live 3",
+        "nanoseg_segments{mode=\"Enforce\",phase=\"Enforcing\"} 3",
+        "nanoseg_drift_repaired_total{cause=\"edited\"} 1",
+        "nanoseg_drift_repaired_total{cause=\"deleted\"} 1",
+        "nanoseg_novel_edges_total{verdict=\"denied\",enforced=\"true\"} 1",
+        "nanoseg_workload_novel_edges_total{namespace=\"shop\",kind=\"Deployment\",workload=\"db\"} 1",
+        "nanoseg_learner_refusals_total{reason=\"no_report\"} 1",
+        "nanoseg_writes_total{object=\"policy\",action=\"put\",outcome=\"failed\"} 0",
+    ] {
+        assert!(metrics.lines().any(|found| found == line), "{line}:\n{metrics}");
+    }
 
     // The steady state writes nothing, whatever is counted.
     let before = cluster.versions().await;

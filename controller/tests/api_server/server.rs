@@ -1,7 +1,8 @@
 //! A real API server on loopback: etcd and kube-apiserver, nothing else. No nodes: pods are objects whose status is written.
 
 use std::fs::{self, File};
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -97,6 +98,18 @@ impl Drop for Running {
         let _gone = self.child.kill();
         let _gone = self.child.wait();
     }
+}
+
+/// What a program that answers probes says there, status and all. Its log says where it answers.
+pub(crate) fn probe(program: &Running, path: &str) -> String {
+    let log = program.logged();
+    let told = log.lines().find(|line| line.contains("answering /healthz")).unwrap();
+    let address = told.split("address=").nth(1).unwrap().split(' ').next().unwrap();
+    let mut stream = TcpStream::connect(address).unwrap();
+    write!(stream, "GET {path} HTTP/1.1\r\nHost: a\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    answer
 }
 
 pub(crate) fn free_port() -> u16 {

@@ -237,6 +237,19 @@ impl LossReason {
         Self::OtherTransport,
         Self::UnderWay,
     ];
+
+    /// As reports write it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::MapFull => "map_full",
+            Self::ExchangeTableFull => "exchange_table_full",
+            Self::Truncated => "truncated",
+            Self::Fragment => "fragment",
+            Self::ExtensionHeaders => "extension_headers",
+            Self::OtherTransport => "other_transport",
+            Self::UnderWay => "under_way",
+        }
+    }
 }
 
 /// A count of something not recorded.
