@@ -5,9 +5,12 @@
 mod audit;
 mod diff;
 mod explain;
+mod export;
 mod graph;
 mod input;
 mod output;
+mod reach;
+mod reference;
 mod review;
 mod synthesize;
 
@@ -25,8 +28,11 @@ use crate::segment::Segment;
 pub use audit::audit_flows;
 pub use diff::diff_policies;
 pub use explain::explain;
+pub use export::{ExportError, export};
 pub use graph::graph;
 pub use output::Screen;
+pub use reach::reach_of;
+pub use reference::{completions, reference, reference_text};
 pub use review::{ReviewError, approve, promote, reject, rollback, status};
 pub use synthesize::synthesize_policies;
 
@@ -101,6 +107,9 @@ pub enum CommandError {
     /// A Segment cannot be looked at or decided on.
     #[error(transparent)]
     Review(#[from] ReviewError),
+    /// There is no map.
+    #[error(transparent)]
+    Export(#[from] ExportError),
     /// A file cannot be written.
     #[error(transparent)]
     Write(#[from] WriteError),

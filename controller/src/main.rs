@@ -4,14 +4,13 @@ use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
 use anyhow::Context as _;
-use clap::Parser as _;
 use nanoseg::cli::{self, CommandError, Found, Screen};
 use nanoseg::controller;
 use nanoseg::settings::{Arguments, Command, LogFormat};
 use tracing_subscriber::EnvFilter;
 
 fn main() -> ExitCode {
-    let Arguments { command, log_format } = Arguments::parse();
+    let Arguments { command, log_format } = Arguments::typed();
     match run(command, log_format) {
         Ok(Found::Nothing) => ExitCode::SUCCESS,
         Ok(Found::Something) => ExitCode::from(1),
@@ -45,12 +44,16 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
         Command::Graph(arguments) => cli::graph(&arguments, &mut screen),
         Command::Explain(arguments) => cli::explain(&arguments, &mut screen),
         Command::Diff(arguments) => cli::diff_policies(&arguments, &mut screen),
+        Command::Export(arguments) => cli::export(&arguments, &mut screen),
+        Command::Reach(arguments) => cli::reach_of(&arguments, &mut screen),
         Command::Status(arguments) => cli::status(&arguments, &mut screen),
         Command::Approve(arguments) => cli::approve(&arguments, &mut screen),
         Command::Reject(arguments) => cli::reject(&arguments, &mut screen),
         Command::Promote(arguments) => cli::promote(&arguments, &mut screen),
         Command::Rollback(arguments) => cli::rollback(&arguments, &mut screen),
         Command::Crd => cli::crd(&mut screen),
+        Command::Completions(arguments) => cli::completions(&arguments, &mut screen),
+        Command::Reference => cli::reference(&mut screen),
     };
     // Answers come before the error that ended them.
     out.flush().map_err(CommandError::Print)?;

@@ -6,6 +6,7 @@
 #![expect(clippy::duplicated_attributes, reason = "several columns have the same type")]
 
 mod baseline;
+mod on_map;
 
 use std::fmt;
 use std::str::FromStr;

@@ -1,23 +1,27 @@
 //! The command line as typed, and the settings that follow from it. Nothing else reads arguments or the environment.
 //!
 //! * [`commands`]: arguments of the commands that look at something once.
+//! * [`maps`]: arguments of the commands about the segmentation map.
 //! * [`review`]: arguments of the commands by which people decide on Segments.
 
 pub mod commands;
+pub mod maps;
 pub mod review;
 
+use std::ffi::OsStr;
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
 
 use crate::lease::Terms;
 use crate::lifecycle::{Rules, Scope};
 use commands::{AuditArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
+use maps::{ExportArguments, ReachArguments};
 use review::{DecisionArguments, SegmentArguments, StatusArguments};
 
 const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns that into NetworkPolicies.";
@@ -44,6 +48,12 @@ Input, for every command but controller:
   - is standard input. What cannot be read is told with file, line and field, and the rest is used; --strict ends it there.
 
 Exit codes: 0 allowed, nothing denied, no difference; 1 the opposite; 2 the input cannot be used.";
+
+const COMPLETION_EXAMPLES: &str = "\
+Examples:
+  source <(nanoseg completions bash)
+  nanoseg completions zsh > \"${fpath[1]}/_nanoseg\"
+  nanoseg completions fish > ~/.config/fish/completions/nanoseg.fish";
 
 const CONTROLLER_EXAMPLES: &str = "\
 Examples:
@@ -77,6 +87,20 @@ pub struct Arguments {
     pub log_format: LogFormat,
 }
 
+impl Arguments {
+    /// What was typed. Installed as a plugin of kubectl, it is called as one.
+    pub fn typed() -> Self {
+        let called = std::env::args_os().next().map(PathBuf::from);
+        let name = called.as_deref().and_then(Path::file_stem).and_then(OsStr::to_str);
+        let command = Self::command();
+        let command = match name {
+            Some("kubectl-nanoseg") => command.bin_name("kubectl nanoseg"),
+            _ => command,
+        };
+        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+    }
+}
+
 /// How logs look.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
@@ -107,6 +131,12 @@ pub enum Command {
     /// Say which connections open and which close between two sets of policies, whatever their text
     #[command(after_help = commands::DIFF_EXAMPLES)]
     Diff(DiffArguments),
+    /// Write the segmentation map: who talks to whom, what is allowed, enforced and open, by which evidence
+    #[command(after_help = maps::EXPORT_EXAMPLES)]
+    Export(ExportArguments),
+    /// Say what a workload or an image can reach under the policies, what can reach it, and in how many hops
+    #[command(after_help = maps::REACH_EXAMPLES)]
+    Reach(ReachArguments),
     /// Say how far each workload's Segment on the cluster has come, and what keeps it from being promoted
     #[command(after_help = review::STATUS_EXAMPLES)]
     Status(StatusArguments),
@@ -125,6 +155,20 @@ pub enum Command {
     /// Print the definitions of custom resources (CRDs) that a cluster needs before `nanoseg controller`
     #[command(after_help = "Example:\n  nanoseg crd | kubectl apply -f -")]
     Crd,
+    /// Print what a shell needs to complete commands and options
+    #[command(after_help = COMPLETION_EXAMPLES)]
+    Completions(CompletionArguments),
+    /// Print every command and option as Markdown
+    #[command(after_help = "Example:\n  nanoseg reference > reference.md")]
+    Reference,
+}
+
+/// Arguments of `nanoseg completions`.
+#[derive(Debug, Args)]
+pub struct CompletionArguments {
+    /// The shell
+    #[arg(value_enum)]
+    pub shell: clap_complete::Shell,
 }
 
 /// Arguments of `nanoseg controller`.
@@ -327,7 +371,6 @@ mod tests {
 
     #[test]
     fn the_command_line_is_consistent() {
-        use clap::CommandFactory as _;
         Arguments::command().debug_assert();
     }
 

@@ -34,8 +34,24 @@ pub enum NoEnds {
 struct Group(Vec<Place>);
 
 /// The pods of a workload, in groups.
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Pods<'a>(&'a [Group]);
+
+impl Pods<'_> {
+    /// Hands over every pair of them with the other pods, many at once where the evaluator cannot tell them apart.
+    pub(crate) fn pairs(self, others: Self, take: &mut impl FnMut(Pair)) {
+        for source in self.0 {
+            for destination in others.0 {
+                joined(source, destination, take);
+            }
+        }
+    }
+
+    /// One place of each kind.
+    pub(crate) fn kinds(self) -> impl Iterator<Item = Place> {
+        self.0.iter().map(|group| group.0[0])
+    }
+}
 
 /// Two places that an edge joins, and for how many pairs they stand.
 #[derive(Clone, Copy, Debug)]
@@ -120,11 +136,7 @@ impl<'e, 'a> Ends<'e, 'a> {
             other = self.addresses(edge.destination, edge)?;
             &other
         };
-        for source in sources {
-            for destination in destinations {
-                joined(source, destination, &mut take);
-            }
-        }
+        Pods(sources).pairs(Pods(destinations), &mut take);
         Ok(())
     }
 
@@ -138,6 +150,17 @@ impl<'e, 'a> Ends<'e, 'a> {
     pub(crate) fn pods_by_index(&self, graph: &ConnectionGraph) -> Vec<Option<Pods<'_>>> {
         let endpoints = graph.as_petgraph().node_weights();
         endpoints.map(|endpoint| self.pods(endpoint)).collect()
+    }
+
+    /// Every workload with a live pod, in a fixed order, with its pods.
+    pub(crate) fn all(&self) -> Vec<(&Workload, Pods<'_>)> {
+        let mut all: Vec<_> = self
+            .workloads
+            .keys()
+            .map(|workload| (workload, Pods(&self.groups[self.workloads[workload]])))
+            .collect();
+        all.sort_unstable_by_key(|(workload, _)| *workload);
+        all
     }
 
     /// The ends of an endpoint that is no workload.

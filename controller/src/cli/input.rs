@@ -144,13 +144,19 @@ impl Input {
             let names: Vec<String> = paths.iter().map(|path| file_name(path).to_string()).collect();
             input.from = format!("among the manifests of {}", names.join(", "));
         }
-        for path in policies {
-            let manifests = input.beside(path, screen)?;
-            input.policies.extend(manifests.policies);
-            input.cluster_policies.extend(manifests.cluster_policies);
-            input.places.extend(manifests.places);
-        }
+        input.add_policies(policies, screen)?;
         Ok(input)
+    }
+
+    /// Takes in policies of other paths.
+    pub(super) fn add_policies(&mut self, paths: &[PathBuf], screen: &mut Screen<'_>) -> Result<(), CommandError> {
+        for path in paths {
+            let manifests = self.beside(path, screen)?;
+            self.policies.extend(manifests.policies);
+            self.cluster_policies.extend(manifests.cluster_policies);
+            self.places.extend(manifests.places);
+        }
+        Ok(())
     }
 
     /// Manifests of which only the policies count.

@@ -6,12 +6,11 @@ mod decide;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::output::Screen;
+use super::output::{Screen, yaml};
 use super::{CommandError, Found};
 use crate::read::live::with_cluster;
 use crate::segment::{Segment, SegmentName, SegmentStatus};
-use crate::settings::commands::Output;
-use crate::settings::review::{DecisionArguments, Only, SegmentArguments, StatusArguments};
+use crate::settings::review::{DecisionArguments, Listing, Only, SegmentArguments, StatusArguments};
 use crate::trouble::Trouble;
 use decide::{Decision, Undecided, decide};
 
@@ -69,27 +68,31 @@ pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Fo
         Ok(list.map_err(failed("list", what, url))?.items)
     })?;
     match (output, only, &segments[..]) {
-        (Output::Json, _, _) => {
+        (Listing::Json, _, _) => {
             for segment in &segments {
                 screen.json(segment)?;
             }
         }
-        (Output::Table, Some(Only::Segment(_)), [segment]) => one(segment, screen)?,
-        (Output::Table, _, _) => {
-            let mut rows = vec![
-                [
-                    "SEGMENT",
-                    "MODE",
-                    "PHASE",
-                    "EDGES",
-                    "NOVEL",
-                    "WAITING",
-                    "LOSS",
-                    "PROMOTABLE",
-                ]
-                .map(str::to_owned),
-            ];
+        (Listing::Yaml, _, _) => {
+            for segment in &segments {
+                screen.print(&format!("---\n{}", yaml("the Segment", segment)?))?;
+            }
+        }
+        (Listing::Name, _, _) => {
+            for segment in &segments {
+                screen.line(format_args!("segment.nanoseg.io/{}", segment.segment_name().name))?;
+            }
+        }
+        (Listing::Table, Some(Only::Segment(_)), [segment]) => one(segment, screen)?,
+        (Listing::Table, _, _) => {
+            let mut rows = vec![HEAD.map(str::to_owned)];
             rows.extend(segments.iter().map(row));
+            screen.table(&rows)?;
+        }
+        (Listing::Wide, _, _) => {
+            let head = HEAD.into_iter().chain(["POLICY", "PROPOSAL", "APPLIED"]);
+            let mut rows = vec![eleven(head.map(str::to_owned))];
+            rows.extend(segments.iter().map(wide));
             screen.table(&rows)?;
         }
     }
@@ -176,6 +179,37 @@ fn failed(verb: &'static str, what: String, url: &str) -> impl FnOnce(kube::Erro
     }
 }
 
+const HEAD: [&str; 8] = [
+    "SEGMENT",
+    "MODE",
+    "PHASE",
+    "EDGES",
+    "NOVEL",
+    "WAITING",
+    "LOSS",
+    "PROMOTABLE",
+];
+
+/// Digits of a hash that people compare by eye.
+const SHORT: usize = "sha256:".len() + 12;
+
+fn wide(segment: &Segment) -> [String; 11] {
+    let status = segment.status.as_ref();
+    let hash = |hash: Option<&String>| hash.map(|hash| hash.chars().take(SHORT).collect()).unwrap_or_default();
+    let policy = status.and_then(|status| status.policy.clone()).unwrap_or_default();
+    let proposal = hash(status.and_then(|status| status.proposal_hash.as_ref()));
+    let applied = hash(status.and_then(|status| status.applied_hash.as_ref()));
+    eleven(row(segment).into_iter().chain([policy, proposal, applied]))
+}
+
+fn eleven(cells: impl Iterator<Item = String>) -> [String; 11] {
+    let mut row: [String; 11] = Default::default();
+    for (place, cell) in row.iter_mut().zip(cells) {
+        *place = cell;
+    }
+    row
+}
+
 fn row(segment: &Segment) -> [String; 8] {
     let name = segment.segment_name();
     let name = format!("{}/{}", name.namespace, name.name);
@@ -259,4 +293,27 @@ fn one(segment: &Segment, screen: &mut Screen<'_>) -> Result<(), CommandError> {
         screen.line(format_args!("  note: {note}"))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use nanoseg_graph::endpoint::Workload;
+
+    use super::*;
+
+    #[test]
+    fn more_columns_are_the_same_ones_and_hashes() {
+        let mut segment = Segment::of(&Workload {
+            namespace: "shop".to_owned(),
+            kind: "Deployment".to_owned(),
+            name: "web".to_owned(),
+        });
+        assert_eq!(wide(&segment)[..8], row(&segment));
+        let status =
+            "{phase: Stable, learningSince: 2026-01-01T00:00:00Z, policy: p, proposalHash: 'sha256:0123456789abcdef'}";
+        segment.status = Some(serde_yaml::from_str(status).unwrap());
+        let columns = wide(&segment);
+        assert_eq!(columns[..8], row(&segment));
+        assert_eq!(columns[8..], ["p", "sha256:0123456789ab", ""]);
+    }
 }

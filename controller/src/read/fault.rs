@@ -8,6 +8,7 @@ use nanoseg_policy::evaluate::Rejected;
 use nanoseg_policy::objects::{ObjectName, UnknownField, Unreadable};
 
 use super::place::{Place, file_name};
+use crate::segment::{SegmentError, SegmentName};
 
 /// A parser's words.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -114,6 +115,14 @@ pub enum Fault {
         /// What it said.
         source: crate::trouble::Trouble,
     },
+    /// A Segment that says something that cannot be.
+    #[error("{segment}: left out")]
+    Segment {
+        /// The Segment.
+        segment: SegmentName,
+        /// What is wrong with it.
+        source: Box<SegmentError>,
+    },
     /// An object of the API server that cannot be read.
     #[error("{url}: left out")]
     Live {
@@ -136,6 +145,7 @@ impl Fault {
             | Self::Policy { .. }
             | Self::Line { .. }
             | Self::Listing { .. }
+            | Self::Segment { .. }
             | Self::Live { .. } => true,
         }
     }

@@ -37,6 +37,27 @@ impl Document {
     }
 }
 
+impl Document {
+    /// The documents of a list as kubectl prints it, each as a type; of anything else the document itself.
+    pub fn unfolded<T: DeserializeOwned>(mut self) -> Result<Vec<T>, Fault> {
+        let is_list = self
+            .value
+            .get("kind")
+            .and_then(Value::as_str)
+            .is_some_and(|kind| kind.ends_with("List"));
+        match self.value.get_mut("items").filter(|_| is_list).map(Value::take) {
+            Some(Value::Array(items)) => items
+                .into_iter()
+                .map(|value| {
+                    let place = self.place.clone();
+                    Self { place, value }.typed()
+                })
+                .collect(),
+            _ => Ok(vec![self.typed()?]),
+        }
+    }
+}
+
 /// What manifests hold.
 #[derive(Debug, Default)]
 pub struct Manifests {

@@ -3,10 +3,9 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use nanoseg_graph::flow::Transport;
 
-use super::commands::Output;
 use crate::segment::{BaselineEdge, EdgeEnd, SegmentName};
 
 pub(super) const STATUS_EXAMPLES: &str = "\
@@ -14,6 +13,8 @@ Examples:
   nanoseg status                              every Segment, and what keeps it from being promoted
   nanoseg status shop                         those of namespace shop
   nanoseg status shop/deployment-web          one of them: conditions, edges that wait for a person, revisions
+  nanoseg status -o wide                      with the hashes of what is proposed and applied
+  nanoseg status shop -o name                 for a loop: segment.nanoseg.io/NAME
   nanoseg status -o json | jq 'select(.status.phase == \"Stable\")'
 
 The proposal itself: kubectl get segment -n shop deployment-web -o jsonpath='{.status.proposal}'";
@@ -54,11 +55,27 @@ pub struct StatusArguments {
     #[arg(value_name = "NAMESPACE[/SEGMENT]")]
     pub only: Option<Only>,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
-    pub output: Output,
+    #[arg(short, long, value_enum, default_value_t = Listing::Table)]
+    pub output: Listing,
     /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
+}
+
+/// How a list is printed, as kubectl does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Listing {
+    /// For people.
+    Table,
+    /// The same with more columns.
+    Wide,
+    /// One JSON object a line.
+    #[value(alias = "jsonl")]
+    Json,
+    /// A stream of YAML documents.
+    Yaml,
+    /// Kind and name alone, for kubectl and loops.
+    Name,
 }
 
 /// Arguments of `nanoseg promote` and `nanoseg rollback`.

@@ -4,7 +4,9 @@
 mod explain;
 mod flows;
 mod input;
+mod maps;
 mod policies;
+mod shell;
 
 use std::fs;
 use std::io::Write as _;

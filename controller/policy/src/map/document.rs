@@ -3,6 +3,7 @@
 //! Texts in it are names that people and programs chose, as they are: whoever prints them has to take care that they stay texts.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -639,6 +640,17 @@ pub struct Ports {
     pub first: u16,
     /// Last.
     pub last: u16,
+}
+
+impl fmt::Display for Ports {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { protocol, first, last } = self;
+        match (first, last) {
+            (1, &u16::MAX) => write!(f, "{protocol} all ports"),
+            (first, last) if first == last => write!(f, "{protocol} {first}"),
+            (first, last) => write!(f, "{protocol} {first}-{last}"),
+        }
+    }
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks by reference")]

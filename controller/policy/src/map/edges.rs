@@ -257,9 +257,9 @@ fn states(
     marks: Marks<'_>,
 ) -> BTreeSet<State> {
     let is_stale = match (observed, input.stale_before) {
-        (None, _) => true,
+        (_, None) => false,
+        (None, Some(_)) => true,
         (Some(observed), Some(before)) => observed.last_seen.0 < before,
-        (Some(_), None) => false,
     };
     let would = proposed.map(|judgement| judgement.answer);
     let holds = |state: &State| match state {

@@ -14,7 +14,7 @@ use super::document::{Exposure, How, Ports};
 use super::id;
 use crate::diff::AddressRange;
 use crate::direction::Direction;
-use crate::evaluate::{End, Evaluator, Kind, Place, Ruling};
+use crate::evaluate::{Decision, End, Evaluator, Kind, Place, Ruling};
 
 pub(super) fn all(cluster: &Cluster, evaluator: &Evaluator<'_>) -> Vec<Exposure> {
     let mut exposures: Vec<Exposure> = cluster
@@ -65,10 +65,7 @@ fn of_service(cluster: &Cluster, service: &Service) -> Vec<Exposure> {
 
 /// Workloads that an address which no policy names may connect to.
 fn from_anywhere(cluster: &Cluster, evaluator: &Evaluator<'_>) -> Vec<Exposure> {
-    let strangers: Vec<Place> = [IpAddr::is_ipv4 as fn(&IpAddr) -> bool, IpAddr::is_ipv6]
-        .into_iter()
-        .filter_map(|family| stranger(cluster, evaluator, family))
-        .collect();
+    let strangers = strangers(cluster, evaluator);
     let mut open: BTreeMap<Workload, BTreeSet<Ports>> = BTreeMap::new();
     let mut answers: HashMap<Kind, BTreeSet<Ports>, FxBuildHasher> = HashMap::default();
     for (pod, place) in evaluator.pods() {
@@ -95,6 +92,14 @@ fn from_anywhere(cluster: &Cluster, evaluator: &Evaluator<'_>) -> Vec<Exposure> 
     open.into_iter().map(exposure).collect()
 }
 
+/// Of each family an address that no policy names.
+pub(super) fn strangers(cluster: &Cluster, evaluator: &Evaluator<'_>) -> Vec<Place> {
+    [IpAddr::is_ipv4 as fn(&IpAddr) -> bool, IpAddr::is_ipv6]
+        .into_iter()
+        .filter_map(|family| stranger(cluster, evaluator, family))
+        .collect()
+}
+
 /// An address that no policy names: of the widest range that none cuts, one that the cluster does not have.
 fn stranger(cluster: &Cluster, evaluator: &Evaluator<'_>, family: fn(&IpAddr) -> bool) -> Option<Place> {
     let starts: BTreeSet<IpAddr> = evaluator.address_starts().filter(family).collect();
@@ -105,15 +110,24 @@ fn stranger(cluster: &Cluster, evaluator: &Evaluator<'_>, family: fn(&IpAddr) ->
 
 /// The ports at which a pod accepts connections from there.
 fn let_in(evaluator: &Evaluator<'_>, from: &Place, pod: &Place) -> Vec<Ports> {
+    ports(evaluator, from, pod, |decision| decision.direction(Direction::Ingress))
+}
+
+/// The ports at which the answer about a connection is that it is allowed.
+pub(super) fn ports(
+    evaluator: &Evaluator<'_>,
+    from: &Place,
+    to: &Place,
+    mut answer: impl FnMut(Decision) -> Ruling,
+) -> Vec<Ports> {
     let mut all = Vec::new();
     for protocol in [Transport::Tcp, Transport::Udp, Transport::Sctp] {
         let mut starts = BTreeSet::from([1]);
-        evaluator.port_starts(from, pod, protocol, &mut starts);
+        evaluator.port_starts(from, to, protocol, &mut starts);
         let ends = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);
         let mut runs: Vec<Ports> = Vec::new();
         for (first, last) in starts.iter().copied().zip(ends) {
-            let decision = evaluator.decide(from, pod, first, protocol);
-            if decision.direction(Direction::Ingress) != Ruling::Allowed {
+            if answer(evaluator.decide(from, to, first, protocol)) != Ruling::Allowed {
                 continue;
             }
             match runs.last_mut() {

@@ -21,6 +21,7 @@ mod formats;
 mod id;
 mod layout;
 mod parties;
+mod reach;
 #[cfg(test)]
 mod tests;
 
@@ -37,6 +38,7 @@ pub use change::{Changes, ChangesSchema, EdgeChange, WorkloadChange};
 pub use document::*;
 use edges::Judges;
 pub use formats::{csv, dot, graphml, html, markdown, mermaid, svg};
+pub use reach::{Passage, Reach, reach};
 
 /// What a map is drawn from.
 #[derive(Clone, Copy, Debug)]
@@ -51,7 +53,8 @@ pub struct Input<'a> {
     pub proposed: Option<&'a PolicySet>,
     /// What is known of workloads' learning.
     pub segments: &'a [Segment],
-    /// An edge of a baseline that was last seen before this time is stale. Without it: one that was not seen at all.
+    /// An edge of a baseline that the graph does not have, or was last seen before this time, is stale. Without it none is: the
+    /// graph may not be all that was seen.
     pub stale_before: Option<Timestamp>,
 }
 

@@ -118,7 +118,7 @@ pub(crate) fn shop() -> Map {
         live: &live,
         proposed: Some(&proposed),
         segments: &[segment()],
-        stale_before: None,
+        stale_before: Some(Timestamp::MIN),
     })
 }
 
@@ -406,7 +406,7 @@ proptest! {
             live: &live,
             proposed: Some(&proposed),
             segments: &[segment()],
-            stale_before: None,
+            stale_before: Some(Timestamp::MIN),
         });
         prop_assert_eq!(serde_json::to_string(&map).unwrap(), serde_json::to_string(&shop()).unwrap());
     }
@@ -450,4 +450,52 @@ pub(crate) fn expect_file(file: &str, current: &str) {
         published == current,
         "{file} is not what the code says; run: UPDATE=1 cargo test -p nanoseg-policy map"
     );
+}
+
+/// Three workloads in a row, and one aside: `a` may connect to `b` at one port, `b` to `c` at a range, and nobody to `d`.
+const ROW: &str = "
+{apiVersion: v1, kind: Pod, metadata: {namespace: x, name: a, labels: {app: a}}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: x, name: b, labels: {app: b}}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.2}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: x, name: c, labels: {app: c}}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.3}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: x, name: d, labels: {app: d}}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.4}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: x, name: all}, spec: {podSelector: {}, policyTypes: [Ingress]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: x, name: b}, spec: {podSelector: {matchLabels: {app: b}}, ingress: [{from: [{podSelector: {matchLabels: {app: a}}}], ports: [{port: 80}]}]}}
+---
+{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: x, name: c}, spec: {podSelector: {matchLabels: {app: c}}, ingress: [{from: [{podSelector: {matchLabels: {app: b}}}], ports: [{port: 100, endPort: 200, protocol: UDP}]}]}}
+";
+
+#[test]
+fn reach_goes_hop_by_hop() {
+    let (live, _) = PolicySet::parse(&policies(ROW));
+    let hops = |passages: &[Passage]| -> Vec<(String, usize)> {
+        passages
+            .iter()
+            .map(|passage| (passage.workload.clone(), passage.hops))
+            .collect()
+    };
+    let row = |name: &str, hops| (format!("workload/x/Pod/{name}"), hops);
+    let found = reach(&cluster_of(ROW), &live, &[workload("Pod", "x", "a")].into());
+    assert_eq!(hops(&found.reaches), [row("b", 1), row("c", 2)]);
+    assert_eq!(found.reaches[1].through, "workload/x/Pod/b");
+    assert_eq!(
+        found.reaches[1].ports,
+        [Ports {
+            protocol: Transport::Udp,
+            first: 100,
+            last: 200
+        }]
+    );
+    assert_eq!(
+        (found.reached_by.len(), found.from_outside.len(), found.undecided),
+        (0, 0, 0)
+    );
+    assert_eq!(found.outside.len(), 3, "egress is open: all ports of three protocols");
+    let found = reach(&cluster_of(ROW), &live, &[workload("Pod", "x", "c")].into());
+    assert_eq!(hops(&found.reached_by), [row("b", 1), row("a", 2)]);
+    assert!(found.reaches.is_empty());
 }

@@ -131,12 +131,7 @@ fn open(map: &Map) -> Table {
 }
 
 fn ports(ports: &[Ports]) -> String {
-    let ports = ports.iter().map(|ports| match (ports.first, ports.last) {
-        (1, u16::MAX) => format!("{} all ports", ports.protocol),
-        (first, last) if first == last => format!("{} {first}", ports.protocol),
-        (first, last) => format!("{} {first}-{last}", ports.protocol),
-    });
-    ports.collect::<Vec<_>>().join(", ")
+    ports.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
 }
 
 const fn how(how: How) -> &'static str {

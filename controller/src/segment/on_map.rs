@@ -1,0 +1,104 @@
+//! What a Segment has to say to the segmentation map.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use nanoseg_graph::connection::EdgeKey;
+use nanoseg_policy::map;
+
+use super::{BaselineEdge, Segment, SegmentError, from_edges};
+
+impl Segment {
+    /// Its part of the map.
+    pub fn on_map(&self) -> Result<map::Segment, SegmentError> {
+        let workload = self.subject()?;
+        let keys = |edges: &[BaselineEdge]| -> Result<BTreeSet<EdgeKey>, SegmentError> {
+            Ok(from_edges(edges)?.into_keys().collect())
+        };
+        let mut facts = map::SegmentFacts {
+            name: self.segment_name().name,
+            mode: self.spec.mode.map(|mode| mode.as_str().to_owned()),
+            phase: "new".to_owned(),
+            reason: String::new(),
+            baseline: 0,
+            loss: 0,
+        };
+        let Some(status) = &self.status else {
+            return Ok(map::Segment {
+                workload,
+                facts,
+                baseline: BTreeSet::new(),
+                novel: BTreeSet::new(),
+                quarantined: BTreeMap::new(),
+            });
+        };
+        if let Some(mode) = status.mode {
+            facts.mode = Some(mode.as_str().to_owned());
+        }
+        status.phase.as_str().clone_into(&mut facts.phase);
+        facts.reason.clone_from(&status.reason);
+        facts.loss = status.loss;
+        let baseline = keys(&status.baseline)?;
+        facts.baseline = baseline.len();
+        let mut quarantined = BTreeMap::new();
+        for edge in &status.quarantined {
+            let suspicion = format!("{:?}", edge.suspicion);
+            let keys = keys(std::slice::from_ref(&edge.edge))?;
+            quarantined.extend(keys.into_iter().map(|key| (key, suspicion.clone())));
+        }
+        Ok(map::Segment {
+            workload,
+            facts,
+            baseline,
+            novel: keys(&status.novel_edges)?,
+            quarantined,
+        })
+    }
+
+    /// The NetworkPolicy that it proposes, if there is one that can be read.
+    pub fn proposed_policy(&self) -> Option<NetworkPolicy> {
+        let proposal = self.status.as_ref()?.proposal.as_ref()?;
+        serde_yaml::from_str(proposal).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use nanoseg_graph::endpoint::Workload;
+
+    use super::*;
+    use crate::segment::{QuarantinedEdge, SegmentStatus, Suspicion};
+
+    const STATUS: &str = "
+phase: Stable
+mode: Enforce
+learningSince: 2026-01-01T00:00:00Z
+baseline: [{source: shop/Deployment/web, destination: shop/StatefulSet/db, port: 5432, protocol: TCP}]
+novelEdges: [{source: shop/Deployment/web, destination: external 203.0.113.9, port: 443, protocol: TCP}]
+proposal: '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: p}}'
+";
+
+    #[test]
+    fn a_segment_tells_the_map_all_that_it_knows() {
+        let mut segment = Segment::of(&Workload {
+            namespace: "shop".to_owned(),
+            kind: "Deployment".to_owned(),
+            name: "web".to_owned(),
+        });
+        assert_eq!(segment.on_map().unwrap().facts.phase, "new");
+        let mut status: SegmentStatus = serde_yaml::from_str(STATUS).unwrap();
+        status.quarantined.push(QuarantinedEdge {
+            edge: status.novel_edges[0].clone(),
+            suspicion: Suspicion::Once,
+        });
+        segment.status = Some(status);
+        let told = segment.on_map().unwrap();
+        assert_eq!(
+            (told.facts.phase.as_str(), told.facts.mode.as_deref()),
+            ("Stable", Some("Enforce"))
+        );
+        assert_eq!((told.baseline.len(), told.novel.len(), told.facts.baseline), (1, 1, 1));
+        assert_eq!(told.quarantined.values().collect::<Vec<_>>(), ["Once"]);
+        assert_eq!(segment.proposed_policy().unwrap().metadata.name.as_deref(), Some("p"));
+    }
+}

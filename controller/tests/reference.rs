@@ -1,0 +1,32 @@
+//! The reference of the command line is what the command line says of itself.
+
+use std::fs;
+
+const FILE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/reference.md");
+
+#[test]
+fn the_reference_is_up_to_date() {
+    let current = nanoseg::cli::reference_text();
+    if std::env::var_os("UPDATE").is_some() {
+        fs::write(FILE, current).unwrap();
+        return;
+    }
+    let committed = fs::read_to_string(FILE).unwrap_or_default();
+    assert!(
+        committed == current,
+        "controller/reference.md is not what the code says; run: UPDATE=1 cargo test -p nanoseg --test reference"
+    );
+}
+
+#[test]
+fn every_command_teaches_by_an_example() {
+    use clap::CommandFactory as _;
+    for command in nanoseg::settings::Arguments::command().get_subcommands() {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        assert!(
+            help.contains("Example") && help.contains(command.get_name()),
+            "{}: no example in its help",
+            command.get_name()
+        );
+    }
+}
