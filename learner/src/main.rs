@@ -21,12 +21,14 @@
 
 mod addresses;
 mod agent;
+mod bpf;
 mod capture;
 mod cgroups;
 mod clock;
 mod delivery;
 mod names;
 mod pins;
+mod plain;
 mod preflight;
 mod report;
 mod settings;

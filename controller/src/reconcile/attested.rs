@@ -63,6 +63,8 @@ impl Attested {
             losses,
             node_addresses,
             names,
+            // Where there is a cluster, no container is known but those of its pods.
+            held: _,
         } = report;
         let part = |flows, losses, names| Report {
             origin: origin.clone(),
@@ -70,6 +72,7 @@ impl Attested {
             losses,
             node_addresses: [].into(),
             names,
+            held: Vec::new(),
         };
         let node = origin.node.as_str();
         let mut admitted = part(Vec::new(), Vec::new(), Vec::new());
@@ -120,6 +123,7 @@ impl Attested {
                     losses: Vec::new(),
                     node_addresses: [].into(),
                     names: Vec::new(),
+                    held: Vec::new(),
                 });
             }
             for (origin, subject, reason, count) in table.losses() {
@@ -130,6 +134,7 @@ impl Attested {
                     losses: vec![Loss { subject, reason, count }],
                     node_addresses: [].into(),
                     names: Vec::new(),
+                    held: Vec::new(),
                 });
             }
             for (node, subject, address, name, (first_seen, until)) in table.names() {
@@ -142,6 +147,7 @@ impl Attested {
                     flows: Vec::new(),
                     losses: Vec::new(),
                     node_addresses: [].into(),
+                    held: Vec::new(),
                     names: vec![Named {
                         subject: subject.clone(),
                         address,
@@ -246,6 +252,7 @@ mod tests {
             flows,
             node_addresses: ["198.18.1.7", "198.18.1.1"].map(|text| text.parse().unwrap()).into(),
             names: Vec::new(),
+            held: Vec::new(),
         }
     }
 
