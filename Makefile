@@ -35,8 +35,9 @@ unit: ## Tests alone, nothing skipped: small lab and full lab too
 	target/debug/lab build --full
 	NANOSEG_REQUIRE_ROOT=1 cargo test --workspace --locked
 
-bench: ## What the policy kernel costs, beside two other engines in the same run; a table, and target/bench.json
+bench: ## What the policy kernel costs beside two other engines, and what capturing costs beside other designs (as root)
 	@.ci/setup test
+	cargo bench --locked -p nanoseg-learner --bench capture
 	cargo bench --locked -p nanoseg-tests --bench table
 
 fuzz-policy: ## The policy evaluator against two other engines: 10,000,000 questions to each, other ones every time

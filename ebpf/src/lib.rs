@@ -120,7 +120,7 @@ impl Role {
 /// What flows are counted by. The port of the end that opened the connection is not in it, so that a thousand connections
 /// to one listener are one key.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct FlowKey {
     /// Id of the cgroup whose socket it was: the inode number of its folder.
     pub cgroup: u64,
@@ -154,7 +154,7 @@ pub struct FlowRecord {
 
 /// Value of the flow map. It carries its key, so that a program that found it can make sure that it found the right one.
 #[repr(C)]
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowEntry {
     /// What was observed.
     pub record: FlowRecord,

@@ -8,9 +8,14 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 /// Addresses of this network namespace, without loopback and link-local ones. What cannot be read is not there.
 pub(crate) fn of_this_node() -> BTreeSet<IpAddr> {
-    let text = |path| fs::read_to_string(path).unwrap_or_default();
-    let mut addresses: BTreeSet<IpAddr> = v4(&text("/proc/self/net/fib_trie")).map(IpAddr::V4).collect();
-    addresses.extend(v6(&text("/proc/self/net/if_inet6")).map(IpAddr::V6));
+    of_process("self")
+}
+
+/// The same of the network namespace of a process.
+pub(crate) fn of_process(process: &str) -> BTreeSet<IpAddr> {
+    let text = |table| fs::read_to_string(format!("/proc/{process}/net/{table}")).unwrap_or_default();
+    let mut addresses: BTreeSet<IpAddr> = v4(&text("fib_trie")).map(IpAddr::V4).collect();
+    addresses.extend(v6(&text("if_inet6")).map(IpAddr::V6));
     addresses
 }
 

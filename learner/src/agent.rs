@@ -26,11 +26,12 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 use crate::addresses;
 use crate::capture::{self, Announcements, Answers, Capture, CaptureError, Sizes};
 use crate::cgroups::{Cgroups, CgroupsError};
-use crate::clock::{Clock, monotonic_ns};
+use crate::clock::{Clock, monotonic_ns, on_core};
 use crate::delivery::Delivery;
 use crate::health::{Health, Turn};
 use crate::names::Names;
 use crate::pins::PinsError;
+use crate::plain::Plain;
 use crate::preflight::CgroupTree;
 use crate::report::{ReportError, ReportFile, StreamEvent, stream};
 use crate::settings::{Settings, Sink, Way};
@@ -41,6 +42,12 @@ const HOUSEKEEPING: Duration = Duration::from_mins(1);
 
 /// How long the last acknowledgement is waited for.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// How many flows are read before new cgroups are looked at again: about a millisecond of them.
+const FLOWS_BETWEEN_CGROUPS: usize = 1024;
+
+/// The whole report is written each time: no more often than that it takes one part in so many of a core.
+const WRITING: u32 = 50;
 
 /// Announcements read in one turn, so that a flood of them does not keep everything else waiting.
 const ANNOUNCEMENTS_IN_A_TURN: usize = 4096;
@@ -68,12 +75,21 @@ enum Output {
     File {
         file: ReportFile,
         written: Option<u64>,
+        /// Not before.
+        due: Instant,
     },
     Controller {
         delivery: Delivery,
         events: mpsc::Receiver<StreamEvent>,
     },
     None,
+}
+
+/// Whether there is more to say.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    More,
+    Last,
 }
 
 struct Agent {
@@ -87,6 +103,7 @@ struct Agent {
     /// Losses that are not in the kernel's map any more, or never were, by cgroup and number of the reason.
     told: BTreeMap<(u64, u32), u64>,
     names: Names,
+    plain: Plain,
     /// Whose the losses of each cgroup are. They are told for as long as the programs run, and cgroups are forgotten before.
     losers: BTreeMap<u64, Subject>,
     node_addresses: BTreeSet<IpAddr>,
@@ -113,6 +130,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         Sink::Directory(folder) => Output::File {
             file: ReportFile::open(folder, &origin)?,
             written: None,
+            due: Instant::now(),
         },
         Sink::Controller(way) => {
             let (sender, events) = mpsc::channel(16);
@@ -149,6 +167,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         losses: Vec::new(),
         told: BTreeMap::new(),
         names: Names::default(),
+        plain: Plain::default(),
         losers: BTreeMap::new(),
         node_addresses: addresses::of_this_node(),
         other_version: 0,
@@ -181,7 +200,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
             _ = tick.tick() => {
                 agent.read()?;
                 agent.name(answers.get_mut())?;
-                agent.report()?;
+                agent.report(Said::More)?;
             }
             _ = housekeeping.tick() => {
                 agent.tidy()?;
@@ -194,7 +213,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
     }
     agent.read()?;
     agent.name(answers.get_mut())?;
-    agent.report()?;
+    agent.report(Said::Last)?;
     agent.wait_for_the_last_acknowledgement().await?;
     agent.summarize(tracing::Level::INFO);
     Ok(())
@@ -302,7 +321,13 @@ impl Agent {
         } = self;
         cgroups.absorb();
         let mut changes = Vec::new();
+        let mut seen = 0_usize;
         let held = capture.scan(|key, record| {
+            // What is made while a large map is read may be gone before its end.
+            seen += 1;
+            if seen.is_multiple_of(FLOWS_BETWEEN_CGROUPS) {
+                cgroups.absorb();
+            }
             let change = table.observe(&key, &record, *clock, |id| cgroups.subject(id));
             if let Change::Novel(_) | Change::Malformed = change {
                 changes.push(change);
@@ -314,7 +339,11 @@ impl Agent {
         for change in changes {
             self.changed(change)?;
         }
-        self.table.settle(monotonic_ns());
+        let now = monotonic_ns();
+        self.table.settle(now);
+        if self.plain.look(self.clock.timestamp(now)) {
+            self.other_version += 1;
+        }
         self.make_room(held)?;
         self.keep_owners()?;
         let mut counters = self.capture.counters()?;
@@ -418,18 +447,22 @@ impl Agent {
     }
 
     /// Brings what changed to where it is reported.
-    fn report(&mut self) -> Result<(), AgentError> {
+    fn report(&mut self, said: Said) -> Result<(), AgentError> {
         let version = self.table.version() + self.other_version;
         match &mut self.output {
-            Output::File { file, written } => {
-                if *written != Some(version) {
+            Output::File { file, written, due } => {
+                let now = Instant::now();
+                if *written != Some(version) && (now >= *due || said == Said::Last) {
+                    let before = on_core();
                     file.write(
                         &self.origin,
                         self.table.changed_since(0),
                         &self.losses,
                         &self.node_addresses,
                         &self.names.told(),
+                        &self.plain.held(),
                     )?;
+                    *due = now + (on_core().saturating_sub(before)) * WRITING;
                     if written.is_none() {
                         tracing::info!(path = %file.path().display(), "writing the report");
                     }
@@ -438,8 +471,13 @@ impl Agent {
             }
             Output::Controller { delivery, events: _ } => {
                 while let Some(part) = delivery.next(&self.table, self.other_version) {
-                    let (losses, node_addresses, names) = if part.with_others {
-                        (self.losses.clone(), self.node_addresses.clone(), self.names.told())
+                    let (losses, node_addresses, names, held) = if part.with_others {
+                        (
+                            self.losses.clone(),
+                            self.node_addresses.clone(),
+                            self.names.told(),
+                            self.plain.held(),
+                        )
                     } else {
                         Default::default()
                     };
@@ -449,6 +487,7 @@ impl Agent {
                         losses,
                         node_addresses,
                         names,
+                        held,
                     };
                     delivery.send(&report, part.version, self.other_version);
                 }
@@ -478,7 +517,7 @@ impl Agent {
             let left = end.saturating_duration_since(Instant::now());
             if let Ok(Some(event)) = timeout(left, events.recv()).await {
                 delivery.on(event);
-                self.report()?;
+                self.report(Said::Last)?;
             } else {
                 tracing::warn!("the controller did not acknowledge the last report; what only this report had is lost");
                 return Ok(());

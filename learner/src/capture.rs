@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
-use std::os::fd::{AsFd as _, AsRawFd, RawFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -28,6 +28,7 @@ use nanoseg_ebpf::{Answer, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, LossKey
 use nanoseg_graph::flow;
 
 use self::keeping::Keeping;
+use crate::bpf;
 use crate::clock::monotonic_ns;
 use crate::pins::{Found, Pins, PinsError};
 use crate::preflight::{CgroupTree, shows_accepts_of_ipv6};
@@ -77,6 +78,8 @@ pub(crate) enum CaptureError {
         #[source]
         source: MapError,
     },
+    #[error("cannot read all of the kernel's map {name}")]
+    ReadAll { name: &'static str, source: io::Error },
     #[error("cannot write the kernel's map {name}")]
     Write {
         name: &'static str,
@@ -95,7 +98,7 @@ pub(crate) enum CaptureError {
 
 /// A record of the maps, as aya wants to see it.
 #[repr(transparent)]
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, Default)]
 struct Plain<T>(T);
 
 #[expect(
@@ -142,6 +145,8 @@ pub(crate) struct Counters {
 /// The loaded and attached programs.
 pub(crate) struct Capture {
     flows: HashMap<MapData, Plain<FlowKey>, Plain<FlowEntry>>,
+    /// The same map, to be read as a whole.
+    all_flows: OwnedFd,
     admitted: HashMap<MapData, u64, u64>,
     released: HashMap<MapData, u64, u64>,
     losses: HashMap<MapData, Plain<LossKey>, u64>,
@@ -286,7 +291,17 @@ pub(crate) fn start(
         Some(_) => Some(Keeping::new(&mut programs)?),
         None => None,
     };
+    let name = name::FLOWS;
+    let Some(Map::HashMap(map)) = programs.map(name) else {
+        return Err(CaptureError::Missing { name });
+    };
+    let all_flows = map
+        .fd()
+        .as_fd()
+        .try_clone_to_owned()
+        .map_err(|source| CaptureError::ReadAll { name, source })?;
     let capture = Capture {
+        all_flows,
         flows: take(&mut programs, name::FLOWS)?,
         admitted: take(&mut programs, name::ADMITTED)?,
         released: take(&mut programs, name::RELEASED)?,
@@ -415,16 +430,14 @@ impl Capture {
 
     /// Calls with every flow that the kernel holds. A flow that is there all the while is seen once; others perhaps.
     pub(crate) fn scan(&self, mut each: impl FnMut(FlowKey, FlowRecord)) -> Result<usize, CaptureError> {
-        let mut count = 0;
-        for entry in &self.flows {
-            let (Plain(key), Plain(entry)) = entry.map_err(|source| CaptureError::Read {
-                name: name::FLOWS,
-                source,
-            })?;
-            each(key, self.whole(&key, entry.record));
-            count += 1;
-        }
-        Ok(count)
+        bpf::each(
+            self.all_flows.as_fd(),
+            |Plain(key): &Plain<FlowKey>, Plain(entry): &Plain<FlowEntry>| each(*key, self.whole(key, entry.record)),
+        )
+        .map_err(|source| CaptureError::ReadAll {
+            name: name::FLOWS,
+            source,
+        })
     }
 
     /// How many flows there is room for.

@@ -119,6 +119,11 @@ impl Cgroups {
         std::mem::take(&mut self.found)
     }
 
+    /// The folder of a path below the mount.
+    pub(crate) fn folder(&self, path: &str) -> PathBuf {
+        self.mount.join(path.trim_start_matches('/'))
+    }
+
     /// Takes in what an earlier learner found. What is not there any more is gone.
     pub(crate) fn remember(&mut self, id: u64, path: &str) {
         self.known.entry(id).or_insert_with(|| Known {

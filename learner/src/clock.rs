@@ -1,5 +1,7 @@
 //! The kernel's monotonic nanoseconds as wall-clock time.
 
+use std::time::Duration;
+
 use jiff::Timestamp;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -40,6 +42,11 @@ impl Clock {
     pub(crate) fn timestamp(self, monotonic_ns: u64) -> Timestamp {
         Timestamp::from_nanosecond(i128::from(monotonic_ns) + self.offset_ns).unwrap_or(Timestamp::MAX)
     }
+}
+
+/// How long this thread had a core.
+pub(crate) fn on_core() -> Duration {
+    Duration::from_nanos(u64::try_from(nanoseconds(ClockId::ThreadCPUTime)).unwrap_or(0))
 }
 
 /// Nanoseconds of `CLOCK_MONOTONIC`.

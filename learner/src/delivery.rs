@@ -109,6 +109,7 @@ mod tests {
             losses: vec![],
             node_addresses: [].into(),
             names: vec![],
+            held: Vec::new(),
         }
     }
 

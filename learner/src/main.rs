@@ -21,6 +21,7 @@
 
 mod addresses;
 mod agent;
+mod bpf;
 mod capture;
 mod cgroups;
 mod clock;
@@ -28,6 +29,7 @@ mod delivery;
 mod health;
 mod names;
 mod pins;
+mod plain;
 mod preflight;
 mod report;
 mod settings;

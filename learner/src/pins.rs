@@ -6,11 +6,9 @@
 //!   part of the cgroup tree. Anything else is removed, after the new programs are attached, and that is said.
 //! * Programs are replaced in their links by one step of the kernel, so that no packet passes none of them or two.
 
-use std::ffi::CString;
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +17,7 @@ use nanoseg_ebpf::kept::{Header, LAYOUT, MAPS};
 use nanoseg_ebpf::name;
 use rustix::fs::{FlockOperation, flock, statfs};
 
+use crate::bpf;
 use crate::preflight::CgroupTree;
 
 /// `BPF_FS_MAGIC`.
@@ -136,7 +135,7 @@ impl Pins {
     /// Lets a pinned link run another program from the next packet on.
     pub(crate) fn replace(&self, name: &str, program: BorrowedFd<'_>) -> Result<(), PinsError> {
         let path = self.path(name);
-        replace(&path, program).map_err(|source| PinsError::Replace { path, source })
+        bpf::replace(&path, program).map_err(|source| PinsError::Replace { path, source })
     }
 }
 
@@ -188,55 +187,4 @@ fn lock(folder: &Path) -> Result<File, PinsError> {
     let lock = File::open(folder).map_err(|source| PinsError::Folder { path: path(), source })?;
     flock(&lock, FlockOperation::NonBlockingLockExclusive).map_err(|_held| PinsError::Taken { path: path() })?;
     Ok(lock)
-}
-
-#[expect(unsafe_code, reason = "aya replaces the programs of no cgroup's links")]
-fn replace(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
-    /// `BPF_OBJ_GET`.
-    const GET: libc::c_long = 7;
-    /// `BPF_LINK_UPDATE`.
-    const UPDATE: libc::c_long = 29;
-
-    #[repr(C)]
-    struct Get {
-        path: u64,
-        descriptor: u32,
-        flags: u32,
-    }
-    #[repr(C)]
-    struct Update {
-        link: u32,
-        program: u32,
-        flags: u32,
-        old_program: u32,
-    }
-
-    fn call<T>(command: libc::c_long, attributes: &T) -> io::Result<libc::c_long> {
-        // SAFETY: the kernel reads as many bytes as it is told, and writes none for these commands.
-        let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attributes, size_of::<T>()) };
-        if result < 0 {
-            Err(io::Error::last_os_error())
-        } else {
-            Ok(result)
-        }
-    }
-
-    let path = CString::new(path.as_os_str().as_bytes())?;
-    let get = Get {
-        path: path.as_ptr().expose_provenance() as u64,
-        descriptor: 0,
-        flags: 0,
-    };
-    let descriptor = i32::try_from(call(GET, &get)?).map_err(io::Error::other)?;
-    // SAFETY: the kernel has just given it to us.
-    let link = unsafe { OwnedFd::from_raw_fd(descriptor) };
-    let number = |descriptor: BorrowedFd<'_>| u32::try_from(descriptor.as_raw_fd()).map_err(io::Error::other);
-    let update = Update {
-        link: number(link.as_fd())?,
-        program: number(program)?,
-        flags: 0,
-        old_program: 0,
-    };
-    call(UPDATE, &update)?;
-    Ok(())
 }

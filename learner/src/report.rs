@@ -15,7 +15,7 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nanoseg_graph::flow::{Flow, Loss, Named, Origin, Report};
+use nanoseg_graph::flow::{Flow, Held, Loss, Named, Origin, Report};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -69,6 +69,8 @@ struct Document<'a, I: Iterator<Item = Flow> + Clone> {
     node_addresses: &'a BTreeSet<IpAddr>,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     names: &'a [Named],
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    held: &'a [Held],
 }
 
 fn sequence<I: Iterator<Item = Flow> + Clone, S: serde::Serializer>(
@@ -112,6 +114,7 @@ impl ReportFile {
         losses: &[Loss],
         node_addresses: &BTreeSet<IpAddr>,
         names: &[Named],
+        held: &[Held],
     ) -> Result<(), ReportError> {
         let written = fs::File::create(&self.beside).and_then(|file| {
             let mut file = BufWriter::new(file);
@@ -123,6 +126,7 @@ impl ReportFile {
                     losses,
                     node_addresses,
                     names,
+                    held,
                 },
             )?;
             file.write_all(b"\n")?;

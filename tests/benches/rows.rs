@@ -12,6 +12,8 @@ use serde::{Deserialize, Serialize};
 pub(crate) enum Goal {
     AtLeast(f64),
     AtMost(f64),
+    /// It lies within the interval.
+    Includes(f64),
     /// Only to be read.
     None,
 }
@@ -21,7 +23,7 @@ impl Goal {
         match self {
             Self::AtLeast(least) => Some(value >= least),
             Self::AtMost(most) => Some(value <= most),
-            Self::None => None,
+            Self::Includes(_) | Self::None => None,
         }
     }
 
@@ -29,6 +31,7 @@ impl Goal {
         match self {
             Self::AtLeast(least) => format!(">= {}", short(least)),
             Self::AtMost(most) => format!("<= {}", short(most)),
+            Self::Includes(value) => format!("has {}", short(value)),
             Self::None => String::new(),
         }
     }
@@ -64,6 +67,31 @@ impl Row {
             goal: (!goal_text.is_empty()).then_some(goal_text),
             met: goal.is_met(value),
             baselines: Vec::new(),
+        }
+    }
+
+    /// The median of the samples, and the interval in which it lies with 95 % certainty, by drawing from them again and again.
+    pub(crate) fn interval(name: impl Into<String>, unit: &str, samples: &[f64], goal: Goal) -> Self {
+        const DRAWS: usize = 2000;
+        let mut random = fastrand::Rng::with_seed(1);
+        let mut medians: Vec<f64> = (0..DRAWS)
+            .map(|_| {
+                let mut drawn: Vec<f64> = samples.iter().map(|_| samples[random.usize(..samples.len())]).collect();
+                drawn.sort_by(f64::total_cmp);
+                drawn[drawn.len() / 2]
+            })
+            .collect();
+        medians.sort_by(f64::total_cmp);
+        let row = Self::new(name, unit, samples, goal);
+        let (low, high) = (medians[DRAWS * 25 / 1000], medians[DRAWS * 975 / 1000]);
+        Self {
+            low,
+            high,
+            met: match goal {
+                Goal::Includes(value) => Some(low <= value && value <= high),
+                Goal::AtLeast(_) | Goal::AtMost(_) | Goal::None => row.met,
+            },
+            ..row
         }
     }
 

@@ -13,6 +13,7 @@
 #[path = "../../controller/policy/benches/large/mod.rs"]
 mod large;
 mod measure;
+#[expect(dead_code, reason = "another bench uses the rest of it")]
 mod rows;
 mod world;
 

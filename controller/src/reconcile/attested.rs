@@ -77,6 +77,8 @@ impl Attested {
             losses,
             node_addresses,
             names,
+            // Where there is a cluster, no container is known but those of its pods.
+            held: _,
         } = report;
         let part = |flows, losses, names| Report {
             origin: origin.clone(),
@@ -84,6 +86,7 @@ impl Attested {
             losses,
             node_addresses: [].into(),
             names,
+            held: Vec::new(),
         };
         let node = origin.node.as_str();
         let mut admitted = part(Vec::new(), Vec::new(), Vec::new());
@@ -134,6 +137,7 @@ impl Attested {
                     losses: Vec::new(),
                     node_addresses: [].into(),
                     names: Vec::new(),
+                    held: Vec::new(),
                 });
             }
             for (origin, subject, reason, count) in table.losses() {
@@ -144,6 +148,7 @@ impl Attested {
                     losses: vec![Loss { subject, reason, count }],
                     node_addresses: [].into(),
                     names: Vec::new(),
+                    held: Vec::new(),
                 });
             }
             for (node, subject, address, name, (first_seen, until)) in table.names() {
@@ -156,6 +161,7 @@ impl Attested {
                     flows: Vec::new(),
                     losses: Vec::new(),
                     node_addresses: [].into(),
+                    held: Vec::new(),
                     names: vec![Named {
                         subject: subject.clone(),
                         address,
@@ -260,6 +266,7 @@ mod tests {
             flows,
             node_addresses: ["198.18.1.7", "198.18.1.1"].map(|text| text.parse().unwrap()).into(),
             names: Vec::new(),
+            held: Vec::new(),
         }
     }
 

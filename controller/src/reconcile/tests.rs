@@ -95,6 +95,7 @@ fn counted(flows: &[(&str, &str, u16)], attempted: u64, established: u64) -> Eve
         losses: Vec::new(),
         node_addresses: [].into(),
         names: Vec::new(),
+        held: Vec::new(),
     })
 }
 

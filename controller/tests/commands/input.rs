@@ -168,3 +168,26 @@ fn policies_that_no_evaluator_takes_in_are_named() {
     let strict = folder.explain("c.yaml", WEB_TO_DB, &[&cilium[..], &["--strict"]].concat());
     assert_eq!((strict.code, &*strict.out), (Some(2), ""), "{}", strict.err);
 }
+
+#[test]
+fn a_host_without_kubernetes_has_containers_and_units_for_workloads() {
+    let folder = Folder::new();
+    let id = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08";
+    let container = format!(r#"{{"host": "/system.slice/docker-{id}.scope"}}"#);
+    folder.write(
+        "h1.1.json",
+        format!(
+            r#"{{"origin": {{"node": "h1", "epoch": 1}}, "flows": [{{"subject": {{"host": "/system.slice/sync.service"}},
+            "peer": "198.18.0.2", "port": 80, "transport": "TCP", "reporter": "source", "first_seen": "2026-01-01T00:00:10Z",
+            "last_seen": "2026-01-01T00:00:20Z", "attempted": 1, "established": 1, "refused": 0}}],
+            "held": [{{"subject": {container}, "name": "web", "addresses": ["198.18.0.2"], "first_seen": "2026-01-01T00:00:00Z"}}]}}"#
+        ),
+    );
+    let ran = folder.run(&["graph", "--cluster", "/dev/null", "--flows", "h1.1.json"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    assert!(
+        ran.out.contains("Unit h1/sync.service") && ran.out.contains("Container h1/web"),
+        "{}",
+        ran.out
+    );
+}

@@ -279,6 +279,20 @@ pub struct Named {
     pub until: Timestamp,
 }
 
+/// The addresses of a container that no kubelet started, and what people call it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Held {
+    /// The container, by its cgroup path.
+    pub subject: Subject,
+    /// What its runtime calls it, if that could be read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub name: Option<String>,
+    /// Addresses of its network.
+    pub addresses: BTreeSet<IpAddr>,
+    /// When it had them first.
+    pub first_seen: Timestamp,
+}
+
 /// What one learner says: everything, or what changed since its last report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Report {
@@ -296,6 +310,9 @@ pub struct Report {
     /// Names of the peers of its flows.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<Named>,
+    /// Containers that no kubelet started.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub held: Vec<Held>,
 }
 
 /// Names of one address, and from when until when each held.
@@ -308,6 +325,7 @@ pub struct FlowTable {
     losses: BTreeMap<(Origin, Option<Subject>, LossReason), u64>,
     node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
     names: BTreeMap<(String, Subject, IpAddr), Holding>,
+    held: BTreeMap<(String, Subject), Held>,
 }
 
 impl FlowTable {
@@ -319,6 +337,7 @@ impl FlowTable {
             losses,
             node_addresses,
             names,
+            held,
         } = report;
         let mut novel = false;
         let table = self.flows.entry(origin.clone()).or_default();
@@ -361,7 +380,33 @@ impl FlowTable {
                 known.pop_last();
             }
         }
+        for Held {
+            subject,
+            name,
+            addresses,
+            first_seen,
+        } in held
+        {
+            let known = self
+                .held
+                .entry((origin.node.clone(), subject.clone()))
+                .or_insert_with(|| Held {
+                    subject: subject.clone(),
+                    name: None,
+                    addresses: BTreeSet::new(),
+                    first_seen: *first_seen,
+                });
+            // Of two names the later in order: no order of merging makes another of it.
+            known.name = known.name.take().max(name.clone());
+            known.addresses.extend(addresses);
+            known.first_seen = known.first_seen.min(*first_seen);
+        }
         novel
+    }
+
+    /// Every container that no kubelet started, and its node, in a fixed order.
+    pub fn held(&self) -> impl Iterator<Item = (&str, &Held)> {
+        self.held.iter().map(|((node, _), held)| (node.as_str(), held))
     }
 
     /// Every flow, in a fixed order.

@@ -9,6 +9,7 @@
 //!
 //! * [`flow`]: aggregated traffic of one container with one peer *address*, as a learner reports it.
 //! * [`container`]: the container and the pod that a cgroup path belongs to.
+//! * [`hosted`]: the container or the systemd unit that it is on a host without Kubernetes.
 //! * [`cluster`]: pods, owners, Services, nodes, namespaces, and who had which address when.
 //! * [`name`]: names that a workload asked for, and the addresses it was told.
 //! * [`recorded`]: connections that somebody else recorded, both ends named by pod or by address.
@@ -24,6 +25,7 @@ pub mod connection;
 pub mod container;
 pub mod endpoint;
 pub mod flow;
+pub mod hosted;
 pub mod name;
 pub mod recorded;
 pub mod resolve;

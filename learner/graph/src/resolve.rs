@@ -3,6 +3,7 @@
 //! Law: no edge without two attributed ends, and no attribution without a time. Each end is attributed at the time of the
 //! flow; an address that two owners had in that time is settled by the other end's report, and stays `Unknown` without one.
 
+mod hosts;
 mod recorded;
 
 use std::cell::RefCell;
@@ -19,6 +20,7 @@ use crate::endpoint::{Endpoint, ServiceName, UnknownReason};
 use crate::flow::{FlowKey, FlowTable, Origin, Reporter, Subject, Tally, Transport};
 use crate::name::DnsName;
 
+use hosts::Hosts;
 pub use recorded::resolve_recorded;
 
 /// Attributes both ends of every flow at the time of the flow and folds the flows into edges.
@@ -27,11 +29,13 @@ pub use recorded::resolve_recorded;
 ///   [`Evidence::via`]; an edge to the Service itself only where no workload is behind it.
 /// * An address that two owners had during the flow is settled by the other end's reports; what stays ambiguous is `Unknown`.
 /// * A pod's connection to its own address is not traffic.
+/// * Without any object of a cluster, containers and systemd units of the hosts are the workloads.
 pub fn resolve(flows: &FlowTable, cluster: &Cluster) -> ConnectionGraph {
     let resolver = Resolver {
         flows,
         cluster,
         reports: Reports::index(flows, cluster),
+        hosts: Hosts::of(flows, cluster),
         live: RefCell::default(),
     };
     let names = resolver.names();
@@ -84,6 +88,8 @@ struct Resolver<'a> {
     flows: &'a FlowTable,
     cluster: &'a Cluster,
     reports: Reports,
+    /// Only where there is no cluster.
+    hosts: Option<Hosts<'a>>,
     /// What live pods are behind a Service's port does not depend on the flow: found once, not for each flow.
     live: RefCell<BTreeMap<(&'a ServiceName, &'a ServicePort), Rc<Behind>>>,
 }
@@ -108,7 +114,12 @@ impl<'a> Resolver<'a> {
                     address: None,
                 },
             },
-            Subject::Host(_) => Endpoint::Node(node.to_owned()),
+            Subject::Host(_) => {
+                let hosts = self.hosts.as_ref();
+                hosts
+                    .and_then(|hosts| hosts.own_end(node, subject))
+                    .unwrap_or_else(|| Endpoint::Node(node.to_owned()))
+            }
             Subject::Unknown(reason) => Endpoint::Unknown {
                 reason: *reason,
                 address: None,
@@ -125,6 +136,10 @@ impl<'a> Resolver<'a> {
     }
 
     fn peer_ends(&self, origin: &Origin, key: &FlowKey, tally: &Tally) -> Vec<Peer> {
+        let hosts = self.hosts.as_ref();
+        if let Some(endpoint) = hosts.and_then(|hosts| hosts.peer(origin, key, tally)) {
+            return vec![plain(endpoint, key.port)];
+        }
         let owners = self.cluster.owners_of(key.peer, tally.first_seen, tally.last_seen);
         let owners = if owners.len() > 1 {
             self.settle(owners, key, tally)

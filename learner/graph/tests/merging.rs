@@ -9,7 +9,7 @@ use nanoseg_graph::connection::{ConnectionGraph, EdgeKey, Evidence};
 use nanoseg_graph::container::ContainerRef;
 use nanoseg_graph::endpoint::Endpoint;
 use nanoseg_graph::flow::{
-    Flow, FlowKey, FlowTable, Loss, LossReason, Named, Origin, Report, Reporter, Subject, Tally, Transport,
+    Flow, FlowKey, FlowTable, Held, Loss, LossReason, Named, Origin, Report, Reporter, Subject, Tally, Transport,
 };
 use proptest::prelude::*;
 
@@ -61,13 +61,29 @@ fn report() -> impl Strategy<Value = Report> {
             first_seen: Timestamp::from_second(first).unwrap(),
             until: Timestamp::from_second(first + length).unwrap(),
         });
+    let held = (
+        0_u8..2,
+        prop::option::of("[ab]"),
+        prop::collection::btree_set(0_u8..3, 0..3),
+        0_i64..1000,
+    )
+        .prop_map(|(number, name, addresses, first)| Held {
+            subject: Subject::Host(format!("/docker/{number}")),
+            name,
+            addresses: addresses
+                .into_iter()
+                .map(|last| IpAddr::V4(Ipv4Addr::new(198, 18, 0, last)))
+                .collect(),
+            first_seen: Timestamp::from_second(first).unwrap(),
+        });
     (
         0_u64..3,
         prop::collection::vec(flow, 0..8),
         prop::collection::vec(loss, 0..3),
         prop::collection::vec(name, 0..8),
+        prop::collection::vec(held, 0..4),
     )
-        .prop_map(|(epoch, flows, losses, names)| Report {
+        .prop_map(|(epoch, flows, losses, names, held)| Report {
             origin: Origin {
                 node: "n".to_owned(),
                 epoch,
@@ -76,6 +92,7 @@ fn report() -> impl Strategy<Value = Report> {
             losses,
             node_addresses: [IpAddr::V4(Ipv4Addr::new(198, 18, 9, 9))].into(),
             names,
+            held,
         })
 }
 

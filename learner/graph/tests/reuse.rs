@@ -192,6 +192,7 @@ fn play(turns: &[Turn]) -> Result<[usize; 2], TestCaseError> {
             losses: Vec::new(),
             node_addresses: BTreeSet::new(),
             names: Vec::new(),
+            held: Vec::new(),
         });
     }
     let mut counts = [0, 0];

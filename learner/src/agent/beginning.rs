@@ -185,11 +185,13 @@ impl Agent {
         Ok(self.capture.archive(Kept::Older(kept), &record)?)
     }
 
-    /// Lets the next learner know whose cgroups are.
+    /// Lets the next learner know whose cgroups are, and notes containers that no kubelet started.
     pub(super) fn keep_owners(&mut self) -> Result<(), AgentError> {
         let found: BTreeSet<(u64, String)> = self.cgroups.found().into_iter().collect();
         for (cgroup, path) in found {
             self.capture.keep_owner(cgroup, &path)?;
+            let subject = self.cgroups.subject(cgroup);
+            self.plain.found(&path, self.cgroups.folder(&path), &subject);
         }
         Ok(())
     }

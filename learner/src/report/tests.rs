@@ -21,6 +21,7 @@ fn report(epoch: u64) -> Report {
         losses: vec![],
         node_addresses: [].into(),
         names: vec![],
+        held: Vec::new(),
     }
 }
 
@@ -30,7 +31,7 @@ fn a_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it() {
     let Report { origin, .. } = report(7);
     let file = ReportFile::open(&folder.path().join("new"), &origin).unwrap();
     for node_addresses in [BTreeSet::new(), ["fd00::1".parse().unwrap()].into()] {
-        file.write(&origin, std::iter::empty(), &[], &node_addresses, &[])
+        file.write(&origin, std::iter::empty(), &[], &node_addresses, &[], &[])
             .unwrap();
         let read: Report = serde_json::from_slice(&fs::read(file.path()).unwrap()).unwrap();
         assert_eq!(

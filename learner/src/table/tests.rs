@@ -90,7 +90,7 @@ fn a_key_that_no_program_writes_is_refused() {
     let mut table = Table::default();
     for wrong in [
         kernel::FlowKey {
-            transport: 1,
+            transport: 2,
             ..key(1, 80)
         },
         kernel::FlowKey { role: 2, ..key(1, 80) },

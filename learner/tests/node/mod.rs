@@ -396,6 +396,18 @@ impl Container {
         start(command, self.cgroup(), steps)
     }
 
+    /// The same network, in another cgroup of its node: one that no kubelet made.
+    pub(crate) fn at_cgroup(&self, node: &Node, path: &str) -> Self {
+        let cgroup = node.cgroup.join(path);
+        fs::create_dir_all(&cgroup).unwrap();
+        Self {
+            cgroup,
+            reference: self.reference.clone(),
+            netns: self.netns.clone(),
+            ..*self
+        }
+    }
+
     /// Removes the cgroup, as a runtime does as soon as the last process is gone.
     pub(crate) fn remove_cgroup(&self) {
         fs::remove_dir(&self.cgroup).unwrap();

@@ -22,6 +22,8 @@ pub fn resolve_recorded(recording: &Recording, flows: &FlowTable, cluster: &Clus
         flows,
         cluster,
         reports: Reports::index(flows, cluster),
+        // What others recorded names no container of a host.
+        hosts: None,
         live: RefCell::default(),
     };
     // No learner's: what others recorded is one run of nobody's.

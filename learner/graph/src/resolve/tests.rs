@@ -103,6 +103,7 @@ fn table(flows: Vec<Flow>) -> FlowTable {
         losses: Vec::new(),
         node_addresses: [ip("198.18.1.1")].into(),
         names: Vec::new(),
+        held: Vec::new(),
     });
     table
 }
@@ -334,6 +335,7 @@ fn p25_an_external_address_has_the_name_that_this_workload_asked_for_at_that_tim
         losses: Vec::new(),
         node_addresses: [].into(),
         names,
+        held: Vec::new(),
     });
     let graph = resolve(&flows, &cluster);
     let called: Vec<String> = graph

@@ -71,6 +71,7 @@ fn contact(contacted: &[Contact]) -> FlowTable {
         losses: Vec::new(),
         node_addresses: BTreeSet::new(),
         names: Vec::new(),
+        held: Vec::new(),
     });
     table
 }

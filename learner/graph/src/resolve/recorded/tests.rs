@@ -274,6 +274,7 @@ fn what_learners_say_of_their_nodes_holds_here_too() {
         losses: Vec::new(),
         node_addresses: [ip("198.18.7.1")].into(),
         names: Vec::new(),
+        held: Vec::new(),
     });
     assert_eq!(
         words(&graph([record("198.18.7.1", "web-0", 80)], &flows)),

@@ -1,0 +1,126 @@
+//! The commands of the `bpf` system call that aya does not have.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
+use std::os::unix::ffi::OsStrExt as _;
+use std::path::Path;
+
+/// `BPF_OBJ_GET`, `BPF_LINK_UPDATE`, `BPF_MAP_LOOKUP_BATCH`.
+const GET: libc::c_long = 7;
+const UPDATE: libc::c_long = 29;
+const LOOKUP_BATCH: libc::c_long = 24;
+
+#[repr(C)]
+struct Get {
+    path: u64,
+    descriptor: u32,
+    flags: u32,
+}
+
+#[repr(C)]
+struct Update {
+    link: u32,
+    program: u32,
+    flags: u32,
+    old_program: u32,
+}
+
+#[repr(C)]
+struct LookupBatch {
+    from: u64,
+    to: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map: u32,
+    element_flags: u64,
+    flags: u64,
+}
+
+#[expect(unsafe_code, reason = "the system call itself")]
+fn call<T>(command: libc::c_long, attributes: &mut T) -> io::Result<libc::c_long> {
+    // SAFETY: the kernel reads and writes as many bytes of the attributes as it is told, and what they point to is the caller's
+    // for as long as the call takes.
+    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attributes, size_of::<T>()) };
+    if result < 0 {
+        Err(io::Error::last_os_error())
+    } else {
+        Ok(result)
+    }
+}
+
+fn number(descriptor: BorrowedFd<'_>) -> io::Result<u32> {
+    u32::try_from(descriptor.as_raw_fd()).map_err(io::Error::other)
+}
+
+/// Lets a pinned link run another program from the next packet on.
+#[expect(unsafe_code, reason = "a descriptor that the kernel has just made")]
+pub(crate) fn replace(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
+    let path = CString::new(path.as_os_str().as_bytes())?;
+    let mut get = Get {
+        path: path.as_ptr().expose_provenance() as u64,
+        descriptor: 0,
+        flags: 0,
+    };
+    let descriptor = i32::try_from(call(GET, &mut get)?).map_err(io::Error::other)?;
+    // SAFETY: the kernel has just given it to us.
+    let link = unsafe { OwnedFd::from_raw_fd(descriptor) };
+    let mut update = Update {
+        link: number(link.as_fd())?,
+        program: number(program)?,
+        flags: 0,
+        old_program: 0,
+    };
+    call(UPDATE, &mut update)?;
+    Ok(())
+}
+
+/// How many entries of a map are read by one call.
+const AT_ONCE: usize = 1024;
+
+/// Calls with every entry of a hash map: what is there all the while is seen once, others perhaps. `K` and `V` are plain data
+/// as large as the map's.
+pub(crate) fn each<K: aya::Pod + Default, V: aya::Pod + Default>(
+    map: BorrowedFd<'_>,
+    mut each: impl FnMut(&K, &V),
+) -> io::Result<usize> {
+    let map = number(map)?;
+    let (mut keys, mut values) = (vec![K::default(); AT_ONCE], vec![V::default(); AT_ONCE]);
+    let (mut from, mut to) = (0_u32, 0_u32);
+    let mut is_first = true;
+    let mut seen = 0;
+    loop {
+        let mut batch = LookupBatch {
+            from: if is_first {
+                0
+            } else {
+                (&raw mut from).expose_provenance() as u64
+            },
+            to: (&raw mut to).expose_provenance() as u64,
+            keys: keys.as_mut_ptr().expose_provenance() as u64,
+            values: values.as_mut_ptr().expose_provenance() as u64,
+            count: u32::try_from(AT_ONCE).unwrap_or(u32::MAX),
+            map,
+            element_flags: 0,
+            flags: 0,
+        };
+        let result = call(LOOKUP_BATCH, &mut batch);
+        let is_over = match result {
+            Ok(_) => false,
+            // The last entries come with it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => true,
+            Err(error) => return Err(error),
+        };
+        let count = usize::try_from(batch.count).unwrap_or(0).min(AT_ONCE);
+        for (key, value) in keys.iter().zip(&values).take(count) {
+            each(key, value);
+        }
+        seen += count;
+        if is_over {
+            return Ok(seen);
+        }
+        is_first = false;
+        from = to;
+    }
+}
