@@ -181,6 +181,10 @@ fn policies_in_a_folder_are_kept_in_sync() {
     let took = until("the deleted policy is back", || folders.read(POLICY) == policy);
     assert!(took < Duration::from_secs(1), "repaired after {took:?}");
 
+    // Five times is a fight, and is told.
+    until("the fight is told", || {
+        folders.read(SEGMENT).contains("type: Contested")
+    });
     let segment = folders.read(SEGMENT);
     fs::write(folders.at(SEGMENT), "status: [").unwrap();
     until("the broken Segment is as it was", || folders.read(SEGMENT) == segment);

@@ -126,22 +126,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         node: settings.node.clone(),
         epoch: beginning.epoch,
     };
-    let output = match &settings.sink {
-        Sink::Directory(folder) => Output::File {
-            file: ReportFile::open(folder, &origin)?,
-            written: None,
-            due: Instant::now(),
-        },
-        Sink::Controller(way) => {
-            let (sender, events) = mpsc::channel(16);
-            tokio::spawn(stream(Way::clone(way), sender));
-            Output::Controller {
-                delivery: Delivery::default(),
-                events,
-            }
-        }
-        Sink::None => Output::None,
-    };
+    let output = Output::open(&settings.sink, &origin)?;
     // The tree is read before the programs are attached: the first packet finds its container known.
     let cgroups = Cgroups::open(&tree)?;
     let sizes = Sizes {
@@ -230,6 +215,25 @@ fn readable<T: AsRawFd>(inner: T) -> Result<AsyncFd<T>, AgentError> {
 }
 
 impl Output {
+    fn open(sink: &Sink, origin: &Origin) -> Result<Self, AgentError> {
+        Ok(match sink {
+            Sink::Directory(folder) => Self::File {
+                file: ReportFile::open(folder, origin)?,
+                written: None,
+                due: Instant::now(),
+            },
+            Sink::Controller(way) => {
+                let (sender, events) = mpsc::channel(16);
+                tokio::spawn(stream(Way::clone(way), sender));
+                Self::Controller {
+                    delivery: Delivery::default(),
+                    events,
+                }
+            }
+            Sink::None => Self::None,
+        })
+    }
+
     /// The next event of the stream; waits forever when there is none.
     async fn event(&mut self) -> Option<StreamEvent> {
         match self {
