@@ -211,3 +211,34 @@ fn p35_what_was_seen_once_is_not_cut_before_a_person_has_looked() {
         world.status("db").reason
     );
 }
+
+#[test]
+fn what_is_switched_off_while_no_controller_runs_is_learned_anew_when_it_is_switched_on_while_none_runs() {
+    let objects = [deployment("web"), pod("web", WEB), deployment("db"), pod("db", DB)];
+    let seen = || counted(&[("db", WEB, 5432)], 3, 3);
+    let mut world = World::default();
+    let mut core = world.core(&objects, at(0));
+    core.take(seen(), at(0));
+    world.settle(&mut core, at(0));
+    world.settle(&mut core, at(10));
+    assert_eq!(world.policies.len(), 2);
+    let set = |world: &mut World, mode| {
+        for segment in world.segments.values_mut() {
+            segment.spec.mode = mode;
+        }
+    };
+    set(&mut world, Some(Mode::Off));
+    let mut core = world.core(&objects, at(20));
+    core.take(seen(), at(20));
+    world.settle(&mut core, at(20));
+    assert_eq!(world.policies.len(), 0);
+    set(&mut world, None);
+    let mut core = world.core(&objects, at(1000));
+    core.take(seen(), at(1000));
+    world.settle(&mut core, at(1000));
+    world.settle(&mut core, at(1005));
+    assert_eq!(world.policies.len(), 0, "its window begins anew");
+    world.settle(&mut core, at(1010));
+    assert_eq!(world.policies.len(), 2);
+    assert!(world.violations.is_empty(), "{:?}", world.violations);
+}
