@@ -21,7 +21,7 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use nanoseg_graph::connection::EdgeKey;
-use nanoseg_graph::endpoint::Endpoint;
+use nanoseg_graph::endpoint::{Endpoint, Workload};
 
 use self::novel::Novel;
 use crate::segment::{
@@ -32,6 +32,9 @@ use crate::segment::{
 /// How long a learner may take to come back to a controller that has restarted. No window ends sooner after a start, so that
 /// what was seen while the controller was away is learned and not taken for novel.
 const LEARNERS_RETURN: SignedDuration = SignedDuration::from_secs(30);
+
+/// Where names are asked for.
+const DNS: u16 = 53;
 
 /// Namespaces that make the cluster itself work.
 const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -293,6 +296,20 @@ impl Life {
     /// Edges that were seen while learning and wait for a person.
     pub const fn quarantined(&self) -> &BTreeMap<EdgeKey, Suspicion> {
         &self.quarantined
+    }
+
+    /// A question for a name that was answered and that a policy from this baseline would cut: its workload asks, and no edge of the
+    /// baseline lets it ask anybody.
+    pub fn cut_name_lookup(&self, workload: &Workload, baseline: &Baseline) -> Option<&EdgeKey> {
+        let asks = |key: &EdgeKey| key.port == DNS && key.source.workload() == Some(workload);
+        if baseline.keys().any(asks) {
+            return None;
+        }
+        let waiting = self.quarantined.iter();
+        let waiting = waiting
+            .filter(|(_, why)| **why != Suspicion::Unanswered)
+            .map(|(key, _)| key);
+        waiting.chain(&self.rejected).find(|key| asks(key))
     }
 
     /// What is kept of earlier runs; the baseline itself once that is frozen.
