@@ -21,16 +21,20 @@ use std::net::IpAddr;
 
 use jiff::{SignedDuration, Timestamp};
 use nanoseg_graph::connection::EdgeKey;
-use nanoseg_graph::endpoint::Endpoint;
+use nanoseg_graph::endpoint::{Endpoint, Workload};
 
 use self::novel::Novel;
 use crate::segment::{
-    self, Baseline, BaselineEdge, Decision, Known, Mode, NovelEdge, QuarantinedEdge, Segment, SegmentError, Suspicion,
+    self, Baseline, BaselineEdge, Decision, Known, Mode, NovelEdge, Phase, QuarantinedEdge, Segment, SegmentError,
+    Suspicion,
 };
 
 /// How long a learner may take to come back to a controller that has restarted. No window ends sooner after a start, so that
 /// what was seen while the controller was away is learned and not taken for novel.
 const LEARNERS_RETURN: SignedDuration = SignedDuration::from_secs(30);
+
+/// Where names are asked for.
+const DNS: u16 = 53;
 
 /// Namespaces that make the cluster itself work.
 const SYSTEM_NAMESPACES: [&str; 3] = ["kube-system", "kube-public", "kube-node-lease"];
@@ -235,7 +239,8 @@ impl Life {
         let mut life = Self::begin(now);
         life.mode = segment.spec.mode;
         life.hear(segment)?;
-        let Some(status) = &segment.status else {
+        // What was switched off has forgotten everything, and begins anew when it is switched on.
+        let Some(status) = segment.status.as_ref().filter(|status| status.phase != Phase::Off) else {
             return Ok(life);
         };
         life.learning_since = status.learning_since.0;
@@ -244,6 +249,9 @@ impl Life {
         life.last_loss = status.last_loss.as_ref().map(|at| at.0);
         life.frozen_at = status.frozen_at.as_ref().map(|at| at.0);
         life.kept = segment::from_edges(&status.baseline)?;
+        if life.kept.is_empty() {
+            life.frozen_at = None;
+        }
         if life.frozen_at.is_none() {
             // Whoever is still unknown is so in the learners' reports as well.
             life.kept.retain(|key, _| !has_unknown_end(key));
@@ -302,6 +310,20 @@ impl Life {
         &self.quarantined
     }
 
+    /// A question for a name that was answered and that a policy from this baseline would cut: its workload asks, and no edge of the
+    /// baseline lets it ask anybody.
+    pub fn cut_name_lookup(&self, workload: &Workload, baseline: &Baseline) -> Option<&EdgeKey> {
+        let asks = |key: &EdgeKey| key.port == DNS && key.source.workload() == Some(workload);
+        if baseline.keys().any(asks) {
+            return None;
+        }
+        let waiting = self.quarantined.iter();
+        let waiting = waiting
+            .filter(|(_, why)| **why != Suspicion::Unanswered)
+            .map(|(key, _)| key);
+        waiting.chain(&self.rejected).find(|key| asks(key))
+    }
+
     /// What is kept of earlier runs; the baseline itself once that is frozen.
     pub const fn kept(&self) -> &Baseline {
         &self.kept
@@ -311,14 +333,26 @@ impl Life {
     pub fn set_mode(&mut self, mode: Option<Mode>, now: Timestamp) {
         let was_off = self.mode == Some(Mode::Off);
         if was_off != (mode == Some(Mode::Off)) {
-            let (accepted, rejected) = (std::mem::take(&mut self.accepted), std::mem::take(&mut self.rejected));
-            *self = Self {
-                accepted,
-                rejected,
-                ..Self::begin(now)
-            };
+            self.forget(now);
         }
         self.mode = mode;
+    }
+
+    /// Forgets what was learned of a workload that is switched off, if a Segment told of it that was read when it was off already.
+    pub fn switch_off(&mut self, now: Timestamp) {
+        if self.frozen_at.is_some() || !self.kept.is_empty() {
+            self.forget(now);
+        }
+    }
+
+    fn forget(&mut self, now: Timestamp) {
+        let (accepted, rejected) = (std::mem::take(&mut self.accepted), std::mem::take(&mut self.rejected));
+        *self = Self {
+            mode: self.mode,
+            accepted,
+            rejected,
+            ..Self::begin(now)
+        };
     }
 
     /// Takes in how much was lost of the workload in all. A controller that has restarted is told again of losses that it knew:

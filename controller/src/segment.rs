@@ -349,7 +349,9 @@ pub struct SegmentStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,
     /// What holds of it. Promotable: whether anything keeps the proposal from being applied, as a sentence. `IngressReady`,
-    /// `EgressReady`: whether the proposal isolates this direction. `RolledBack`: the policy was taken back, and why.
+    /// `EgressReady`: whether the proposal isolates this direction. `RolledBack`: the policy was taken back, and why. `Contested`:
+    /// somebody changes the policy each time that it is repaired. `InSync`: with --report-only, whether what is live is what is
+    /// proposed. `DnsReachable`, when it is not: the proposal would keep the workload from asking for names.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub conditions: Vec<Condition>,
     /// When the workload was first seen talking: its learning window begins here.

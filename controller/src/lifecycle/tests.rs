@@ -1,6 +1,6 @@
 use std::collections::BTreeSet;
 
-use nanoseg_graph::endpoint::{UnknownReason, Workload};
+use nanoseg_graph::endpoint::UnknownReason;
 use nanoseg_graph::flow::Transport;
 use proptest::prelude::*;
 

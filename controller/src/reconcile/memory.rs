@@ -3,6 +3,7 @@
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use nanoseg_graph::endpoint::Workload;
+use nanoseg_policy::direction::Direction;
 use nanoseg_policy::synthesize::{Proposal, Refusal};
 use nanoseg_policy::verify::Accepted;
 
@@ -12,7 +13,7 @@ use super::writes::News;
 use crate::lifecycle::Life;
 use crate::lifecycle::contest::Contest;
 use crate::lifecycle::trial::Trial;
-use crate::segment::{Baseline, Phase, Revision, Rollback, Segment, SegmentStatus, hash_of};
+use crate::segment::{Baseline, Known, Phase, Revision, Rollback, Segment, SegmentStatus, hash_of, to_edges};
 
 /// A workload that was seen talking.
 #[derive(Clone, Debug)]
@@ -115,6 +116,16 @@ impl Subject {
     /// UID of its Segment.
     pub(super) fn uid(&self) -> Option<String> {
         self.segment.as_ref()?.metadata.uid.clone()
+    }
+
+    /// The question for names that the proposal would cut.
+    pub(super) fn cut_name_lookup(&self, workload: &Workload) -> Option<String> {
+        let proposal = self.proposal.as_ref()?.as_ref().ok()?;
+        if !proposal.directions.contains(&Direction::Egress) {
+            return None;
+        }
+        let key = self.life.cut_name_lookup(workload, &self.baseline)?;
+        to_edges([(key, &Known::default())]).pop().map(|edge| edge.to_string())
     }
 
     /// The proposal that a person approves.

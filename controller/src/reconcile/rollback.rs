@@ -52,6 +52,7 @@ impl Subject {
             Standing::NotWanted
             | Standing::Underway
             | Standing::RolledBack
+            | Standing::CutsNames(_)
             | Standing::Drifted(_)
             | Standing::Suspended { .. } => {
                 self.trial = None;

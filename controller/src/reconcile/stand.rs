@@ -116,6 +116,13 @@ pub(super) fn stand(
     if stance != Stance::Enforce || subject.life.frozen_at.is_none() {
         return Standing::NotWanted;
     }
+    // Whoever approves it: a workload that cannot ask for names is down. What is live stays in sync, whatever is found later.
+    if subject.applied_hash().is_none()
+        && !is_ours
+        && let Some(edge) = subject.cut_name_lookup(workload)
+    {
+        return Standing::CutsNames(edge);
+    }
     let desired = accepted.policy();
     let hash = hash_of_text(&status::yaml(desired));
     let spec = subject.segment.as_ref().map(|segment| &segment.spec);

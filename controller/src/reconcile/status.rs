@@ -37,6 +37,8 @@ pub(super) enum Standing {
         /// Another one was approved.
         outdated: bool,
     },
+    /// It would isolate its workload from the cluster's DNS, which the workload asks.
+    CutsNames(String),
     /// Others own it, and it is not as it is to be.
     Drifted(Drift),
     /// Somebody changes it each time that it is repaired, and it is left alone for a while.
@@ -166,6 +168,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
             | Standing::Mending
             | Standing::Hindered(_)
             | Standing::Unapproved { .. }
+            | Standing::CutsNames(_)
             | Standing::Drifted(_)
             | Standing::Contested { .. }
             | Standing::Suspended { .. },
@@ -417,6 +420,10 @@ fn hindrance(workload: &Workload, subject: &Subject, at: &Standpoint) -> Option<
         (Some(Err(refusal)), _, _) => Some(refusal.to_string()),
         (_, Some(Err(cut)), _) => Some(format!("the proposal is not applied: it would cut {cut}")),
         (_, _, Standing::Hindered(reason)) => Some(reason.clone()),
+        (_, _, Standing::CutsNames(edge)) => Some(format!(
+            "the proposal is not applied: it would cut {edge}, by which the workload asks for names. Name it, or another way to DNS, in \
+             spec.acceptedEdges"
+        )),
         (_, _, Standing::Contested { until }) => Some(contested(&subject.contest, *until)),
         (_, _, Standing::RolledBack) => subject
             .rollback
@@ -468,6 +475,7 @@ fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint
     let word = match (phase, &subject.proposal, &subject.checked, standing) {
         (Phase::Degraded, Some(Err(_)), ..) => "NoExactPolicy",
         (_, _, _, Standing::Drifted(drift)) => drift.word(),
+        (Phase::Degraded, _, _, Standing::CutsNames(_)) => "CutsDns",
         (Phase::Degraded, _, _, Standing::Contested { .. }) => CONTESTED,
         (Phase::Degraded, _, _, Standing::RolledBack) => ROLLED_BACK,
         (Phase::Degraded, _, Some(Err(_)), _) => "WouldCut",
@@ -487,6 +495,10 @@ fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint
         format!("not promoted because {reason}")
     };
     let mut conditions = vec![condition(PROMOTABLE, promotable, word, message)];
+    if let Standing::CutsNames(edge) = standing {
+        let message = format!("{edge} would be cut, and it is how the workload asks for names");
+        conditions.push(condition("DnsReachable", false, "WouldCut", message));
+    }
     if subject.contest.is_on(*now) {
         let (who, repairs) = (subject.contest.who(), subject.contest.repairs());
         let message = format!("{who} changed the NetworkPolicy each time that it was repaired, {repairs} times");

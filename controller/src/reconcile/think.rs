@@ -91,6 +91,7 @@ impl Core {
             subject.gone_since = if exists { None } else { subject.gone_since.or(Some(now)) };
             let timing = match self.guide.rules.stance(&workload.namespace, subject.life.mode) {
                 Stance::Off => {
+                    subject.life.switch_off(now);
                     subject.baseline.clear();
                     subject.unanswered = 0;
                     continue;

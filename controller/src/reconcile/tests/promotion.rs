@@ -211,3 +211,103 @@ fn p35_what_was_seen_once_is_not_cut_before_a_person_has_looked() {
         world.status("db").reason
     );
 }
+
+#[test]
+fn what_is_switched_off_while_no_controller_runs_is_learned_anew_when_it_is_switched_on_while_none_runs() {
+    let objects = [deployment("web"), pod("web", WEB), deployment("db"), pod("db", DB)];
+    let seen = || counted(&[("db", WEB, 5432)], 3, 3);
+    let mut world = World::default();
+    let mut core = world.core(&objects, at(0));
+    core.take(seen(), at(0));
+    world.settle(&mut core, at(0));
+    world.settle(&mut core, at(10));
+    assert_eq!(world.policies.len(), 2);
+    let set = |world: &mut World, mode| {
+        for segment in world.segments.values_mut() {
+            segment.spec.mode = mode;
+        }
+    };
+    set(&mut world, Some(Mode::Off));
+    let mut core = world.core(&objects, at(20));
+    core.take(seen(), at(20));
+    world.settle(&mut core, at(20));
+    assert_eq!(world.policies.len(), 0);
+    set(&mut world, None);
+    let mut core = world.core(&objects, at(1000));
+    core.take(seen(), at(1000));
+    world.settle(&mut core, at(1000));
+    world.settle(&mut core, at(1005));
+    assert_eq!(world.policies.len(), 0, "its window begins anew");
+    world.settle(&mut core, at(1010));
+    assert_eq!(world.policies.len(), 2);
+    assert!(world.violations.is_empty(), "{:?}", world.violations);
+}
+
+#[test]
+fn p19_a_proposal_that_cuts_dns_is_not_promoted_whoever_approves_it() {
+    let dns = "198.18.1.53";
+    let mut objects = [
+        deployment("web"),
+        pod("web", WEB),
+        deployment("db"),
+        pod("db", DB),
+        deployment("dns"),
+        pod("dns", dns),
+    ];
+    for object in &mut objects {
+        // Long ago: what is opened once is not what a start opens.
+        if let Object::Pod(pod) = object {
+            pod.started = Some(at(-10_000));
+        }
+    }
+    let asked = |attempted| counted(&[("dns", WEB, 53)], attempted, attempted);
+    for (rejected, lookups, promoted) in [(false, 3, true), (false, 1, false), (true, 3, false)] {
+        let mut world = World::default();
+        let mut core = world.core(&objects, at(100));
+        core.take(counted(&[("db", WEB, 5432)], 3, 3), at(100));
+        world.settle(&mut core, at(100));
+        if rejected {
+            core.take(asked(lookups), at(101));
+            world.settle(&mut core, at(106));
+        }
+        let web = |world: &World| {
+            let found = world
+                .segments
+                .values()
+                .find(|segment| segment.segment_name().name == "deployment-web");
+            found.unwrap().clone()
+        };
+        let mut segment = web(&world);
+        if rejected {
+            let baseline = segment.status.clone().unwrap().baseline;
+            segment.spec.rejected_edges = baseline.into_iter().filter(|edge| edge.port == 53).collect();
+            assert_eq!(segment.spec.rejected_edges.len(), 1);
+        } else {
+            core.take(asked(lookups), at(101));
+        }
+        world.segments.insert(segment.segment_name(), segment.clone());
+        core.take(Event::Segment(Box::new(segment)), at(106));
+        world.settle(&mut core, at(112));
+        // A person approves whatever is proposed.
+        let mut segment = web(&world);
+        segment.spec.approval = segment.status.clone().unwrap().proposal_hash;
+        world.segments.insert(segment.segment_name(), segment.clone());
+        core.take(Event::Segment(Box::new(segment)), at(113));
+        world.settle(&mut core, at(120));
+        let live = world
+            .policies
+            .keys()
+            .any(|policy| policy.name == "nanoseg-deployment-web");
+        assert_eq!(live, promoted, "rejected: {rejected}, lookups: {lookups}");
+        let status = web(&world).status.unwrap();
+        let reachable = status
+            .conditions
+            .iter()
+            .find(|condition| condition.type_ == "DnsReachable");
+        assert_eq!(
+            reachable.map(|condition| condition.status.as_str()),
+            (!promoted).then_some("False")
+        );
+        assert_eq!(promotable(&status).0 == "CutsDns", !promoted, "{status:?}");
+    }
+}
