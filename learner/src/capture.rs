@@ -22,6 +22,7 @@ use aya::pin::PinError;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
+use nanoseg_ebpf::exchange::Begun;
 use nanoseg_ebpf::kept::{self, Kept, MAPS};
 use nanoseg_ebpf::packet::DOMAIN;
 use nanoseg_ebpf::{Answer, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, name};
@@ -217,11 +218,14 @@ pub(crate) fn start(
         Found::Nothing | Found::Other(_) => None,
     });
     let flows_capacity = pinned.map_or(sizes.flows, |(_, flows)| flows);
+    let share = Begun::share(sizes.exchanges);
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries(name::FLOWS, flows_capacity)
         .override_global(name::FLOWS_CAPACITY, &flows_capacity, true)
-        .map_max_entries(name::EXCHANGES, sizes.exchanges);
+        .map_max_entries(name::EXCHANGES, sizes.exchanges)
+        .map_max_entries(name::CROWDED, sizes.exchanges)
+        .override_global(name::EXCHANGES_SHARE, &share, true);
     if pins.is_some() {
         loader
             .map_max_entries(name::ARCHIVE, kept::ARCHIVED)
