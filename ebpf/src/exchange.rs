@@ -5,6 +5,7 @@
 //! * While the first datagram that is seen need not be the first one, because the programs have only just been attached,
 //!   the socket says who began the exchange, or nobody does: then it is undecided and in no flow record.
 //! * Datagrams of the other end are answers, until both were silent for [`Exchange::SILENCE_NS`].
+//! * Whoever begins so many exchanges that they would drive out others' is put among those that do as well: see [`Begun`].
 //! * An exchange is counted once when it begins and once when it is answered, however many datagrams it has.
 
 use crate::{Address, Count, Role};
@@ -47,6 +48,36 @@ pub struct ExchangeEntry {
     pub exchange: Exchange,
     /// Whose it is.
     pub key: ExchangeKey,
+}
+
+/// How many exchanges a cgroup began since when.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Begun {
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub since_ns: u64,
+    /// How many.
+    pub count: u64,
+}
+
+impl Begun {
+    /// What one cgroup may begin of a table of `entries` before it is put among the many: it would take sixteen at this mark to
+    /// drive out what is alive of others.
+    pub const fn share(entries: u32) -> u32 {
+        if entries < 16 { 1 } else { entries / 16 }
+    }
+
+    /// Counts another one, and says whether it belongs among the many.
+    #[inline(always)]
+    pub const fn another(&mut self, share: u32, now: u64) -> bool {
+        // Whatever was begun in the time before is over, or alive among the many.
+        if now.saturating_sub(self.since_ns) > Exchange::SILENCE_NS {
+            self.since_ns = now;
+            self.count = 0;
+        }
+        self.count += 1;
+        self.count > share as u64
+    }
 }
 
 const OPENED: u32 = 1;
@@ -137,6 +168,7 @@ impl Exchange {
 }
 
 const _: () = {
+    assert!(size_of::<Begun>() == 16 && align_of::<Begun>() == 8);
     assert!(size_of::<ExchangeKey>() == 32 && align_of::<ExchangeKey>() == 8);
     assert!(size_of::<Exchange>() == 24 && align_of::<Exchange>() == 8);
     assert!(size_of::<ExchangeEntry>() == 56 && align_of::<ExchangeEntry>() == 8);

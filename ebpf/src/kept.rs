@@ -8,7 +8,7 @@
 use crate::{FlowKey, FlowRecord, LossKey, name};
 
 /// Raised with every change to what a pinned map holds or means.
-pub const LAYOUT: u64 = 1;
+pub const LAYOUT: u64 = 2;
 
 /// What the header says, by place. It is written from the end to the beginning: with the layout in it all is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +27,11 @@ impl Header {
 }
 
 /// The maps that are kept.
-pub const MAPS: [&str; 12] = [
+pub const MAPS: [&str; 14] = [
     name::FLOWS,
     name::EXCHANGES,
+    name::CROWDED,
+    name::CROWDS,
     name::GRACE_END,
     name::ADMITTED,
     name::RELEASED,

@@ -21,6 +21,12 @@ pub mod name {
     pub const FLOWS: &str = "FLOWS";
     /// `LruHashMap<exchange::ExchangeKey, exchange::ExchangeEntry>`: live UDP exchanges.
     pub const EXCHANGES: &str = "EXCHANGES";
+    /// The same for cgroups that begin very many of them, so that they drive out only each other's.
+    pub const CROWDED: &str = "CROWDED";
+    /// `LruHashMap<u64, exchange::Begun>`: how many exchanges each cgroup began.
+    pub const CROWDS: &str = "CROWDS";
+    /// Constant of the programs: how many exchanges a cgroup may begin in the time of one silence before it is one of many.
+    pub const EXCHANGES_SHARE: &str = "EXCHANGES_SHARE";
     /// `Array<u64>` of one: from when on, in `CLOCK_MONOTONIC` nanoseconds, the first datagram that is seen between two ports
     /// is the first one. 0 until the learner knows that both programs are attached.
     pub const GRACE_END: &str = "GRACE_END";

@@ -2,7 +2,7 @@
 
 #![expect(clippy::panic, reason = "a test fails by it")]
 
-use nanoseg_ebpf::exchange::Exchange;
+use nanoseg_ebpf::exchange::{Begun, Exchange};
 use nanoseg_ebpf::{Count, Role};
 use proptest::prelude::*;
 
@@ -144,4 +144,19 @@ proptest! {
         let datagrams: Vec<(Role, u64)> = times.iter().map(|now| (Role::Destination, *now)).collect();
         prop_assert_eq!(count(&datagrams), [[0, 0], [1, 0]]);
     }
+}
+
+#[test]
+fn who_begins_more_than_its_share_in_the_time_of_a_silence_is_one_of_many() {
+    let share = Begun::share(1024);
+    let mut begun = Begun::default();
+    let many: u64 = (0..u64::from(share) * 3)
+        .map(|now| u64::from(begun.another(share, now)))
+        .sum();
+    assert_eq!(many, u64::from(share) * 2);
+    assert!(
+        !begun.another(share, Exchange::SILENCE_NS + 1),
+        "after a silence it has its share again"
+    );
+    assert_eq!(Begun::share(1), 1);
 }

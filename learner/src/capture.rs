@@ -22,6 +22,7 @@ use aya::pin::PinError;
 use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
+use nanoseg_ebpf::exchange::Begun;
 use nanoseg_ebpf::kept::{self, Kept, MAPS};
 use nanoseg_ebpf::packet::DOMAIN;
 use nanoseg_ebpf::{Answer, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, name};
@@ -217,25 +218,11 @@ pub(crate) fn start(
         Found::Nothing | Found::Other(_) => None,
     });
     let flows_capacity = pinned.map_or(sizes.flows, |(_, flows)| flows);
-    let mut loader = EbpfLoader::new();
-    loader
-        .map_max_entries(name::FLOWS, flows_capacity)
-        .override_global(name::FLOWS_CAPACITY, &flows_capacity, true)
-        .map_max_entries(name::EXCHANGES, sizes.exchanges);
-    if pins.is_some() {
-        loader
-            .map_max_entries(name::ARCHIVE, kept::ARCHIVED)
-            .map_max_entries(name::OWNERS, kept::OWNERS);
-    }
-    if let Some((pins, _)) = pinned {
-        for name in MAPS {
-            loader.map_pin_path(name, pins.path(name));
-        }
-    }
-    let mut programs = loader.load(OBJECT).map_err(|source| CaptureError::Load {
-        hint: hint(&source),
-        source: Box::new(source),
-    })?;
+    let sizes = Sizes {
+        flows: flows_capacity,
+        ..sizes
+    };
+    let mut programs = load(sizes, pins.is_some(), pinned.map(|(pins, _)| pins))?;
     let folder = File::open(&tree.root).map_err(|source| CaptureError::Open {
         path: tree.root.clone(),
         source,
@@ -313,6 +300,33 @@ pub(crate) fn start(
         _programs: programs,
     };
     Ok((capture, announcements, answers))
+}
+
+/// Loads the maps, or takes those that are pinned in `taken`.
+fn load(sizes: Sizes, is_kept: bool, taken: Option<&Pins>) -> Result<Ebpf, CaptureError> {
+    let Sizes { flows, exchanges } = sizes;
+    let share = Begun::share(exchanges);
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries(name::FLOWS, flows)
+        .override_global(name::FLOWS_CAPACITY, &flows, true)
+        .map_max_entries(name::EXCHANGES, exchanges)
+        .map_max_entries(name::CROWDED, exchanges)
+        .override_global(name::EXCHANGES_SHARE, &share, true);
+    if is_kept {
+        loader
+            .map_max_entries(name::ARCHIVE, kept::ARCHIVED)
+            .map_max_entries(name::OWNERS, kept::OWNERS);
+    }
+    if let Some(pins) = taken {
+        for name in MAPS {
+            loader.map_pin_path(name, pins.path(name));
+        }
+    }
+    loader.load(OBJECT).map_err(|source| CaptureError::Load {
+        hint: hint(&source),
+        source: Box::new(source),
+    })
 }
 
 /// Pins every map. Without a link the next learner takes none of it for whole.

@@ -11,8 +11,10 @@ mod older;
 mod unanswered;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{BuildHasher as _, RandomState};
 use std::net::{IpAddr, Ipv6Addr};
 
+use hashbrown::HashTable;
 use jiff::Timestamp;
 use nanoseg_ebpf as kernel;
 use nanoseg_graph::endpoint::UnknownReason;
@@ -39,8 +41,44 @@ struct Entry {
 
 /// A key of the kernel's map: where its counts go, and how much of them went there already.
 struct Known {
-    entry: usize,
-    counted: kernel::FlowRecord,
+    entry: u32,
+    counted: Counted,
+}
+
+/// Of a record what changes.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Counted {
+    last_ns: u64,
+    attempted: u64,
+    established: u64,
+    refused: u64,
+}
+
+impl Counted {
+    const NOTHING: Self = Self {
+        last_ns: 0,
+        attempted: 0,
+        established: 0,
+        refused: 0,
+    };
+}
+
+impl From<&kernel::FlowRecord> for Counted {
+    fn from(record: &kernel::FlowRecord) -> Self {
+        let kernel::FlowRecord {
+            first_ns: _,
+            last_ns,
+            attempted,
+            established,
+            refused,
+        } = *record;
+        Self {
+            last_ns,
+            attempted,
+            established,
+            refused,
+        }
+    }
 }
 
 /// Cumulative flows since the start.
@@ -49,7 +87,9 @@ pub(crate) struct Table {
     subjects: Vec<Subject>,
     subject_numbers: HashMap<Subject, u32>,
     entries: Vec<Entry>,
-    numbers: HashMap<Key, usize>,
+    /// The entries by their keys, which each has: a place here takes a tenth of what a map of its own would.
+    numbers: HashTable<u32>,
+    hasher: RandomState,
     kernel: HashMap<kernel::FlowKey, Known>,
     /// Entries with attempts that have no answer yet.
     waiting: BTreeMap<usize, Waiting>,
@@ -83,12 +123,13 @@ impl Table {
     ) -> Change {
         if let Some(known) = self.kernel.get_mut(key) {
             let before = known.counted;
-            if before == *record {
+            let now = Counted::from(record);
+            if before == now {
                 return Change::None;
             }
-            known.counted = *record;
-            let entry = known.entry;
-            self.add(entry, &before, record, clock);
+            known.counted = now;
+            let entry = place(known.entry);
+            self.add(entry, before, record, clock);
             return Change::Counts;
         }
         let (Some(transport), Some(role)) = (
@@ -117,19 +158,11 @@ impl Table {
         self.kernel.insert(
             *key,
             Known {
-                entry,
-                counted: *record,
+                entry: number(entry),
+                counted: Counted::from(record),
             },
         );
-        self.add(
-            entry,
-            &kernel::FlowRecord {
-                first_ns: record.first_ns,
-                ..Default::default()
-            },
-            record,
-            clock,
-        );
+        self.add(entry, Counted::NOTHING, record, clock);
         if is_novel { Change::Novel(entry) } else { Change::Counts }
     }
 
@@ -147,18 +180,18 @@ impl Table {
         self.observe(key, total, clock, subject);
         let Some(known) = self.kernel.get_mut(key) else { return };
         if is_older {
-            *self.older.entry(known.entry).or_default() += total.established;
+            *self.older.entry(place(known.entry)).or_default() += total.established;
         }
         match last {
-            Some(last) => known.counted = *last,
+            Some(last) => known.counted = Counted::from(last),
             None => self.forget(key),
         }
     }
 
     /// The entry of a key, and whether it is new.
     fn entry_of(&mut self, key: Key, seen: Timestamp) -> (usize, bool) {
-        if let Some(entry) = self.numbers.get(&key) {
-            return (*entry, false);
+        if let Some(entry) = self.find(&key) {
+            return (entry, false);
         }
         let tally = Tally {
             first_seen: seen,
@@ -168,12 +201,33 @@ impl Table {
             refused: 0,
             unanswered: 0,
         };
+        let new = self.entries.len();
+        // By an eighth: twice as much would be the largest part of a large table.
+        if new == self.entries.capacity() {
+            self.entries.reserve_exact(new / 8 + 1024);
+        }
         self.entries.push(Entry { key, tally, changed: 0 });
-        self.numbers.insert(key, self.entries.len() - 1);
-        (self.entries.len() - 1, true)
+        let Self {
+            entries,
+            numbers,
+            hasher,
+            ..
+        } = self;
+        let again = |known: &u32| {
+            let entry = entries.get(place(*known));
+            entry.map_or(0, |entry| hasher.hash_one(entry.key))
+        };
+        numbers.insert_unique(hasher.hash_one(key), number(new), again);
+        (new, true)
     }
 
-    fn add(&mut self, entry: usize, before: &kernel::FlowRecord, record: &kernel::FlowRecord, clock: Clock) {
+    fn find(&self, key: &Key) -> Option<usize> {
+        let is_it = |known: &u32| self.entries.get(place(*known)).is_some_and(|entry| entry.key == *key);
+        let found = self.numbers.find(self.hasher.hash_one(key), is_it)?;
+        Some(place(*found))
+    }
+
+    fn add(&mut self, entry: usize, before: Counted, record: &kernel::FlowRecord, clock: Clock) {
         let Some(Entry { key: _, tally, changed }) = self.entries.get_mut(entry) else {
             return;
         };
@@ -221,7 +275,7 @@ impl Table {
                 transport,
                 reporter: Reporter::Source,
             };
-            self.numbers.contains_key(&key)
+            self.find(&key).is_some()
         })
     }
 
@@ -322,6 +376,15 @@ impl Table {
         self.subject_numbers.insert(subject, number);
         number
     }
+}
+
+/// Of four thousand million entries memory ends long before.
+fn number(entry: usize) -> u32 {
+    u32::try_from(entry).unwrap_or(u32::MAX)
+}
+
+fn place(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// As the kernel has an address.

@@ -403,6 +403,43 @@ fn p32_a_flood_of_one_container_costs_another_nothing_and_is_counted_to_the_unit
 }
 
 #[test]
+fn p32_a_flood_of_exchanges_drives_out_nobody_elses() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server, noisy) = (node.container(), node.container(), node.container());
+    let learner = node.learner(&["--exchange-entries", "1024"]);
+    let ([from, _], [to, _]) = (client.at(5000), server.at(40_000));
+    let after = Duration::from_secs(2);
+    let _answering = server.run(&[Step::EchoLate { at: to, after }]);
+    // The answer comes when the flood is over.
+    std::thread::scope(|scope| {
+        let asking = scope.spawn(|| client.run(&[Step::Ask { from, to, times: 1 }]).end());
+        let spray = Step::Spray {
+            to: client.v4.into(),
+            first_port: 10_000,
+            ports: 10_000,
+        };
+        noisy.run(&[spray]).end();
+        asking.join().unwrap();
+    });
+    let report = learner.end();
+    let source = report.counts(&client.subject(), Reporter::Source, server.v4, 40_000, Transport::Udp);
+    let destination = report.counts(
+        &server.subject(),
+        Reporter::Destination,
+        client.v4,
+        40_000,
+        Transport::Udp,
+    );
+    let subjects = [client.subject(), server.subject()];
+    let others: Vec<_> = subjects.iter().flat_map(|subject| report.of(subject)).collect();
+    assert_eq!(others.len(), 2, "no answer is taken for a question: {others:#?}");
+    assert_eq!((source, destination), (Some([1, 1, 0]), Some([1, 1, 0])));
+}
+
+#[test]
 fn a_full_map_gets_room_again() {
     if !is_possible() {
         return;

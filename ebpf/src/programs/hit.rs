@@ -14,7 +14,7 @@ use nanoseg_ebpf::packet::{Bytes as _, Event, Family, Signal, Way, mapped};
 use nanoseg_ebpf::{Address, FlowKey, Role, Transport};
 
 use super::read::{Linear, linear};
-use super::record::{EXCHANGES, FLOWS, cgroup_of, increment};
+use super::record::{CROWDED, EXCHANGES, FLOWS, cgroup_of, increment};
 
 #[repr(C)]
 struct Scratch {
@@ -89,7 +89,7 @@ pub(super) fn hit(context: &SkBuffContext, way: Way, packet: &Linear, signal: Si
     key.pad = 0;
     let cgroup = cgroup_of(context);
     key.cgroup = cgroup;
-    let Some(entry) = EXCHANGES.get_ptr_mut(&*key) else {
+    let Some(entry) = EXCHANGES.get_ptr_mut(&*key).or_else(|| CROWDED.get_ptr_mut(&*key)) else {
         return false;
     };
     // SAFETY: map values stay readable and writable while the program runs.

@@ -7,7 +7,7 @@ use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use aya_ebpf::programs::SkBuffContext;
-use nanoseg_ebpf::exchange::{Exchange, ExchangeEntry, ExchangeKey};
+use nanoseg_ebpf::exchange::{Begun, Exchange, ExchangeEntry, ExchangeKey};
 use nanoseg_ebpf::packet::{Ends, Event, Signal, Way};
 use nanoseg_ebpf::{
     CGROUPS, Count, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, is_admitted,
@@ -22,6 +22,12 @@ pub(super) static FLOWS: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries
 
 #[map]
 pub(super) static EXCHANGES: LruHashMap<ExchangeKey, ExchangeEntry> = LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+pub(super) static CROWDED: LruHashMap<ExchangeKey, ExchangeEntry> = LruHashMap::with_max_entries(65_536, 0);
+
+#[map]
+static CROWDS: LruHashMap<u64, Begun> = LruHashMap::with_max_entries(CGROUPS, 0);
 
 #[map]
 static GRACE_END: Array<u64> = Array::with_max_entries(1, 0);
@@ -44,6 +50,10 @@ static ANNOUNCEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 /// As many as [`FLOWS`] has; the learner sets both.
 #[unsafe(no_mangle)]
 static FLOWS_CAPACITY: u32 = 131_072;
+
+/// Of [`EXCHANGES`]; the learner sets both.
+#[unsafe(no_mangle)]
+static EXCHANGES_SHARE: u32 = Begun::share(65_536);
 
 #[inline(always)]
 pub(super) fn record(context: &SkBuffContext, way: Way, signal: Signal, ends: &Ends) {
@@ -92,21 +102,26 @@ fn exchange(context: &SkBuffContext, cgroup: u64, way: Way, ends: &Ends, now: u6
         peer_port,
         pad: 0,
     };
-    let known = match EXCHANGES.get_ptr_mut(&key) {
+    let known = match EXCHANGES.get_ptr_mut(&key).or_else(|| CROWDED.get_ptr_mut(&key)) {
         Some(known) => known,
         None => {
+            let table = if is_one_of_many(cgroup, now) {
+                &CROWDED
+            } else {
+                &EXCHANGES
+            };
             // Whether this is the first or another processor was: its entry is as good.
             let grace_end = GRACE_END.get(0).copied().unwrap_or(0);
             let entry = ExchangeEntry {
                 exchange: Exchange::first_seen(speaker, now, grace_end, || is_initiator(context, way, ends)),
                 key,
             };
-            let is_ours = EXCHANGES.insert(&key, &entry, u64::from(BPF_NOEXIST)).is_ok();
+            let is_ours = table.insert(&key, &entry, u64::from(BPF_NOEXIST)).is_ok();
             if is_ours && entry.exchange.role().is_none() {
                 lose(cgroup, Reason::UnderWay);
                 return;
             }
-            match EXCHANGES.get_ptr_mut(&key) {
+            match table.get_ptr_mut(&key) {
                 Some(known) => known,
                 None => {
                     lose(cgroup, Reason::ExchangeTableFull);
@@ -123,6 +138,30 @@ fn exchange(context: &SkBuffContext, cgroup: u64, way: Way, ends: &Ends, now: u6
     {
         known.wrote(count, now);
     }
+}
+
+/// Whether the cgroup begins so many exchanges that they are kept apart. Without room to count it does not.
+#[inline(never)]
+fn is_one_of_many(cgroup: u64, now: u64) -> bool {
+    // SAFETY: a constant of the program, which the learner sets before it loads.
+    let share = unsafe { (&raw const EXCHANGES_SHARE).read_volatile() };
+    let begun = match CROWDS.get_ptr_mut(&cgroup) {
+        Some(begun) => begun,
+        None => {
+            let none = Begun {
+                since_ns: now,
+                count: 0,
+            };
+            // Another processor may have been first; its entry is as good.
+            _ = CROWDS.insert(&cgroup, &none, u64::from(BPF_NOEXIST));
+            match CROWDS.get_ptr_mut(&cgroup) {
+                Some(begun) => begun,
+                None => return false,
+            }
+        }
+    };
+    // SAFETY: map values stay readable and writable while the program runs. Two processors at once may count one for two.
+    unsafe { (*begun).another(share, now) }
 }
 
 /// Adds to a record, or makes it. Says whether it is in the map.
