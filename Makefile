@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo test lint unit bench fuzz fuzz-policy ledger image clean
+.PHONY: help setup build demo test lint unit bench fuzz fuzz-policy ledger chaos image clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -57,6 +57,9 @@ fuzz: ## Every reader of outside bytes under libFuzzer, FUZZ_SECONDS (60) for ea
 
 ledger: ## A million connections over 100,000 edges, the learner stopped for a minute in the middle: nothing may be lost (as root)
 	NANOSEG_REQUIRE_ROOT=1 NANOSEG_FULL_LEDGER=1 cargo test --locked -p nanoseg-learner --test ledger
+
+chaos: ## The controller killed 1,000 times, at every step of what it writes: never a wrong policy, back in ten seconds (as root)
+	NANOSEG_REQUIRE_ROOT=1 NANOSEG_KILLS=1000 cargo test --locked -p nanoseg --test api_server chaos -- --nocapture
 
 image: ## The container image, target/nanoseg-image.tar
 	@.ci/setup build

@@ -14,6 +14,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::GroupVersionKind;
 use kube::runtime::WatchStreamExt as _;
+use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, CustomResourceExt as _, Resource, ResourceExt as _};
 use nanoseg_graph::cluster::{Object, ObjectKey};
@@ -189,6 +190,28 @@ fn segment(mut object: DynamicObject) -> (Key, Event) {
     (Key::Segment(name), event)
 }
 
+/// How long a watch that failed waits at most: an API server that is back is used within seconds, however long it was away. The twenty
+/// watches of a controller are few beside what nodes ask.
+const LONGEST_WAIT: Duration = Duration::from_secs(4);
+
+/// The client's own growing delay, up to [`LONGEST_WAIT`].
+#[derive(Default)]
+struct Delay(watcher::DefaultBackoff);
+
+impl Iterator for Delay {
+    type Item = Duration;
+
+    fn next(&mut self) -> Option<Duration> {
+        Some(self.0.next()?.min(LONGEST_WAIT))
+    }
+}
+
+impl Backoff for Delay {
+    fn reset(&mut self) {
+        self.0.reset();
+    }
+}
+
 struct Watch {
     source: Source,
     events: mpsc::Sender<Event>,
@@ -201,7 +224,7 @@ impl Watch {
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let Self { source, events, outage } = self;
-        let stream = watcher(api, watcher::Config::default()).default_backoff();
+        let stream = watcher(api, watcher::Config::default()).backoff(Delay::default());
         pin_mut!(stream);
         // Whether each object was there when the last list began; a list that is under way marks them again.
         let mut there: BTreeMap<Key, bool> = BTreeMap::new();

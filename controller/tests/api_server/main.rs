@@ -3,10 +3,12 @@
 
 mod accepting;
 mod asking;
+mod chaos;
 mod drifting;
 mod durable;
 mod leading;
 mod learners;
+mod proxy;
 mod reviewing;
 mod rolling_back;
 mod server;

@@ -62,6 +62,15 @@ impl Running {
         self.child.wait().unwrap();
     }
 
+    pub(crate) fn pid(&self) -> rustix::process::Pid {
+        rustix::process::Pid::from_child(&self.child)
+    }
+
+    /// Whether it has ended.
+    pub(crate) fn has_ended(&mut self) -> bool {
+        self.child.try_wait().unwrap().is_some()
+    }
+
     /// Asks it to end, and returns its exit code.
     pub(crate) fn terminate(&mut self) -> Option<i32> {
         self.signal(rustix::process::Signal::TERM);
@@ -78,8 +87,7 @@ impl Running {
     }
 
     fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
+        rustix::process::kill_process(self.pid(), signal).unwrap();
     }
 
     pub(crate) fn logged(&self) -> String {
@@ -122,7 +130,8 @@ pub(crate) struct Server {
     etcd_port: u16,
     port: u16,
     api: Option<Running>,
-    _etcd: Running,
+    etcd_command: Command,
+    etcd: Running,
 }
 
 impl Server {
@@ -160,7 +169,8 @@ impl Server {
             "--initial-cluster",
             &format!("default={peers}"),
         ]);
-        let etcd = Running::start(&mut etcd, at("etcd.log"));
+        let mut etcd_command = etcd;
+        let etcd = Running::start(&mut etcd_command, at("etcd.log"));
         fs::write(
             at("kubeconfig"),
             format!(
@@ -176,7 +186,8 @@ impl Server {
             etcd_port,
             port,
             api: None,
-            _etcd: etcd,
+            etcd_command,
+            etcd,
         };
         server.resume().await;
         server
@@ -184,6 +195,12 @@ impl Server {
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
+    }
+
+    /// Kills etcd and starts it again on what it has kept.
+    pub(crate) fn restart_etcd(&mut self) {
+        self.etcd.kill();
+        self.etcd = Running::start(&mut self.etcd_command, self.folder.path().join("etcd.log"));
     }
 
     /// Stops the API server; what it keeps stays.
