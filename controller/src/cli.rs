@@ -25,8 +25,10 @@ use crate::segment::Segment;
 pub use audit::audit_flows;
 pub use diff::diff_policies;
 pub use explain::explain;
+pub(crate) use explain::missing;
 pub use graph::graph;
 pub use output::Screen;
+pub(crate) use output::{by, combined_word, connection_words, direction_word};
 pub use review::{ReviewError, approve, promote, reject, rollback, status};
 pub use synthesize::synthesize_policies;
 

@@ -12,6 +12,7 @@ use tokio::sync::{self, mpsc, oneshot};
 use crate::apply::{Live, OnCluster, OnDirectory, WriteError, apply};
 use crate::directory::{self, Directory};
 use crate::lease::{Leadership, Pen, Standing, Terms};
+use crate::page::{Page, PageError};
 use crate::read::ReadError;
 use crate::read::live::{ConnectError, client, configuration};
 use crate::receive::certificates::Certificates;
@@ -54,6 +55,9 @@ pub enum ControllerError {
     /// The output folder cannot be used.
     #[error(transparent)]
     Out(#[from] WriteError),
+    /// The page cannot be served.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// Nobody said where learners are to be known by.
     #[error(
         "learners cannot be recognised outside a pod without the namespace that they run in: give --own-namespace, or \
@@ -111,6 +115,7 @@ fn guide(settings: Settings) -> Guide {
         rules,
         cluster_cidrs: _,
         report_interval,
+        page: _,
     } = settings;
     Guide {
         rules,
@@ -129,7 +134,9 @@ async fn on_directory(
     tracing::info!(cluster = %cluster.display(), flows = %flows.display(), out = %out.display(), "watching folders");
     let mut directory = Directory::new(cluster, flows, &out);
     let cidrs = settings.cluster_cidrs.clone();
-    let mut pace = Pace::new(Core::new(guide(settings), cidrs, directory::SOURCES, Timestamp::now()));
+    let shown = Page::open(&settings.page).await?;
+    let core = Core::new(guide(settings), cidrs, directory::SOURCES, Timestamp::now());
+    let mut pace = Pace::new(core, shown);
     loop {
         let began = Instant::now();
         for event in directory.look()? {
@@ -139,6 +146,9 @@ async fn on_directory(
             for event in pace.round(&live).await {
                 directory.wrote(&event);
             }
+        }
+        if pace.page.is_due() {
+            pace.page.publish(&pace.core);
         }
         // However many files there are, looking takes a tenth of the time at most.
         tokio::time::sleep(LOOK.max(began.elapsed() * 10)).await;
@@ -192,7 +202,9 @@ async fn on_cluster(
     let mut watches = watch::watch_all(&client, &url, &tell);
     let own_namespace = settings.rules.own_namespace.clone();
     let cidrs = settings.cluster_cidrs.clone();
-    let mut pace = Pace::new(Core::new(guide(settings), cidrs, watch::SOURCES, Timestamp::now()));
+    let shown = Page::open(&settings.page).await?;
+    let core = Core::new(guide(settings), cidrs, watch::SOURCES, Timestamp::now());
+    let mut pace = Pace::new(core, shown);
     let (_alone, mut standing) = sync::watch::channel(Standing::Leads { term: 0 });
     if let Some(namespace) = own_namespace {
         pace.core.follow(Timestamp::now());
@@ -233,6 +245,7 @@ async fn on_cluster(
                 tracing::error!(?ended, "a watch ended");
             }
             () = tokio::time::sleep(pace.rest()) => drop(pace.round(&live).await),
+            () = pace.page.due() => pace.page.publish(&pace.core),
         }
     }
 }
@@ -258,10 +271,11 @@ struct Pace {
     /// How long rounds took, and when the last one ended.
     cost: Duration,
     ended: Instant,
+    page: Page,
 }
 
 impl Pace {
-    fn new(core: Core) -> Self {
+    fn new(core: Core, page: Page) -> Self {
         Self {
             core,
             waiting: VecDeque::new(),
@@ -269,6 +283,7 @@ impl Pace {
             wake: None,
             cost: Duration::ZERO,
             ended: Instant::now(),
+            page,
         }
     }
 
@@ -340,6 +355,7 @@ impl Pace {
         for news in news {
             news.tell();
         }
+        self.page.note(&writes.violations);
         let mut written = Vec::new();
         if !writes.is_empty() {
             tracing::debug!(millis = self.cost.as_millis(), "round");

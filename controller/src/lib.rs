@@ -14,6 +14,7 @@
 //! * [`apply`]: the only module that writes.
 //! * [`lease`]: which of several controllers may.
 //! * [`watch`], [`receive`], [`directory`]: where events come from.
+//! * [`page`]: what people see in a browser; it reads a copy and writes nothing.
 //! * [`controller`]: `nanoseg controller`, the loop that joins them.
 //! * [`cli`]: every other command.
 
@@ -23,6 +24,7 @@ pub mod controller;
 pub mod directory;
 pub mod lease;
 pub mod lifecycle;
+pub mod page;
 pub mod read;
 pub mod receive;
 pub mod reconcile;

@@ -20,6 +20,7 @@
 mod attested;
 mod memory;
 mod rollback;
+mod snapshot;
 mod stand;
 mod status;
 #[cfg(test)]
@@ -49,6 +50,7 @@ use crate::lifecycle::{Life, Rules};
 use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
 
 pub use self::attested::RefusedPart;
+pub use self::snapshot::Snapshot;
 pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};
 
 /// How long what was learned of a workload is kept after the workload is gone: deleting and making it again is a common way to

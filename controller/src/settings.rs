@@ -1,9 +1,11 @@
 //! The command line as typed, and the settings that follow from it. Nothing else reads arguments or the environment.
 //!
 //! * [`commands`]: arguments of the commands that look at something once.
+//! * [`page`]: arguments of the page that the controller serves.
 //! * [`review`]: arguments of the commands by which people decide on Segments.
 
 pub mod commands;
+pub mod page;
 pub mod review;
 
 use std::net::SocketAddr;
@@ -17,7 +19,9 @@ use jiff::SignedDuration;
 
 use crate::lease::Terms;
 use crate::lifecycle::{Rules, Scope};
+use crate::page::PageSettings;
 use commands::{AuditArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
+use page::PageArguments;
 use review::{DecisionArguments, SegmentArguments, StatusArguments};
 
 const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns that into NetworkPolicies.";
@@ -177,6 +181,9 @@ pub struct ControllerArguments {
     /// Namespace that the controller and the learners run in; it is never enforced unless --enforce names it. In a pod: the pod's
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     pub own_namespace: Option<String>,
+    /// The page.
+    #[command(flatten)]
+    pub page: PageArguments,
 }
 
 /// `NAMESPACE[=DURATION]`.
@@ -241,6 +248,8 @@ pub struct Settings {
     pub cluster_cidrs: Vec<IpNet>,
     /// How often, at most, a learning Segment is written.
     pub report_interval: SignedDuration,
+    /// The page.
+    pub page: PageSettings,
 }
 
 /// Where the cluster is.
@@ -284,6 +293,7 @@ impl From<ControllerArguments> for Settings {
             report_interval,
             lease,
             own_namespace,
+            page,
         } = arguments;
         let place = match (cluster, flows, out) {
             (Some(cluster), Some(flows), Some(out)) => Place::Directory { cluster, flows, out },
@@ -309,6 +319,7 @@ impl From<ControllerArguments> for Settings {
             },
             cluster_cidrs: cluster_cidr,
             report_interval,
+            page: page.into(),
         }
     }
 }
