@@ -33,7 +33,7 @@ fn learned() -> Vec<Value> {
     ]
 }
 
-fn pictures() -> PathBuf {
+pub(crate) fn pictures() -> PathBuf {
     Path::new(env!("CARGO_TARGET_TMPDIR")).join("../page")
 }
 

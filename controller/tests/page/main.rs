@@ -6,6 +6,7 @@ mod browser;
 mod folder;
 mod http;
 mod looking;
+mod many;
 mod serving;
 
 use std::time::Duration;
