@@ -16,10 +16,10 @@ build: ## Build everything
 	@.ci/setup build
 	cargo build --workspace --bins --locked
 
-demo: ## Learn an application's traffic on this machine and write its policies (as root, under a minute after the build)
+demo: ## Learn an application's traffic on this machine and write its policies (as root, under a minute after the build); STAY=1: look at its page afterwards
 	@.ci/setup demo
 	cargo build --workspace --bins --locked
-	@target/debug/lab demo
+	@target/debug/lab demo $(if $(STAY),--stay)
 
 test: ## Every test, the real cluster included (as root)
 	@.ci/setup test
@@ -35,10 +35,11 @@ unit: ## Tests alone, nothing skipped: small lab and full lab too
 	target/debug/lab build --full
 	NANOSEG_REQUIRE_ROOT=1 cargo test --workspace --locked
 
-bench: ## What the policy kernel costs beside two other engines, and what capturing costs beside other designs (as root)
+bench: ## What the policy kernel costs beside two other engines, capturing beside other designs, the page with 10,000 edges (as root)
 	@.ci/setup test
 	cargo bench --locked -p nanoseg-learner --bench capture
 	cargo bench --locked -p nanoseg-tests --bench table
+	NANOSEG_REQUIRE_ROOT=1 cargo test --locked -p nanoseg --test page -- --ignored --nocapture many
 
 fuzz-policy: ## The policy evaluator against two other engines: 10,000,000 questions to each, other ones every time
 	NANOSEG_REQUIRE_ROOT=1 NANOSEG_SEED=$${NANOSEG_SEED:-$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')} \

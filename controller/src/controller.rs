@@ -20,6 +20,7 @@ use crate::enforcement::{CONFIG_MAP, Enforcement};
 use crate::health::{self, Health};
 use crate::lease::{Leadership, Pen, Standing, Terms};
 use crate::metrics::counted::Counted;
+use crate::page::{Page, PageError};
 use crate::read::ReadError;
 use crate::read::live::{ConnectError, client, configuration};
 use crate::receive::certificates::Certificates;
@@ -68,6 +69,9 @@ pub enum ControllerError {
     /// The output folder cannot be used.
     #[error(transparent)]
     Out(#[from] WriteError),
+    /// The page cannot be served.
+    #[error(transparent)]
+    Page(#[from] PageError),
     /// Nobody said where learners are to be known by.
     #[error(
         "learners cannot be recognised outside a pod without the namespace that they run in: give --own-namespace, or \
@@ -131,6 +135,7 @@ fn guide(settings: Settings) -> Guide {
         report_interval,
         reports_only,
         health_listen: _,
+        page: _,
     } = settings;
     Guide {
         rules,
@@ -151,10 +156,9 @@ async fn on_directory(
     tracing::info!(cluster = %cluster.display(), flows = %flows.display(), out = %out.display(), "watching folders");
     let mut directory = Directory::new(cluster, flows, &out);
     let cidrs = settings.cluster_cidrs.clone();
-    let mut pace = Pace::new(
-        Core::new(guide(settings), cidrs, directory::SOURCES, Timestamp::now()),
-        health,
-    );
+    let shown = Page::open(&settings.page).await?;
+    let core = Core::new(guide(settings), cidrs, directory::SOURCES, Timestamp::now());
+    let mut pace = Pace::new(core, health, shown);
     loop {
         let began = Instant::now();
         for event in directory.look()? {
@@ -164,6 +168,9 @@ async fn on_directory(
             for event in pace.round(&live).await {
                 directory.wrote(&event);
             }
+        }
+        if pace.page.is_due() {
+            pace.page.publish(&pace.core);
         }
         // However many files there are, looking takes a tenth of the time at most.
         tokio::time::sleep(LOOK.max(began.elapsed() * 10)).await;
@@ -221,10 +228,9 @@ async fn on_cluster(
     }
     let own_namespace = settings.rules.own_namespace.clone();
     let cidrs = settings.cluster_cidrs.clone();
-    let mut pace = Pace::new(
-        Core::new(guide(settings), cidrs, watch::SOURCES, Timestamp::now()),
-        Arc::clone(&health),
-    );
+    let shown = Page::open(&settings.page).await?;
+    let core = Core::new(guide(settings), cidrs, watch::SOURCES, Timestamp::now());
+    let mut pace = Pace::new(core, Arc::clone(&health), shown);
     let (_alone, mut standing) = sync::watch::channel(Standing::Leads { term: 0 });
     if let Some(namespace) = own_namespace {
         pace.core.follow(Timestamp::now());
@@ -266,6 +272,7 @@ async fn on_cluster(
                 tracing::error!(?ended, "a watch ended");
             }
             () = tokio::time::sleep(pace.rest()) => drop(pace.round(&live).await),
+            () = pace.page.due() => pace.page.publish(&pace.core),
         }
     }
 }
@@ -307,10 +314,11 @@ struct Pace {
     /// How long rounds took, and when the last one ended.
     cost: Duration,
     ended: Instant,
+    page: Page,
 }
 
 impl Pace {
-    fn new(core: Core, health: Arc<Health>) -> Self {
+    fn new(core: Core, health: Arc<Health>, page: Page) -> Self {
         Self {
             core,
             waiting: VecDeque::new(),
@@ -319,6 +327,7 @@ impl Pace {
             wake: None,
             cost: Duration::ZERO,
             ended: Instant::now(),
+            page,
         }
     }
 
@@ -399,6 +408,7 @@ impl Pace {
         for news in news {
             news.tell();
         }
+        self.page.note(&writes.violations);
         let mut written = Vec::new();
         if !writes.is_empty() {
             tracing::debug!(millis = self.cost.as_millis(), "round");

@@ -14,6 +14,7 @@
 //! * [`apply`]: the only module that writes.
 //! * [`lease`]: which of several controllers may.
 //! * [`watch`], [`receive`], [`directory`]: where events come from.
+//! * [`page`]: what people see in a browser; it reads a copy and writes nothing.
 //! * [`controller`]: `nanoseg controller`, the loop that joins them.
 //! * [`doctor`], [`enforcement`]: what is wrong with a cluster, and whether it enforces policies at all.
 //! * [`health`], [`metrics`]: what kubelet and Prometheus are told.
@@ -29,6 +30,7 @@ pub mod health;
 pub mod lease;
 pub mod lifecycle;
 pub mod metrics;
+pub mod page;
 pub mod read;
 pub mod receive;
 pub mod reconcile;

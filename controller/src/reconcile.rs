@@ -23,6 +23,7 @@ mod census;
 mod memory;
 mod notice;
 mod rollback;
+mod snapshot;
 mod stand;
 mod status;
 #[cfg(test)]
@@ -54,6 +55,7 @@ use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
 pub use self::attested::RefusedPart;
 pub use self::census::Census;
 pub use self::notice::{Happening, Notice};
+pub use self::snapshot::Snapshot;
 pub use self::stand::MANAGER;
 pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};
 

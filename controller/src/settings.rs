@@ -3,11 +3,13 @@
 //! * [`commands`]: arguments of the commands that look at something once.
 //! * [`doctor`]: arguments of `nanoseg doctor`.
 //! * [`maps`]: arguments of the commands about the segmentation map.
+//! * [`page`]: arguments of the page that the controller serves.
 //! * [`review`]: arguments of the commands by which people decide on Segments.
 
 pub mod commands;
 pub mod doctor;
 pub mod maps;
+pub mod page;
 pub mod review;
 
 use std::ffi::OsStr;
@@ -22,9 +24,11 @@ use jiff::SignedDuration;
 
 use crate::lease::Terms;
 use crate::lifecycle::{Rules, Scope};
+use crate::page::PageSettings;
 use commands::{AuditArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
 use doctor::{DoctorArguments, PodArguments};
 use maps::{ExportArguments, ReachArguments};
+use page::PageArguments;
 use review::{DecisionArguments, SegmentArguments, StatusArguments};
 
 const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns that into NetworkPolicies.";
@@ -237,6 +241,9 @@ pub struct ControllerArguments {
     /// Namespace that the controller and the learners run in; it is never enforced unless --enforce names it. In a pod: the pod's
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     pub own_namespace: Option<String>,
+    /// The page.
+    #[command(flatten)]
+    pub page: PageArguments,
 }
 
 /// `NAMESPACE[=DURATION]`.
@@ -305,6 +312,8 @@ pub struct Settings {
     pub reports_only: bool,
     /// Where kubelet and Prometheus ask.
     pub health_listen: Option<SocketAddr>,
+    /// The page.
+    pub page: PageSettings,
 }
 
 /// Where the cluster is.
@@ -350,6 +359,7 @@ impl From<ControllerArguments> for Settings {
             report_only,
             lease,
             own_namespace,
+            page,
         } = arguments;
         let place = match (cluster, flows, out) {
             (Some(cluster), Some(flows), Some(out)) => Place::Directory { cluster, flows, out },
@@ -377,6 +387,7 @@ impl From<ControllerArguments> for Settings {
             report_interval,
             reports_only: report_only,
             health_listen,
+            page: page.into(),
         }
     }
 }

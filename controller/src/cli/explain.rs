@@ -16,7 +16,8 @@ use crate::read::Fault;
 use crate::read::flows::{self, At, Ended, Entry, Visitor};
 use crate::settings::commands::{ExplainArguments, Output, Party};
 use crate::trouble::chain;
-use missing::{Missing, missing};
+use missing::Missing;
+pub(crate) use missing::missing;
 
 /// Whether connections are allowed, and what decides.
 pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {

@@ -68,7 +68,7 @@ pub(super) fn yaml(what: &'static str, object: &impl Serialize) -> Result<String
 }
 
 /// The combined verdict in a word: nobody cares which of two reasons allows.
-pub(super) const fn combined_word(verdict: &Verdict) -> &'static str {
+pub(crate) const fn combined_word(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::Allowed(_) | Verdict::NotIsolated => "Allowed",
         Verdict::Denied(_) => "Denied",
@@ -77,7 +77,7 @@ pub(super) const fn combined_word(verdict: &Verdict) -> &'static str {
 }
 
 /// One direction's verdict in a word.
-pub(super) const fn direction_word(verdict: &Verdict) -> &'static str {
+pub(crate) const fn direction_word(verdict: &Verdict) -> &'static str {
     match verdict {
         Verdict::NotIsolated => "NotIsolated",
         Verdict::Allowed(_) | Verdict::Denied(_) | Verdict::Unknown(_) => combined_word(verdict),
@@ -85,7 +85,7 @@ pub(super) const fn direction_word(verdict: &Verdict) -> &'static str {
 }
 
 /// What decided: the rules that allow, or the policies that isolate.
-pub(super) fn by(verdict: &Verdict) -> Vec<String> {
+pub(crate) fn by(verdict: &Verdict) -> Vec<String> {
     match verdict {
         Verdict::Allowed(by) => by.iter().map(ToString::to_string).collect(),
         Verdict::Denied(why) => isolating(why),
@@ -108,7 +108,7 @@ pub(super) fn edge_words(
     format!("{source} -> {destination} {transport} {port}")
 }
 
-pub(super) fn connection_words(
+pub(crate) fn connection_words(
     Connection {
         source,
         destination,

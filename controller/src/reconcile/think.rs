@@ -307,11 +307,11 @@ impl Core {
             .collect()
     }
 
-    fn foreign(&self) -> impl Iterator<Item = &NetworkPolicy> {
+    pub(super) fn foreign(&self) -> impl Iterator<Item = &NetworkPolicy> {
         self.policies.values().filter(|policy| owned_workload(policy).is_none())
     }
 
-    fn proposed(&self) -> impl Iterator<Item = &NetworkPolicy> {
+    pub(super) fn proposed(&self) -> impl Iterator<Item = &NetworkPolicy> {
         self.subjects.values().filter_map(|subject| match &subject.proposal {
             Some(Ok(proposal)) => Some(&proposal.policy),
             Some(Err(_)) | None => None,

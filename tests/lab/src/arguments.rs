@@ -155,6 +155,9 @@ pub(crate) enum Command {
         /// Where to keep the manifests, flows and policies [default: a folder `demo` beside the folder of this program]
         #[arg(long, value_name = "DIR")]
         out: Option<PathBuf>,
+        /// Leave everything running in the end until it is interrupted, so that its page can be looked at
+        #[arg(long)]
+        stay: bool,
     },
 }
 

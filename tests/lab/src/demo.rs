@@ -31,7 +31,7 @@ const CRON_EVERY: Duration = Duration::from_secs(25);
 /// A policy that is printed in full is to fit on a screen.
 const MOST_LINES: usize = 80;
 
-pub(crate) fn run(app: &App, intruder: &str, out: Option<PathBuf>) -> Result<()> {
+pub(crate) fn run(app: &App, intruder: &str, out: Option<PathBuf>, stay: bool) -> Result<()> {
     let mut interrupts = Interrupts::take()?;
     let speaks = intruder.parse::<ObjectName>().is_ok_and(|id| {
         app.workload(&id)
@@ -68,6 +68,8 @@ pub(crate) fn run(app: &App, intruder: &str, out: Option<PathBuf>) -> Result<()>
         "the learner",
         &format!("{found} containers found by their cgroups, two eBPF programs attached"),
     );
+    let page = follow(&mut interrupts, &mut programs, "the page", |programs| programs.page())?;
+    screen.detail(&format!("to look at it in a browser, for as long as it runs: {page}"));
     screen.step(
         "the graph",
         &format!("who talks to whom, learned for {} s", LEARN_FOR.as_secs()),
@@ -118,6 +120,9 @@ pub(crate) fn run(app: &App, intruder: &str, out: Option<PathBuf>) -> Result<()>
         calls.len()
     ));
 
+    if stay && !violations.is_empty() {
+        linger(&mut interrupts, &mut programs, &mut screen, &page)?;
+    }
     out.keep_manifests(lab.cluster_dir())?;
     programs.end()?;
     lab.down()?;
@@ -128,6 +133,16 @@ pub(crate) fn run(app: &App, intruder: &str, out: Option<PathBuf>) -> Result<()>
         );
     }
     next(&mut screen, &out, begin.elapsed());
+    Ok(())
+}
+
+/// Leaves everything as it is until somebody has seen enough.
+fn linger(interrupts: &mut Interrupts, programs: &mut Programs, screen: &mut Screen, page: &str) -> Result<()> {
+    screen.step("the page", &format!("{page} stays until you press Ctrl-C"));
+    while !interrupts.came() {
+        programs.check()?;
+        std::thread::sleep(LOOK);
+    }
     Ok(())
 }
 

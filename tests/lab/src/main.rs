@@ -84,7 +84,12 @@ fn run(command: Command) -> Result<()> {
         Command::Build { full } => building::build(full),
         Command::Install { enforce, manifests } => full_command::install(&manifests, &enforce),
         Command::Image { out } => full_command::image(&out),
-        Command::Demo { app, intruder, out } => demo::run(&description(app.as_deref())?, &intruder, out),
+        Command::Demo {
+            app,
+            intruder,
+            out,
+            stay,
+        } => demo::run(&description(app.as_deref())?, &intruder, out, stay),
     }
 }
 

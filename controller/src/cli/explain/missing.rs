@@ -12,7 +12,7 @@ use super::super::output::yaml;
 
 /// One direction's missing rule.
 #[derive(Serialize)]
-pub(super) struct Missing {
+pub(crate) struct Missing {
     direction: &'static str,
     /// The policies that isolate; a rule in any of them, or in another policy that selects the pod, is enough.
     policies: Vec<String>,
@@ -22,7 +22,7 @@ pub(super) struct Missing {
 }
 
 /// What would have to be said for the connection to be allowed; empty when it is.
-pub(super) fn missing(verdict: &Verdict, connection: &Connection, cluster: &Cluster) -> Vec<Missing> {
+pub(crate) fn missing(verdict: &Verdict, connection: &Connection, cluster: &Cluster) -> Vec<Missing> {
     let Verdict::Denied(why) = verdict else {
         return Vec::new();
     };
@@ -87,7 +87,7 @@ fn peer_of(peer: &End, namespace: &str, cluster: &Cluster) -> Value {
 
 impl Missing {
     /// For a person.
-    pub(super) fn text(&self) -> Result<String, CommandError> {
+    pub(crate) fn text(&self) -> Result<String, CommandError> {
         let Self {
             direction,
             policies,

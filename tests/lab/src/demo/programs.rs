@@ -118,7 +118,7 @@ impl Programs {
         let nanoseg = small::beside("nanoseg")?;
         let flows = out.join("flows");
         fs::create_dir_all(&flows).with_context(|| format!("{} cannot be created", flows.display()))?;
-        let start = |name: &'static str, arguments: &dyn Fn(&mut Command)| -> Result<Program> {
+        let start = |name: &'static str, netns: Option<&Path>, arguments: &dyn Fn(&mut Command)| -> Result<Program> {
             let program = small::beside(name)?;
             if !program.is_file() {
                 bail!(
@@ -132,19 +132,17 @@ impl Programs {
             let log = out.join(format!("{name}.log"));
             let file = File::create(&log).with_context(|| format!("{} cannot be created", log.display()))?;
             let mut command = Command::new(small::beside("lab-peer")?);
-            command
-                .arg("enter")
-                .arg("--cgroup")
-                .arg(&cgroup)
-                .arg("--netns")
-                .arg(&place.node_netns);
+            command.arg("enter").arg("--cgroup").arg(&cgroup);
+            if let Some(netns) = netns {
+                command.arg("--netns").arg(netns);
+            }
             command.args(["--dies-with-parent", "--"]).arg(&program);
             arguments(&mut command);
             command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(file);
             let child = command.spawn().with_context(|| format!("{name} cannot be started"))?;
             Ok(Program { name, child, log })
         };
-        let learner = start("nanoseg-learner", &|command| {
+        let learner = start("nanoseg-learner", Some(&place.node_netns), &|command| {
             command
                 .arg("--cgroup-root")
                 .arg(&place.cgroup_root)
@@ -152,7 +150,8 @@ impl Programs {
                 .arg("--out")
                 .arg(&flows);
         })?;
-        let controller = start("nanoseg", &|command| {
+        // On folders it talks to nobody; its page is for the browser of whoever watches, at the machine's own loopback.
+        let controller = start("nanoseg", None, &|command| {
             command
                 .args(["controller", "--cluster"])
                 .arg(&place.cluster)
@@ -161,7 +160,8 @@ impl Programs {
             command
                 .arg("--out")
                 .arg(out.join("policies"))
-                .args(["--learn-for", &format!("{}s", learn_for.as_secs())]);
+                .args(["--learn-for", &format!("{}s", learn_for.as_secs())])
+                .args(["--page-listen", "127.0.0.1:0"]);
         })?;
         Ok(Self {
             learner,
@@ -191,6 +191,13 @@ impl Programs {
         } else {
             0
         })
+    }
+
+    /// Where the controller's page is, once it is served.
+    pub(crate) fn page(&self) -> Result<Option<String>> {
+        let log = self.controller.log()?;
+        let line = log.lines().find_map(|line| line.split_once("the page is at "));
+        Ok(line.map(|(_, url)| url.trim().to_owned()))
     }
 
     /// The edges that the recorded flows make up.

@@ -1,0 +1,121 @@
+//! Who talks to whom, in three parts: what is drawn first, its connections as numbers, and everything about one of them.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use nanoseg_policy::evaluate::PolicySet;
+use nanoseg_policy::map::{Input, Map, Party, State, Who};
+use serde_json::{Value, json};
+
+use crate::page::board::Copy;
+use crate::reconcile::Snapshot;
+
+/// The whole map, drawn once for each copy.
+fn drawn(copy: &Copy) -> Arc<Map> {
+    Arc::clone(copy.map.get_or_init(|| Arc::new(draw(&copy.snapshot))))
+}
+
+fn draw(snapshot: &Snapshot) -> Map {
+    let (live, _rejected) = PolicySet::parse_all(&snapshot.live, &snapshot.cluster_policies);
+    let (proposed, _rejected) = PolicySet::parse_all(&snapshot.proposed, &snapshot.cluster_policies);
+    // What cannot be read the controller has told in its log.
+    let segments: Vec<_> = snapshot
+        .segments
+        .iter()
+        .filter_map(|segment| segment.on_map().ok())
+        .collect();
+    Map::draw(&Input {
+        cluster: &snapshot.cluster,
+        graph: &snapshot.graph,
+        live: &live,
+        proposed: Some(&proposed),
+        segments: &segments,
+        stale_before: None,
+    })
+}
+
+/// Groups, what joins them, and parties: all that a first look needs.
+pub fn map(copy: &Copy) -> Value {
+    let map = drawn(copy);
+    let states: Vec<Value> = State::ALL
+        .iter()
+        .map(|state| {
+            let count = map.edges.iter().filter(|edge| edge.state == *state).count();
+            json!({ "name": state.as_str(), "words": state.words(), "count": count })
+        })
+        .collect();
+    json!({
+        "version": copy.version,
+        "at": copy.snapshot.at,
+        "awaited": copy.snapshot.awaited,
+        "observed": map.observed,
+        "totals": map.totals,
+        "size": map.size,
+        "groups": map.groups,
+        "links": map.links,
+        "states": states,
+        "parties": map.parties.iter().map(party).collect::<Vec<_>>(),
+    })
+}
+
+/// A party without what is told of it when it is chosen.
+fn party(party: &Party) -> Value {
+    let Party {
+        id,
+        group,
+        title,
+        place,
+        who,
+    } = party;
+    let who = match who {
+        Who::Workload(workload) => json!({
+            "type": "Workload",
+            "namespace": workload.namespace,
+            "kind": workload.kind,
+            "name": workload.name,
+            "phase": workload.segment.as_ref().map(|segment| &segment.phase),
+            "mode": workload.segment.as_ref().map(|segment| &segment.mode),
+            "segment": workload.segment.as_ref().map(|segment| &segment.name),
+        }),
+        Who::Service { .. } | Who::Node { .. } | Who::External { .. } | Who::Unknown { .. } => json!(who),
+    };
+    json!({ "id": id, "group": group, "title": title, "place": place, "who": who })
+}
+
+/// Connections by the numbers of their parties: source, destination, port, protocol, number of the state.
+pub fn edges(copy: &Copy) -> Value {
+    let map = drawn(copy);
+    let numbers: BTreeMap<&str, usize> = (0..)
+        .zip(&map.parties)
+        .map(|(number, party)| (party.id.as_str(), number))
+        .collect();
+    let edges: Vec<Value> = map
+        .edges
+        .iter()
+        .map(|edge| {
+            let state = State::ALL.iter().position(|state| *state == edge.state);
+            json!([
+                numbers.get(edge.source.as_str()),
+                numbers.get(edge.destination.as_str()),
+                edge.port,
+                edge.protocol,
+                state
+            ])
+        })
+        .collect();
+    json!({ "version": copy.version, "edges": edges })
+}
+
+/// Everything about one connection.
+pub fn edge(copy: &Copy, id: &str) -> Option<Value> {
+    let map = drawn(copy);
+    let edge = map.edges.iter().find(|edge| edge.id == id)?;
+    Some(json!(edge))
+}
+
+/// Everything about one party.
+pub fn one_party(copy: &Copy, id: &str) -> Option<Value> {
+    let map = drawn(copy);
+    let party = map.parties.iter().find(|party| party.id == id)?;
+    Some(json!(party))
+}

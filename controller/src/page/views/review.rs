@@ -1,0 +1,234 @@
+//! One proposal beside what it comes from and what it would change.
+
+use k8s_openapi::api::networking::v1::NetworkPolicy;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
+use nanoseg_policy::diff::{Change, Diff, diff};
+use nanoseg_policy::direction::Direction;
+use nanoseg_policy::evaluate::PolicySet;
+use nanoseg_policy::ownership::{EVIDENCE, PolicyName};
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::compare;
+use super::segments::row;
+use crate::cli::{by, combined_word};
+use crate::page::board::Copy;
+use crate::reconcile::Snapshot;
+use crate::segment::{Segment, SegmentName, SegmentStatus};
+
+/// Changes that are listed of each kind; the rest is counted.
+const LISTED: usize = 200;
+
+/// One Segment's proposal; `None` when there is no such Segment.
+pub fn review(copy: &Copy, name: &SegmentName) -> Option<Value> {
+    let snapshot = &copy.snapshot;
+    let segment = snapshot
+        .segments
+        .iter()
+        .find(|segment| segment.segment_name() == *name)?;
+    let mut told = row(segment);
+    told["version"] = copy.version.into();
+    let Some(SegmentStatus {
+        baseline,
+        novel_edges,
+        quarantined,
+        proposal,
+        proposal_hash,
+        notes,
+        history,
+        ..
+    }) = &segment.status
+    else {
+        return Some(told);
+    };
+    told["baseline"] = json!(baseline);
+    told["novelEdges"] = json!(novel_edges);
+    told["quarantinedEdges"] = json!(quarantined);
+    told["notes"] = json!(notes);
+    told["history"] = json!(history);
+    // The controller's own words: they read back.
+    let parsed = proposal
+        .as_deref()
+        .and_then(|text| serde_yaml::from_str::<NetworkPolicy>(text).ok());
+    if let (Some(text), Some(policy), Some(hash)) = (proposal, parsed, proposal_hash) {
+        told["yaml"] = json!(text);
+        told["rules"] = rules(&policy);
+        told["commands"] = commands(segment, hash);
+        compared(snapshot, &policy, &mut told);
+    }
+    Some(told)
+}
+
+/// Each rule beside the lines of evidence that it comes from, as synthesis wrote them.
+fn rules(policy: &NetworkPolicy) -> Value {
+    let evidence = policy
+        .metadata
+        .annotations
+        .as_ref()
+        .and_then(|annotations| annotations.get(EVIDENCE));
+    let evidence = evidence.map_or("", String::as_str);
+    let of = |direction: Direction, index: usize| -> Vec<&str> {
+        let prefix = format!("{direction} {}: ", index + 1);
+        evidence.lines().filter_map(|line| line.strip_prefix(&prefix)).collect()
+    };
+    let rule = |direction: Direction, index: usize, yaml: String| {
+        json!({
+            "direction": direction.as_str(),
+            "number": index + 1,
+            "yaml": yaml,
+            "evidence": of(direction, index),
+        })
+    };
+    let spec = policy.spec.clone().unwrap_or_default();
+    let ingress = spec.ingress.unwrap_or_default();
+    let egress = spec.egress.unwrap_or_default();
+    let ingress = ingress
+        .iter()
+        .enumerate()
+        .map(|(index, text)| rule(Direction::Ingress, index, yaml(text)));
+    let egress = egress
+        .iter()
+        .enumerate()
+        .map(|(index, text)| rule(Direction::Egress, index, yaml(text)));
+    json!({
+        "isolates": spec.policy_types,
+        "selector": yaml(&spec.pod_selector),
+        "rules": ingress.chain(egress).collect::<Vec<_>>(),
+        "rest": evidence.lines().filter(|line| line.starts_with("and ")).collect::<Vec<_>>(),
+    })
+}
+
+fn yaml(object: &impl Serialize) -> String {
+    // Maps with string keys and plain values: nothing in a policy is beyond YAML.
+    serde_yaml::to_string(object).unwrap_or_default()
+}
+
+/// A policy without what an API server writes on it.
+fn bare(policy: &NetworkPolicy) -> NetworkPolicy {
+    let ObjectMeta {
+        name,
+        namespace,
+        labels,
+        annotations,
+        ..
+    } = policy.metadata.clone();
+    NetworkPolicy {
+        metadata: ObjectMeta {
+            name,
+            namespace,
+            labels,
+            annotations,
+            ..ObjectMeta::default()
+        },
+        spec: policy.spec.clone(),
+    }
+}
+
+/// What applying it would change: in the text, and in who may connect to whom.
+fn compared(snapshot: &Snapshot, proposal: &NetworkPolicy, told: &mut Value) {
+    let name = PolicyName::of(proposal);
+    let live = snapshot.live.iter().find(|live| PolicyName::of(live) == name);
+    let (old, new) = (
+        live.map(|live| yaml(&bare(live))).unwrap_or_default(),
+        yaml(&bare(proposal)),
+    );
+    told["live"] = live.is_some().into();
+    told["text"] = json!(compare::lines(&old, &new));
+    let others = || snapshot.live.iter().filter(|live| PolicyName::of(live) != name);
+    let (before, _rejected) = PolicySet::parse_all(&snapshot.live, &snapshot.cluster_policies);
+    let (after, _rejected) = PolicySet::parse_all(others().chain([proposal]), &snapshot.cluster_policies);
+    let Diff {
+        opened,
+        closed,
+        unclear,
+    } = diff(&before, &after, &snapshot.cluster);
+    told["opened"] = changes(&opened);
+    told["closed"] = changes(&closed);
+    told["unclear"] = changes(&unclear);
+}
+
+fn changes(changes: &[Change]) -> Value {
+    let listed: Vec<Value> = changes
+        .iter()
+        .take(LISTED)
+        .map(|change| {
+            json!({
+                "what": change.to_string(),
+                "before": combined_word(&change.before),
+                "after": combined_word(&change.after),
+                "by": by(&change.after),
+            })
+        })
+        .collect();
+    json!({ "total": changes.len(), "listed": listed })
+}
+
+/// What a person types who agrees.
+fn commands(segment: &Segment, hash: &str) -> Value {
+    let SegmentName { namespace, name } = segment.segment_name();
+    let spec = json!({ "spec": { "approval": hash } });
+    json!([
+        {
+            "about": "approve this very proposal",
+            "command": format!(
+                "kubectl patch segment -n {} {} --type=merge -p {}",
+                quoted(&namespace), quoted(&name), quoted(&spec.to_string())
+            ),
+        },
+        {
+            "about": "the same, with nanoseg installed as a plugin of kubectl",
+            "command": format!("kubectl nanoseg approve {}", quoted(&format!("{namespace}/{name}"))),
+        },
+        {
+            "about": "take it one mode further: Learn, Audit, Enforce",
+            "command": format!("kubectl nanoseg promote {}", quoted(&format!("{namespace}/{name}"))),
+        },
+    ])
+}
+
+/// A word as a shell takes it, whatever is in it.
+fn quoted(word: &str) -> String {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'/' | b'_');
+    // A word that begins with a dash would be an option.
+    if !word.is_empty() && !word.starts_with('-') && word.bytes().all(plain) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_command_runs_nothing_that_a_name_says() {
+        for (word, expected) in [
+            ("shop/deployment-web", "shop/deployment-web"),
+            ("a b", "'a b'"),
+            ("$(reboot)", "'$(reboot)'"),
+            ("'; reboot; '", r"''\''; reboot; '\'''"),
+            ("-rf", "'-rf'"),
+            ("", "''"),
+        ] {
+            assert_eq!(quoted(word), expected);
+        }
+    }
+
+    #[test]
+    fn each_rule_stands_beside_its_own_evidence() {
+        let policy: NetworkPolicy = serde_yaml::from_str(
+            "{metadata: {name: web, annotations: {nanoseg.io/evidence: \"ingress 1: a -> TCP 1\\ningress 10: j -> TCP 2\\negress 1: -> b TCP 3\\nand 2 more\\n\"}}, \
+             spec: {podSelector: {}, policyTypes: [Ingress, Egress], ingress: [{ports: [{port: 1}]}], egress: [{ports: [{port: 3}]}]}}",
+        )
+        .unwrap();
+        let told = rules(&policy);
+        assert_eq!(
+            told["rules"][0]["evidence"],
+            json!(["a -> TCP 1"]),
+            "not the tenth rule's"
+        );
+        assert_eq!(told["rules"][1]["evidence"], json!(["-> b TCP 3"]));
+        assert_eq!(told["rest"], json!(["and 2 more"]));
+    }
+}
