@@ -2,6 +2,8 @@
 //! what was not learned. The shipped manifests are applied as they are, but for the place of the cgroup tree in the lab.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod audit;
+mod doctor;
 mod matrix;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -15,6 +17,8 @@ use nanoseg_lab::full::{Cluster, Options};
 use nanoseg_lab::peer::Call;
 use nanoseg_tests::{is_root, program, until};
 use serde_json::Value;
+
+use audit::Audit;
 
 const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
 
@@ -73,9 +77,10 @@ impl Drop for Shop {
 }
 
 impl Shop {
-    fn up() -> Self {
+    fn up(audit: &Audit) -> Self {
         let app = App::read(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/lab/shop.yaml"))).unwrap();
         let mut options = Options::new(program("lab-peer"));
+        options.api_server_flags = audit.flags();
         let begun = Instant::now();
         options.say = Box::new(move |step| println!("[{:>4.0?}] {step}", begun.elapsed()));
         let mut cluster = Cluster::up(options).unwrap();
@@ -494,6 +499,17 @@ fn forgets_a_deleted_workload(shop: &mut Shop) {
             left.map_or(Ok(()), |(namespace, name)| Err(format!("{namespace}/{name} is there")))
         },
     );
+    // What was learned of it is kept for a day, unless it is switched off.
+    let segment = ["--namespace=ops", "deployment-autoscaler"];
+    let off = ["--type=merge", "--patch", r#"{"spec":{"mode":"Off"}}"#];
+    shop.kubectl(&[&["patch", "segment"][..], &segment, &off].concat());
+    until("its Segment to go", Duration::from_secs(30), || {
+        let left = shop.items(&["segments", "--namespace=ops"]);
+        let is_there = left
+            .iter()
+            .any(|segment| segment["metadata"]["name"] == "deployment-autoscaler");
+        if is_there { Err("it is there") } else { Ok(()) }
+    });
 }
 
 /// A controller that is killed leaves the policies as they were, and the next one finds nothing to write.
@@ -560,7 +576,8 @@ fn the_shop_is_learned_enforced_and_kept_in_sync() {
     if !is_root("the real cluster") {
         return;
     }
-    let mut shop = Shop::up();
+    let audit = Audit::new();
+    let mut shop = Shop::up(&audit);
     shop.cluster.apply_objects(FOREIGN).unwrap();
     let foreign = |shop: &Shop| {
         let by_hand = ["get", "networkpolicy", "--namespace=ops", "by-hand"];
@@ -594,6 +611,8 @@ fn the_shop_is_learned_enforced_and_kept_in_sync() {
     forgets_a_deleted_workload(&mut shop);
     survives_its_controllers_death(&shop);
     assert_eq!(foreign(&shop), by_hand, "not nanoseg's, not touched");
+    doctor::tells_whether_the_cluster_enforces(&shop);
+    audit.assert_rights_are_exact();
     leaves_what_the_readme_says(&shop);
     matrix::the_engine_agrees_with_the_evaluator(&mut shop);
 }
