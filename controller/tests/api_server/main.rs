@@ -3,6 +3,7 @@
 
 mod accepting;
 mod asking;
+mod doctor;
 mod drifting;
 mod durable;
 mod leading;
