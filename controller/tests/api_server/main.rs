@@ -4,6 +4,7 @@
 mod accepting;
 mod asking;
 mod chaos;
+mod doctor;
 mod drifting;
 mod durable;
 mod leading;

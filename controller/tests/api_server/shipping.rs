@@ -93,17 +93,9 @@ fn forbidden<T: std::fmt::Debug>(outcome: Result<T, kube::Error>, word: &str) {
     assert!(error.contains("nanoseg-") && error.contains(word), "{error}");
 }
 
-#[tokio::test(flavor = "multi_thread")]
-#[expect(
-    clippy::too_many_lines,
-    reason = "one story on one API server, which takes seconds to start"
-)]
-async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
-    let Some(kubernetes) = server::kubernetes() else { return };
-    let server = Server::start(&kubernetes).await;
-    let client = server.client().await;
-    let cluster = Cluster { client: client.clone() };
-    let objects = kustomized(&kubernetes, &server, MANIFESTS);
+/// Applies the manifests, each object after a strict dry run. Returns how the dry runs were made.
+pub(crate) async fn install(kubernetes: &Path, server: &Server, client: &Client) -> PatchParams {
+    let objects = kustomized(kubernetes, server, MANIFESTS);
 
     // Namespaced objects need their namespace, even in a dry run.
     let (first, rest): (Vec<_>, Vec<_>) = objects
@@ -115,7 +107,7 @@ async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
         ..PatchParams::default()
     };
     for object in &first {
-        put(&client, object, &params).await.unwrap();
+        put(client, object, &params).await.unwrap();
     }
     let dry = PatchParams {
         dry_run: true,
@@ -123,14 +115,28 @@ async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
     };
     for object in &rest {
         let name = object.name_any();
-        put(&client, object, &dry)
+        put(client, object, &dry)
             .await
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+            .unwrap_or_else(|error| unreachable!("{name}: {error}"));
     }
     assert!(rest.len() > 15, "{} objects", rest.len());
     for object in &rest {
-        put(&client, object, &params).await.unwrap();
+        put(client, object, &params).await.unwrap();
     }
+    dry
+}
+
+#[tokio::test(flavor = "multi_thread")]
+#[expect(
+    clippy::too_many_lines,
+    reason = "one story on one API server, which takes seconds to start"
+)]
+async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
+    let Some(kubernetes) = server::kubernetes() else { return };
+    let server = Server::start(&kubernetes).await;
+    let client = server.client().await;
+    let cluster = Cluster { client: client.clone() };
+    let dry = install(&kubernetes, &server, &client).await;
 
     // The Prometheus Operator's kinds are not known here; the rest is taken.
     let monitoring = kustomized(&kubernetes, &server, &format!("{MANIFESTS}/monitoring"));
