@@ -14,6 +14,7 @@ mod reach;
 mod reference;
 mod review;
 mod synthesize;
+mod ui;
 
 use std::io;
 use std::path::PathBuf;
@@ -40,6 +41,7 @@ pub use reach::reach_of;
 pub use reference::{completions, reference, reference_text};
 pub use review::{ReviewError, approve, promote, reject, rollback, status};
 pub use synthesize::synthesize_policies;
+pub use ui::{UiError, ui};
 
 /// Why a command cannot answer.
 #[derive(Debug, thiserror::Error)]
@@ -115,6 +117,9 @@ pub enum CommandError {
     /// There is no map.
     #[error(transparent)]
     Export(#[from] ExportError),
+    /// The page cannot be brought here.
+    #[error(transparent)]
+    Ui(#[from] UiError),
     /// The probe found nothing out.
     #[error(transparent)]
     Probe(#[from] ProbeError),

@@ -51,6 +51,7 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
         Command::Reject(arguments) => cli::reject(&arguments, &mut screen),
         Command::Promote(arguments) => cli::promote(&arguments, &mut screen),
         Command::Rollback(arguments) => cli::rollback(&arguments, &mut screen),
+        Command::Ui(arguments) => cli::ui(&arguments, &mut screen),
         Command::Doctor(arguments) => cli::doctor(&arguments, &mut screen),
         Command::ProbePod(arguments) => {
             nanoseg::doctor::caller::run(&arguments)?;

@@ -5,12 +5,14 @@
 //! * [`maps`]: arguments of the commands about the segmentation map.
 //! * [`page`]: arguments of the page that the controller serves.
 //! * [`review`]: arguments of the commands by which people decide on Segments.
+//! * [`ui`]: arguments of the command that brings the page here.
 
 pub mod commands;
 pub mod doctor;
 pub mod maps;
 pub mod page;
 pub mod review;
+pub mod ui;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
@@ -30,6 +32,7 @@ use doctor::{DoctorArguments, PodArguments};
 use maps::{ExportArguments, ReachArguments};
 use page::PageArguments;
 use review::{DecisionArguments, SegmentArguments, StatusArguments};
+use ui::UiArguments;
 
 const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns that into NetworkPolicies.";
 
@@ -159,6 +162,9 @@ pub enum Command {
     /// Take a Segment from Enforce back to Audit
     #[command(after_help = review::ROLLBACK_EXAMPLES)]
     Rollback(SegmentArguments),
+    /// Bring the controller's page to a browser on this machine
+    #[command(after_help = ui::UI_EXAMPLES)]
+    Ui(UiArguments),
     /// Say what is wrong with an installation or a cluster, and by --probe whether it enforces NetworkPolicies at all
     #[command(after_help = doctor::DOCTOR_EXAMPLES)]
     Doctor(DoctorArguments),

@@ -5,6 +5,7 @@
 mod audit;
 mod doctor;
 mod matrix;
+mod page;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -611,6 +612,7 @@ fn the_shop_is_learned_enforced_and_kept_in_sync() {
     forgets_a_deleted_workload(&mut shop);
     survives_its_controllers_death(&shop);
     assert_eq!(foreign(&shop), by_hand, "not nanoseg's, not touched");
+    page::comes_to_this_machine(&shop);
     doctor::tells_whether_the_cluster_enforces(&shop);
     audit.assert_rights_are_exact();
     leaves_what_the_readme_says(&shop);

@@ -54,6 +54,12 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
+    /// A line of the answer that is not the last thing that is done.
+    pub(super) fn at_once(&mut self, line: impl Display) -> Result<(), CommandError> {
+        self.line(line)?;
+        Ok(self.answers.flush()?)
+    }
+
     /// A remark for whoever watches. Whether anybody reads it changes nothing.
     pub(super) fn remark(&mut self, line: impl Display) {
         drop(writeln!(self.remarks, "{line}"));
