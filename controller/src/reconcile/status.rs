@@ -409,7 +409,8 @@ fn rolled_back(workload: &Workload, Rollback { at, edge, .. }: &Rollback, report
     let Workload { namespace, .. } = workload;
     let segment = crate::segment::name_of(workload).name;
     format!(
-        "the NetworkPolicy was taken back at {}: with it, {} was not answered any more. Find out          why; then `nanoseg rollback {namespace}/{segment}` and `nanoseg promote {namespace}/{segment}` try it again",
+        "the NetworkPolicy was taken back at {}: with it, {} was not answered any more. Find out why; then `nanoseg rollback \
+         {namespace}/{segment}` and `nanoseg promote {namespace}/{segment}` try it again",
         at.0, edge
     )
 }
