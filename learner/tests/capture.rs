@@ -22,7 +22,7 @@ use nanoseg_graph::flow::{LossReason, Outcome, Report, Reporter, Subject, Transp
 use rustix::process::Signal;
 
 use crate::node::learner::Reported as _;
-use crate::node::{Container, Node, PATIENCE, Step, is_possible, run_script_if_told};
+use crate::node::{Container, Node, Step, is_possible, run_script_if_told};
 
 /// Not a test: what this program does when a test has started it in a container.
 #[test]
@@ -522,15 +522,7 @@ fn killed_it_leaves_nothing_attached() {
     assert_eq!(programs.len(), 2, "one for each way");
     learner.child.kill().unwrap();
     learner.child.wait().unwrap();
-    let end = Instant::now() + PATIENCE;
-    // The kernel takes programs away after the last processor that could run them has passed by.
-    while aya::programs::loaded_programs()
-        .flatten()
-        .any(|program| programs.contains(&program.id()))
-    {
-        assert!(Instant::now() < end, "the programs {programs:?} are still there");
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    pinned::wait_until_gone(&programs);
 }
 
 #[test]

@@ -178,34 +178,8 @@ impl Board {
 
 #[cfg(test)]
 mod tests {
-    use nanoseg_graph::connection::EdgeKey;
-    use nanoseg_graph::endpoint::{Endpoint, Workload};
-    use nanoseg_graph::flow::Transport;
-
     use super::*;
-
-    fn violation(port: u16) -> Violation {
-        let workload = Workload {
-            namespace: "shop".to_owned(),
-            kind: "Deployment".to_owned(),
-            name: "web".to_owned(),
-        };
-        Violation {
-            at: Timestamp::UNIX_EPOCH,
-            workload: workload.clone(),
-            edge: EdgeKey {
-                source: Endpoint::Workload(workload),
-                destination: Endpoint::Node("n".to_owned()),
-                port,
-                transport: Transport::Tcp,
-            },
-            first_seen: Timestamp::UNIX_EPOCH,
-            count: 1,
-            verdict: "denied".to_owned(),
-            decision: crate::segment::Decision::Denied,
-            enforced: false,
-        }
-    }
+    use crate::page::views::tests::violation_of;
 
     #[test]
     fn a_client_that_missed_nothing_gets_what_is_new_and_one_that_did_is_told_so() {
@@ -215,11 +189,11 @@ mod tests {
             Some(since.into_iter().map(|(number, _)| number).collect::<Vec<_>>())
         };
         assert_eq!(numbers(0), Some(vec![]), "nothing was found yet");
-        board.tell(&[violation(1), violation(2)]);
+        board.tell(&[violation_of(1), violation_of(2)]);
         assert_eq!(numbers(0), Some(vec![1, 2]));
         assert_eq!(numbers(1), Some(vec![2]));
         assert_eq!(numbers(2), Some(vec![]));
-        let many: Vec<_> = (0..KEPT).map(|_| violation(3)).collect();
+        let many: Vec<_> = (0..KEPT).map(|_| violation_of(3)).collect();
         board.tell(&many);
         assert_eq!(board.violations().len(), KEPT, "no more than that is kept");
         assert_eq!(numbers(1), None, "the second one is gone");

@@ -17,7 +17,8 @@ fn spray(from: &Container, to: &Container, first_port: u16, ports: u16) {
     .end();
 }
 
-fn wait_until_gone(programs: &[u32]) {
+/// Waits until the kernel has none of these programs any more.
+pub(crate) fn wait_until_gone(programs: &[u32]) {
     let end = Instant::now() + PATIENCE;
     // The kernel takes programs away after the last processor that could run them has passed by.
     while aya::programs::loaded_programs()
