@@ -6,12 +6,13 @@
 //! * after the window an edge is never learned by itself: it is novel, once;
 //! * an empty baseline is never frozen: a workload's window begins when it is first seen talking;
 //! * a baseline is not frozen sooner than a quiet period after the last new edge, nor sooner than a whole window after the last
-//!   loss;
+//!   loss, nor before its pods have gone through what [`pods`] says;
 //! * an edge belongs to both of its workloads, and each judges it by its own window.
 
 pub mod contest;
 pub mod guard;
 pub mod novel;
+pub mod pods;
 #[cfg(test)]
 mod tests;
 pub mod trial;
@@ -24,6 +25,7 @@ use nanoseg_graph::connection::EdgeKey;
 use nanoseg_graph::endpoint::{Endpoint, Workload};
 
 use self::novel::Novel;
+use self::pods::{Awaits, Member, Pods};
 use crate::segment::{
     self, Baseline, BaselineEdge, Decision, Known, Mode, NovelEdge, Phase, QuarantinedEdge, Segment, SegmentError,
     Suspicion,
@@ -186,6 +188,8 @@ pub struct Life {
     accepted: Baseline,
     /// Edges that a person wants out of it.
     rejected: BTreeSet<EdgeKey>,
+    /// What its pods go through while it is learned.
+    pods: Pods,
 }
 
 /// What a round found out about a workload.
@@ -218,7 +222,7 @@ pub struct Seen<'a> {
 
 impl Life {
     /// The life of a workload that was just seen talking for the first time.
-    pub const fn begin(now: Timestamp) -> Self {
+    pub fn begin(now: Timestamp) -> Self {
         Self {
             mode: None,
             learning_since: now,
@@ -231,6 +235,7 @@ impl Life {
             quarantined: BTreeMap::new(),
             accepted: Baseline::new(),
             rejected: BTreeSet::new(),
+            pods: Pods::default(),
         }
     }
 
@@ -248,6 +253,7 @@ impl Life {
         life.loss = status.loss;
         life.last_loss = status.last_loss.as_ref().map(|at| at.0);
         life.frozen_at = status.frozen_at.as_ref().map(|at| at.0);
+        life.pods = Pods::read(status);
         life.kept = segment::from_edges(&status.baseline)?;
         if life.kept.is_empty() {
             life.frozen_at = None;
@@ -364,6 +370,25 @@ impl Life {
         }
     }
 
+    /// Takes in the pods of the workload, of this kind, as they are. Learners are all back at `ready`. What pods do after the window
+    /// does not count.
+    pub fn look(&mut self, kind: &str, members: &[Member], ready: Timestamp, now: Timestamp) {
+        if self.frozen_at.is_none() {
+            let ready = ready <= now;
+            self.pods.look(kind, members, self.learning_since, ready, now);
+        }
+    }
+
+    /// What its pods went through while it was learned.
+    pub const fn pods(&self) -> &Pods {
+        &self.pods
+    }
+
+    /// What it waits for whatever the time, while it is learned.
+    pub fn awaits(&self) -> Option<&Awaits> {
+        self.pods.awaits().filter(|_| self.frozen_at.is_none())
+    }
+
     /// When every learner has had the time to come back after the controller was started.
     pub fn ready_at(
         Timing {
@@ -389,7 +414,16 @@ impl Life {
         later(self.learning_since, window)
             .max(unbroken)
             .max(later(self.last_novel, quiet))
+            .max(self.pods.restless_until().map_or(Timestamp::MIN, |at| later(at, quiet)))
             .max(Self::ready_at(timing))
+    }
+
+    /// When to judge it again although nothing happens until then, while it is learned.
+    pub fn wakes_at(&self, timing: Timing) -> Option<Timestamp> {
+        match self.awaits() {
+            None => Some(self.ends_at(timing)),
+            Some(_) => self.pods.again(),
+        }
     }
 
     /// Takes in everything that was seen of a workload by `now`, and judges it. `previous`: the baseline of the last round.
@@ -481,7 +515,8 @@ impl Life {
         {
             self.last_novel = now;
         }
-        let froze = timing.is_some_and(|timing| self.ends_at(timing) <= now) && !baseline.is_empty();
+        let is_over = |timing| self.awaits().is_none() && self.ends_at(timing) <= now;
+        let froze = timing.is_some_and(is_over) && !baseline.is_empty();
         if froze {
             self.frozen_at = Some(now);
             self.kept.clone_from(&baseline);

@@ -20,8 +20,10 @@
 
 mod attested;
 mod census;
+mod members;
 mod memory;
 mod notice;
+mod open;
 mod rollback;
 mod snapshot;
 mod stand;
@@ -299,8 +301,9 @@ impl Core {
             }
             Event::Report(report) => {
                 self.heard += 1;
+                let came = !self.flows.knows(&report.origin);
                 let novel = self.flows.merge(&report);
-                if !report.flows.is_empty() || !report.node_addresses.is_empty() || !report.losses.is_empty() {
+                if came || !report.flows.is_empty() || !report.node_addresses.is_empty() || !report.losses.is_empty() {
                     self.outdated = true;
                     self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
                 }

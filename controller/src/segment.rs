@@ -6,6 +6,7 @@
 #![expect(clippy::duplicated_attributes, reason = "several columns have the same type")]
 
 mod baseline;
+mod coverage;
 mod on_map;
 
 use std::fmt;
@@ -22,6 +23,7 @@ use serde::{Deserialize, Serialize};
 pub use self::baseline::{
     Baseline, BaselineEdge, EdgeEnd, Known, NotAnEnd, Protocol, SeenAt, from_edges, hash_of, hash_of_text, to_edges,
 };
+pub use self::coverage::{Coverage, LISTED_NODES};
 
 /// Novel edges that a status lists at most: enough for a person to see what goes on, and few beside the object's size limit.
 pub const LISTED: usize = 100;
@@ -72,6 +74,12 @@ pub const LISTED: usize = 100;
         type_ = "integer",
         json_path = ".status.loss",
         description = "Packets and exchanges that were not recorded while it was learned"
+    ),
+    printcolumn(
+        name = "Watched",
+        type_ = "string",
+        json_path = ".status.coverage.share",
+        description = "Share of its pods that a learner watches, or watched when the baseline was frozen"
     ),
     printcolumn(
         name = "Policy",
@@ -367,6 +375,18 @@ pub struct SegmentStatus {
     /// When the loss last grew while the workload was learned: a learning window without loss begins here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub last_loss: Option<Time>,
+    /// When it was known that a run of a `CronJob` had begun and ended since the workload was first seen talking.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_run: Option<Time>,
+    /// When a pod last came or went in a rollout, or in the first scaling, while the workload was learned: the quiet period begins here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_rollout: Option<Time>,
+    /// Since when each of its pods is on a node whose learner reports, after one was not: the quiet period begins here.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub watched_since: Option<Time>,
+    /// How much of the workload is watched, or was when the baseline was frozen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub coverage: Option<Coverage>,
     /// When the learning window ended. From then on the baseline does not change, and every other edge is novel.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub frozen_at: Option<Time>,

@@ -49,6 +49,7 @@ impl World {
                 node: None,
                 ports: Arc::default(),
                 phase: PodPhase::Running,
+                ready: true,
                 started: None,
             };
             cluster.observe(Object::Pod(pod), Timestamp::UNIX_EPOCH);

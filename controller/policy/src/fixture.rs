@@ -62,6 +62,7 @@ pub(crate) fn pod(namespace: &str, name: &str, labels: Labels, addresses: &[&str
         node: Some("n1".into()),
         ports: Arc::default(),
         phase: PodPhase::Running,
+        ready: true,
         started: Some(at(0)),
     }
 }

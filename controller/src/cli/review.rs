@@ -257,6 +257,7 @@ fn one(segment: &Segment, screen: &mut Screen<'_>) -> Result<(), CommandError> {
         novel_edges,
         quarantined,
         loss,
+        coverage,
         proposal_hash,
         applied_hash,
         history,
@@ -268,6 +269,9 @@ fn one(segment: &Segment, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     screen.line(format_args!(
         "  edges {edges}, novel {novel}, lost while learning {loss}"
     ))?;
+    if let Some(coverage) = coverage {
+        screen.line(format_args!("  {coverage}"))?;
+    }
     let hash = |hash: &Option<String>| hash.clone().unwrap_or_else(|| "none".to_owned());
     screen.line(format_args!("  proposal {}", hash(proposal_hash)))?;
     screen.line(format_args!("  approved {}", hash(&segment.spec.approval)))?;

@@ -232,6 +232,7 @@ mod tests {
             node: node.map(Into::into),
             ports: Arc::default(),
             phase: PodPhase::Running,
+            ready: true,
             started: Some(now()),
         }
     }

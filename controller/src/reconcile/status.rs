@@ -10,6 +10,7 @@ use nanoseg_policy::direction::Direction;
 use nanoseg_policy::synthesize::{Note, Proposal};
 
 use super::memory::Subject;
+use super::open::{self, learning};
 use crate::lifecycle::contest::Contest;
 use crate::lifecycle::{Life, Restraint, Stance, Timing};
 use crate::segment::{
@@ -185,6 +186,10 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         last_novel: Some(seconds(life.last_novel)),
         loss: life.loss,
         last_loss: life.last_loss.map(seconds),
+        last_run: life.pods().cycled().map(seconds),
+        last_rollout: life.pods().turned().map(seconds),
+        watched_since: life.pods().watched_since().map(seconds),
+        coverage: life.pods().coverage().cloned(),
         frozen_at: life.frozen_at.map(seconds),
         gone_since: gone_since.map(seconds),
         edges: count(baseline.len()),
@@ -435,26 +440,6 @@ fn hindrance(workload: &Workload, subject: &Subject, at: &Standpoint) -> Option<
     }
 }
 
-/// How far a workload that is still learned has come.
-fn learning(Subject { life, .. }: &Subject, timing: Timing, now: Timestamp) -> (Phase, String) {
-    let ends = seconds(life.ends_at(timing)).0;
-    let passed = life.learning_since.checked_add(timing.window).unwrap_or(Timestamp::MAX);
-    if now < passed {
-        return (Phase::Learning, format!("new edges join the baseline until {ends}"));
-    }
-    let lost = life.last_loss.and_then(|at| at.checked_add(timing.window).ok());
-    let why = if lost.is_some_and(|until| until > now) {
-        "something was lost within the learning window"
-    } else if life.last_novel.checked_add(timing.quiet).is_ok_and(|until| until > now) {
-        "an edge was new within the quiet period"
-    } else if now < ends {
-        "learners are given time to come back after the controller's start"
-    } else {
-        return (Phase::Stabilizing, "no edge was learned yet".to_owned());
-    };
-    (Phase::Stabilizing, format!("{why}: the baseline is open until {ends}"))
-}
-
 /// What holds of a Segment. A condition's time changes with its status alone.
 fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint) -> Vec<Condition> {
     let Standpoint { standing, now, .. } = at;
@@ -485,7 +470,7 @@ fn conditions(subject: &Subject, (phase, reason): (Phase, &str), at: &Standpoint
         (Phase::Proposed, _, _, Standing::Unapproved { outdated: false, .. }) => "NotApproved",
         (Phase::Proposed, _, _, Standing::NotWanted) => "NotAsked",
         (Phase::Stable, ..) => "SeenOnce",
-        (Phase::Stabilizing, ..) if subject.life.last_loss >= Some(subject.life.last_novel) => "Loss",
+        (Phase::Stabilizing, ..) => open::word(subject, at),
         _ => phase.as_str(),
     };
     let promotable = matches!(phase, Phase::Enforcing | Phase::Auditing)

@@ -1,5 +1,6 @@
 mod drift;
 mod durable;
+mod pods;
 mod promotion;
 mod rollback;
 
@@ -56,6 +57,7 @@ fn pod(name: &str, address: &str) -> Object {
         node: Some("node1".into()),
         ports: Arc::default(),
         phase: PodPhase::Running,
+        ready: true,
         started: Some(at(-100)),
     })
 }

@@ -74,6 +74,7 @@ impl Core {
             }
         }
 
+        let mut members = self.members();
         self.think_at = None;
         let mut violations = Vec::new();
         let mut learned: BTreeMap<EdgeKey, Known> = BTreeMap::new();
@@ -104,6 +105,9 @@ impl Core {
             if !exists {
                 continue;
             }
+            let ready = Life::ready_at(self.guide.rules.timing(&workload.namespace, self.started));
+            let members = members.remove(workload).unwrap_or_default();
+            subject.life.look(&workload.kind, &members, ready, now);
             let edges = seen.remove(workload).unwrap_or_default();
             let judgement = subject.life.judge(edges, &subject.baseline, timing, is_internal, now);
             for (key, known) in &judgement.baseline {
@@ -118,7 +122,7 @@ impl Core {
                 && !judgement.baseline.is_empty()
                 && let Some(timing) = timing
             {
-                self.think_at = earlier(self.think_at, Some(subject.life.ends_at(timing)));
+                self.think_at = earlier(self.think_at, subject.life.wakes_at(timing));
             }
             violations.extend(judgement.violations.into_iter().map(|key| (workload.clone(), key)));
             subject.unanswered = judgement.unanswered;

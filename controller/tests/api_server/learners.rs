@@ -1,17 +1,16 @@
 //! Who may report: learners with a token that the API server itself made, each about its own node, by TLS alone.
 
 use k8s_openapi::api::core::v1::{ConfigMap, ServiceAccount};
-use kube::api::PostParams;
 use serde_json::{Value, json};
 use tonic::Code;
 use tonic::transport::{Certificate, ClientTlsConfig, Endpoint};
 
 use super::*;
 
-const AUDIENCE: &str = "nanoseg-controller";
+pub(super) const AUDIENCE: &str = "nanoseg-controller";
 
 /// A token as kubelet asks for it, bound to this pod.
-async fn token(client: &Client, account: &str, audience: &str, pod: Option<(&str, &str)>) -> String {
+pub(super) async fn token(client: &Client, account: &str, audience: &str, pod: Option<(&str, &str)>) -> String {
     let accounts: Api<ServiceAccount> = Api::namespaced(client.clone(), "nanoseg");
     let bound = pod.map(|(name, uid)| json!({ "kind": "Pod", "apiVersion": "v1", "name": name, "uid": uid }));
     let request = json!({ "spec": { "audiences": [audience], "expirationSeconds": 3600, "boundObjectRef": bound } });
@@ -24,7 +23,7 @@ async fn token(client: &Client, account: &str, audience: &str, pod: Option<(&str
 }
 
 /// Sends one report with this token.
-async fn send_with(ca: &str, port: u16, token: Option<&str>, report: Value) -> Result<u64, tonic::Status> {
+pub(super) async fn send_with(ca: &str, port: u16, token: Option<&str>, report: Value) -> Result<u64, tonic::Status> {
     let tls = ClientTlsConfig::new()
         .ca_certificate(Certificate::from_pem(ca))
         .domain_name("nanoseg-controller.nanoseg.svc");
@@ -49,7 +48,7 @@ async fn send_with(ca: &str, port: u16, token: Option<&str>, report: Value) -> R
     Ok(answers.message().await?.map_or(0, |answer| answer.sequence))
 }
 
-async fn pod(cluster: &Cluster, name: &str, node: &str) -> String {
+pub(super) async fn pod(cluster: &Cluster, name: &str, node: &str) -> String {
     let made = cluster
         .create(json!({
             "apiVersion": "v1", "kind": "Pod", "metadata": { "name": name, "namespace": "nanoseg" },
@@ -95,7 +94,7 @@ async fn a_learner_is_recognised_by_its_token_and_speaks_for_its_own_node_alone(
         .arg("--kubeconfig")
         .arg(server.kubeconfig())
         .args(["--own-namespace", "nanoseg", "--listen", &format!("127.0.0.1:{port}")])
-        .args(["--lease", "1s"]);
+        .args(["--lease", "1s", "--health-listen", "127.0.0.1:0"]);
     let mut nanoseg = Running::start(&mut command, server.folder.path().join("controller.log"));
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "nanoseg");
     let (ca, _) = until("the authority is published", || async {
@@ -147,6 +146,20 @@ async fn a_learner_is_recognised_by_its_token_and_speaks_for_its_own_node_alone(
         nanoseg.logged().contains("the pod is on another node").then_some(())
     })
     .await;
+
+    // Each is counted.
+    let metrics = probe(&nanoseg, "/metrics");
+    for reason in [
+        "no_token",
+        "token_not_valid",
+        "other_account",
+        "token_without_node",
+        "other_node",
+    ] {
+        let start = format!("nanoseg_learner_refusals_total{{reason=\"{reason}\"}} ");
+        let counted = metrics.lines().find_map(|line| line.strip_prefix(&start));
+        assert!(counted.is_some_and(|count| count != "0"), "{start}\n{metrics}");
+    }
 
     // A new controller serves the same authority: learners go on with the one that they know.
     nanoseg.kill();

@@ -7,6 +7,7 @@ mod chaos;
 mod doctor;
 mod drifting;
 mod durable;
+mod gates;
 mod leading;
 mod learners;
 mod proxy;
@@ -23,7 +24,9 @@ use jiff::Timestamp;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use kube::api::{Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, GroupVersionKind, ListParams, Patch, PatchParams, PostParams,
+};
 use kube::{Client, ResourceExt as _};
 use nanoseg::receive::{Increment, ReportsClient};
 use nanoseg::segment::{Decision, Phase, Segment, SegmentStatus};
@@ -92,6 +95,13 @@ impl Cluster {
 
     /// A Deployment with one pod, as a cluster's own controllers would make them. Returns the pod's UID.
     async fn workload(&self, name: &str, address: &str) -> String {
+        let uid = self.unbound(name).await;
+        self.bind(name, address).await;
+        uid
+    }
+
+    /// The same before the scheduler has found a node for the pod.
+    async fn unbound(&self, name: &str) -> String {
         let template = json!({
             "metadata": { "labels": { "app": name } },
             "spec": { "containers": [{ "name": "c", "image": "none" }] },
@@ -124,17 +134,30 @@ impl Cluster {
                     "name": format!("{name}-5d4f-x"), "namespace": "shop", "labels": labels,
                     "ownerReferences": owner("ReplicaSet", &set),
                 },
-                "spec": { "nodeName": "node1", "containers": [{ "name": "c", "image": "none" }] },
+                "spec": { "containers": [{ "name": "c", "image": "none" }] },
             }))
             .await;
+        pod.uid().unwrap()
+    }
+
+    /// Binds that pod to the node, where it runs from then on.
+    async fn bind(&self, name: &str, address: &str) {
+        let pods: Api<Pod> = self.api();
+        let pod = format!("{name}-5d4f-x");
+        let binding = json!({
+            "apiVersion": "v1", "kind": "Binding", "metadata": { "name": pod, "namespace": "shop" },
+            "target": { "apiVersion": "v1", "kind": "Node", "name": "node1" },
+        });
+        let _bound: Value = pods
+            .create_subresource("binding", &pod, &PostParams::default(), &binding)
+            .await
+            .unwrap();
         let status = json!({ "status": {
             "phase": "Running", "podIP": address, "podIPs": [{ "ip": address }], "startTime": "2026-01-01T00:00:00Z",
         }});
-        let pods: Api<Pod> = self.api();
-        pods.patch_status(&pod.name_any(), &PatchParams::default(), &Patch::Merge(&status))
+        pods.patch_status(&pod, &PatchParams::default(), &Patch::Merge(&status))
             .await
             .unwrap();
-        pod.uid().unwrap()
     }
 
     async fn policy(&self, name: &str) -> Option<NetworkPolicy> {

@@ -416,6 +416,16 @@ impl FlowTable {
             .flat_map(|(origin, flows)| flows.iter().map(move |(key, tally)| (origin, key, tally)))
     }
 
+    /// Whether this run of a learner has said something, be it that there is nothing.
+    pub fn knows(&self, origin: &Origin) -> bool {
+        self.flows.contains_key(origin)
+    }
+
+    /// The node of each learner that has said something, be it that there is nothing; the same node for each run of its learner.
+    pub fn nodes(&self) -> impl Iterator<Item = &str> {
+        self.flows.keys().map(|origin| origin.node.as_str())
+    }
+
     /// Every loss, in a fixed order.
     pub fn losses(&self) -> impl Iterator<Item = (&Origin, Option<&Subject>, LossReason, u64)> {
         self.losses

@@ -83,6 +83,7 @@ fn pod(life: &Life, started: Timestamp) -> Pod {
         node: Some("n1".to_owned().into()),
         ports: BTreeSet::new().into(),
         phase: PodPhase::Running,
+        ready: true,
         started: Some(started),
     }
 }

@@ -106,6 +106,7 @@ fn objects(namespace: &str, name: &str, app: &Labels, first_pod: usize, pods: us
                 .into(),
             ),
             phase: PodPhase::Running,
+            ready: true,
             started: Some(at(0)),
         }));
     }

@@ -180,11 +180,21 @@ pub fn pod(pod: &core::v1::Pod) -> Result<Object, Unreadable> {
             .unwrap_or_default()
             .into(),
         phase,
+        ready: is_ready(status),
         started: status
             .and_then(|status| status.start_time.as_ref())
             .map(|time| time.0)
             .or_else(|| created(&pod.metadata)),
     }))
+}
+
+/// Whether a pod is ready. One that nothing is said of is, unless the API server says that it waits to be started.
+fn is_ready(status: Option<&core::v1::PodStatus>) -> bool {
+    let mut conditions = status.into_iter().flat_map(|status| status.conditions.iter().flatten());
+    match conditions.find(|condition| condition.type_ == "Ready") {
+        Some(condition) => condition.status != "False",
+        None => status.and_then(|status| status.phase.as_deref()) != Some("Pending"),
+    }
 }
 
 /// A `ReplicaSet`.

@@ -95,6 +95,7 @@ impl<'a> Declaration<'a> {
                 .unwrap_or_default()
                 .into(),
             phase: PodPhase::Declared,
+            ready: true,
             started: None,
         }))
     }

@@ -94,9 +94,31 @@ status:
             .into(),
         ),
         phase: PodPhase::Running,
+        ready: true,
         started: Some("2026-01-01T00:00:05Z".parse().unwrap()),
     };
     assert_eq!(pod, expected);
+}
+
+#[test]
+fn a_pod_is_ready_unless_it_is_said_not_to_be() {
+    let ready = |status: &str| format!("{{phase: Running, conditions: [{{type: Ready, status: {status}}}]}}");
+    for (status, expected) in [
+        ("{}".to_owned(), true),
+        ("{phase: Running}".to_owned(), true),
+        ("{phase: Pending}".to_owned(), false),
+        (ready("'True'"), true),
+        (ready("'False'"), false),
+        // Its node does not report: nobody knows.
+        (ready("Unknown"), true),
+    ] {
+        let Object::Pod(pod) = object(&format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{name: p, namespace: n}}, spec: {{containers: []}}, status: {status}}}"
+        )) else {
+            panic!("not a pod")
+        };
+        assert_eq!(pod.ready, expected, "{status}");
+    }
 }
 
 #[test]

@@ -117,6 +117,8 @@ pub struct Pod {
     pub ports: Arc<BTreeSet<ContainerPort>>,
     /// Phase.
     pub phase: PodPhase,
+    /// Kubelet does not say that it is not ready.
+    pub ready: bool,
     /// `status.startTime`, else creation: from then on it may have its address.
     pub started: Option<Timestamp>,
 }

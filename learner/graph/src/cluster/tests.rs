@@ -26,6 +26,7 @@ fn pod(uid: &str, name: &str, owner: Option<(&str, &str)>) -> Pod {
         node: None,
         ports: Arc::default(),
         phase: PodPhase::Running,
+        ready: true,
         started: Some(at(0)),
     }
 }

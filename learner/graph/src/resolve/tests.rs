@@ -39,6 +39,7 @@ fn pod(name: &str, address: &str) -> Pod {
         node: Some("n1".into()),
         ports: Arc::default(),
         phase: PodPhase::Running,
+        ready: true,
         started: Some(at(0)),
     }
 }

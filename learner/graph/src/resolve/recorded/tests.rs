@@ -35,6 +35,7 @@ fn pod(name: &str, address: Option<&str>, started: i64) -> Object {
         node: Some("n1".into()),
         ports: Arc::default(),
         phase: PodPhase::Running,
+        ready: true,
         started: Some(at(started)),
     })
 }
