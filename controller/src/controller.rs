@@ -251,7 +251,8 @@ async fn on_cluster(
             }
             outcome = &mut server => return outcome.map_err(ControllerError::Receive),
             Some(event) = events.recv() => pace.take(event),
-            Some(Delivery { report, trust, durable }) = deliveries.recv() => {
+            // Whose it is cannot be told before everything was read: until then it stays on its stream.
+            Some(Delivery { report, trust, durable }) = deliveries.recv(), if pace.core.awaited().is_empty() => {
                 match trust {
                     Trust::Blind => pace.take(Event::Report(report)),
                     Trust::OwnNode => {
@@ -306,6 +307,8 @@ struct Pace {
     core: Core,
     /// Whom to tell when so many reports are durable.
     waiting: VecDeque<(u64, oneshot::Sender<()>)>,
+    /// Those of them whose reports are durable but for what waits for a pod that is not known.
+    incomplete: Vec<(u64, oneshot::Sender<()>)>,
     health: Arc<Health>,
     /// When something changed that no round has seen.
     changed: Option<(Instant, Due)>,
@@ -322,6 +325,7 @@ impl Pace {
         Self {
             core,
             waiting: VecDeque::new(),
+            incomplete: Vec::new(),
             health,
             changed: None,
             wake: None,
@@ -343,6 +347,7 @@ impl Pace {
     /// Leads or follows from now on.
     fn stand(&mut self, standing: &Standing, pen: &Pen) {
         self.waiting.clear();
+        self.incomplete.clear();
         // In a new term too what was known is forgotten first: another may have led in between.
         self.core.follow(Timestamp::now());
         self.health
@@ -358,7 +363,13 @@ impl Pace {
     /// Tells learners of what is durable.
     fn acknowledge(&mut self) {
         let durable = self.core.durable();
-        while let Some((_, learner)) = self.waiting.pop_front_if(|(heard, _)| *heard <= durable) {
+        while let Some(ready) = self.waiting.pop_front_if(|(heard, _)| *heard <= durable) {
+            self.incomplete.push(ready);
+        }
+        let is_settled = |(heard, learner): &mut (u64, oneshot::Sender<()>)| {
+            learner.is_closed() || self.core.settled_by(*heard).is_some_and(|by| by <= durable)
+        };
+        for (_, learner) in self.incomplete.extract_if(.., is_settled) {
             // A learner that is gone meanwhile sends it again when it is back.
             let _gone = learner.send(());
         }

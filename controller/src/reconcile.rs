@@ -47,7 +47,7 @@ use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
 use nanoseg_policy::synthesize;
 
-use self::attested::Attested;
+use self::attested::{Arrival, Attested, Released};
 use self::memory::{Hold, Subject};
 use self::stand::{compare, stand};
 use self::status::{Standing, Standpoint};
@@ -111,6 +111,8 @@ pub struct Core {
     cluster: Cluster,
     flows: FlowTable,
     attested: Attested,
+    /// When pods were last listed whole.
+    listed: Option<Timestamp>,
     graph: ConnectionGraph,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
     cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
@@ -153,6 +155,7 @@ impl Core {
             cluster: Cluster::new(cidrs),
             flows: FlowTable::default(),
             attested: Attested::default(),
+            listed: None,
             graph: ConnectionGraph::default(),
             policies: BTreeMap::new(),
             cluster_policies: BTreeMap::new(),
@@ -224,6 +227,12 @@ impl Core {
         waiting.fold(judged, u64::min)
     }
 
+    /// How many reports, from the first on, must be durable for the learner that sent this one to forget it; `None`: a part of it waits
+    /// for a pod that is not known.
+    pub fn settled_by(&self, report: u64) -> Option<u64> {
+        self.attested.settled_by(report)
+    }
+
     /// Sources that were not read whole yet.
     pub const fn awaited(&self) -> &BTreeSet<Source> {
         &self.awaited
@@ -239,16 +248,15 @@ impl Core {
         match event {
             Event::Object(object) => {
                 if !self.is_known(&object) {
+                    // Before it is bound to a node nobody speaks for it.
                     let pod = match &object {
-                        Object::Pod(pod) => Some((pod.uid.clone(), pod.mirror_uid.clone())),
+                        Object::Pod(pod) if pod.node.is_some() => Some((pod.uid.clone(), pod.mirror_uid.clone())),
                         _ => None,
                     };
                     self.cluster.observe(object, now);
                     self.rethink();
                     if let Some((uid, mirror_uid)) = pod {
-                        for report in self.attested.release([Some(&uid), mirror_uid.as_deref()]) {
-                            self.take(Event::Attested(report), now);
-                        }
+                        self.release([Some(&uid), mirror_uid.as_deref()], now);
                     }
                 }
             }
@@ -296,8 +304,17 @@ impl Core {
             }
             Event::Attested(_) | Event::Report(_) if self.follows => {}
             Event::Attested(report) => {
-                let admitted = self.attested.admit(report, &self.cluster, now);
+                let arrival = Arrival {
+                    number: self.heard + 1,
+                    listed: self.listed,
+                    now,
+                };
+                let admitted = self.attested.admit(report, arrival, &self.cluster);
                 self.take(Event::Report(admitted), now);
+                if self.attested.settled_by(self.heard).is_none() {
+                    // The round says until when it waits.
+                    self.due = self.due.max(Due::Later);
+                }
             }
             Event::Report(report) => {
                 self.heard += 1;
@@ -316,6 +333,9 @@ impl Core {
                 }
             }
             Event::Synced(source) => {
+                if source == Source::Watch("pods") {
+                    self.listed = Some(now);
+                }
                 if self.awaited.remove(&source) && self.awaited.is_empty() {
                     self.news.push(News::InSync);
                     self.rethink();
@@ -327,6 +347,15 @@ impl Core {
                 self.due = Due::Soon;
             }
         }
+    }
+
+    /// Merges what waited for a pod.
+    fn release(&mut self, uids: [Option<&str>; 2], now: Timestamp) {
+        let Released { reports, owed } = self.attested.release(uids);
+        for report in reports {
+            self.take(Event::Attested(report), now);
+        }
+        self.attested.settle(owed, self.heard);
     }
 
     fn rethink(&mut self) {
@@ -438,15 +467,17 @@ impl Core {
                 ..Round::default()
             };
         }
+        let expected = self.attested.give_up(now);
         let mut writes = Writes::default();
         if self.outdated || self.think_at.is_some_and(|end| end <= now) {
             self.think(now, &mut writes);
             self.outdated = false;
         }
         self.due = Due::No;
-        let mut next = self.think_at;
+        let mut next = think::earlier(self.think_at, expected);
         self.plan(now, &mut writes, &mut next);
         self.judged = self.heard;
+        self.attested.forget(self.durable());
         self.remove_orphans(&mut writes);
         // A window that ends while the round is on its way is not missed: the past counts as now.
         next = next.map(|at| at.max(now));
