@@ -10,7 +10,6 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use nanoseg_health::ListenError;
 use nanoseg_policy::ownership::PolicyName;
-use nanoseg_policy::synthesize;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{self, mpsc, oneshot};
 
@@ -133,6 +132,7 @@ fn guide(settings: Settings) -> Guide {
         rules,
         cluster_cidrs: _,
         report_interval,
+        synthesis,
         reports_only,
         health_listen: _,
         page: _,
@@ -140,7 +140,7 @@ fn guide(settings: Settings) -> Guide {
     Guide {
         rules,
         report_interval,
-        synthesis: synthesize::Settings::default(),
+        synthesis,
         reports_only,
     }
 }

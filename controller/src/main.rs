@@ -34,7 +34,7 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
             drop((out, err));
             log_to_stderr(log_format);
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-            let outcome = runtime.block_on(controller::run(arguments.into()));
+            let outcome = runtime.block_on(controller::run((*arguments).into()));
             runtime.shutdown_background();
             outcome?;
             return Ok(Found::Nothing);

@@ -23,11 +23,12 @@ use std::time::Duration;
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
+use nanoseg_policy::synthesize;
 
 use crate::lease::Terms;
 use crate::lifecycle::{Rules, Scope};
 use crate::page::PageSettings;
-use commands::{AuditArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
+use commands::{AuditArguments, ChoiceArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
 use doctor::{DoctorArguments, PodArguments};
 use maps::{ExportArguments, ReachArguments};
 use page::PageArguments;
@@ -125,7 +126,7 @@ pub enum LogFormat {
 pub enum Command {
     /// Turn what learners report into NetworkPolicies and keep them in sync, on a cluster or on folders
     #[command(after_help = CONTROLLER_EXAMPLES)]
-    Controller(ControllerArguments),
+    Controller(Box<ControllerArguments>),
     /// Say which recorded flows a set of policies would deny, and why
     #[command(after_help = commands::AUDIT_EXAMPLES)]
     Audit(AuditArguments),
@@ -247,6 +248,9 @@ pub struct ControllerArguments {
     /// Namespace that the controller and the learners run in; it is never enforced unless --enforce names it. In a pod: the pod's
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     pub own_namespace: Option<String>,
+    /// How policies are made.
+    #[command(flatten)]
+    pub choice: ChoiceArguments,
     /// The page.
     #[command(flatten)]
     pub page: PageArguments,
@@ -314,6 +318,8 @@ pub struct Settings {
     pub cluster_cidrs: Vec<IpNet>,
     /// How often, at most, a learning Segment is written.
     pub report_interval: SignedDuration,
+    /// How policies are made.
+    pub synthesis: synthesize::Settings,
     /// Others own the policies, and none is written.
     pub reports_only: bool,
     /// Where kubelet and Prometheus ask.
@@ -365,6 +371,7 @@ impl From<ControllerArguments> for Settings {
             report_only,
             lease,
             own_namespace,
+            choice,
             page,
         } = arguments;
         let place = match (cluster, flows, out) {
@@ -391,6 +398,7 @@ impl From<ControllerArguments> for Settings {
             },
             cluster_cidrs: cluster_cidr,
             report_interval,
+            synthesis: choice.settings(),
             reports_only: report_only,
             health_listen,
             page: page.into(),
@@ -405,7 +413,7 @@ mod tests {
     fn settings(arguments: &[&str]) -> Result<Settings, clap::Error> {
         let typed = Arguments::try_parse_from(["nanoseg", "controller"].iter().chain(arguments))?;
         match typed.command {
-            Command::Controller(arguments) => Ok(arguments.into()),
+            Command::Controller(arguments) => Ok((*arguments).into()),
             other => unreachable!("{other:?}"),
         }
     }
@@ -426,6 +434,19 @@ mod tests {
             ]
         );
         assert_eq!(settings.rules.learn_for, SignedDuration::from_hours(24));
+    }
+
+    #[test]
+    fn what_people_choose_about_policies_is_the_controllers_as_well() {
+        let settings = settings(&[
+            "--external-group",
+            "partner=203.0.113.0/24",
+            "--external-addresses",
+            "7",
+        ])
+        .unwrap();
+        assert_eq!(settings.synthesis.external_groups.len(), 1);
+        assert_eq!(settings.synthesis.external_addresses, 7);
     }
 
     #[test]
