@@ -73,12 +73,22 @@ fn a_cron_job_waits_for_a_run_that_began_after_the_first_and_has_ended() {
     assert_eq!((pods.awaits(), pods.turned()), (None, None));
 }
 
+/// What is done, the pods at each time, and when a rollout or scaling counts as begun.
+type Turn<'a> = (&'a str, &'a [(i64, &'a [Pod])], Option<i64>);
+
+/// What is so, the time, the pods, for which one is waited, and when to look again.
+type Start<'a> = (&'a str, i64, &'a [Pod], Option<&'a str>, Option<i64>);
+
 #[test]
+#[expect(
+    clippy::many_single_char_names,
+    reason = "pods with nothing more to tell them apart by"
+)]
 fn a_rollout_begins_the_quiet_period_anew_each_time_and_a_scaling_the_first_time() {
     let old = ("old", "1", 60, "");
     let (a, b, c) = (("a", "1", 50, ""), ("b", "1", 120, ""), ("c", "1", 130, ""));
     let (d, e) = (("d", "2", 140, ""), ("e", "2", 150, ""));
-    let cases: [(&str, &[(i64, &[Pod])], Option<i64>); 9] = [
+    let cases: [Turn<'_>; 9] = [
         ("never rolled out, never scaled", &[(100, &[a]), (200, &[a])], None),
         (
             "scaled up once",
@@ -158,7 +168,7 @@ fn what_came_while_no_controller_ran_is_known_by_its_start() {
 #[test]
 fn a_pod_that_starts_is_waited_for_and_one_that_is_broken_is_not_unless_there_is_no_other() {
     let starts = STARTS.as_secs();
-    let cases: [(&str, i64, &[Pod], Option<&str>, Option<i64>); 5] = [
+    let cases: [Start<'_>; 5] = [
         ("ready", 700, &[("a", "1", 50, ""), ("b", "1", 690, "")], None, None),
         (
             "starting",

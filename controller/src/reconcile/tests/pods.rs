@@ -107,9 +107,9 @@ fn p5_a_cron_job_is_promoted_when_a_whole_run_was_seen_whoever_restarts_in_betwe
         "{}",
         world.status("db").reason
     );
-    let (word, message) = promotable(status(&world, "cronjob-bill"));
+    let (why, message) = promotable(status(&world, "cronjob-bill"));
     assert_eq!(
-        (status(&world, "cronjob-bill").phase, &*word),
+        (status(&world, "cronjob-bill").phase, &*why),
         (Phase::Stabilizing, "NoRun"),
         "{message}"
     );
@@ -225,8 +225,8 @@ fn a_pod_on_a_node_without_a_learner_holds_its_workload_and_the_condition_names_
         Some("100%")
     );
     let web = status(&world, "deployment-web");
-    let (word, message) = promotable(web);
-    assert_eq!((web.phase, &*word), (Phase::Stabilizing, "NotWatched"));
+    let (why, message) = promotable(web);
+    assert_eq!((web.phase, &*why), (Phase::Stabilizing, "NotWatched"));
     assert!(
         message.starts_with("not promoted because no learner reports from node node2, where pod bb is"),
         "{message}"
