@@ -214,10 +214,6 @@ pub struct Seen<'a> {
     pub known: Known,
     /// What a person should look at first.
     pub suspicion: Option<Suspicion>,
-    /// When it was first tried.
-    pub first_seen: Timestamp,
-    /// How often it was tried since it is watched.
-    pub attempts: u64,
 }
 
 impl Life {
@@ -253,8 +249,8 @@ impl Life {
         life.loss = status.loss;
         life.last_loss = status.last_loss.as_ref().map(|at| at.0);
         life.frozen_at = status.frozen_at.as_ref().map(|at| at.0);
+        life.kept = segment::from_learned(&status.baseline)?;
         life.pods = Pods::read(status);
-        life.kept = segment::from_edges(&status.baseline)?;
         if life.kept.is_empty() {
             life.frozen_at = None;
         }
@@ -453,14 +449,18 @@ impl Life {
             let mut violations = Vec::new();
             for Seen {
                 key,
-                first_seen,
-                attempts,
-                ..
+                known,
+                suspicion: _,
             } in seen
             {
-                if self.kept.contains_key(key) || has_unknown_end(key) {
+                if let Some(kept) = self.kept.get_mut(key) {
+                    kept.sightings.extend(known.sightings);
                     continue;
                 }
+                if has_unknown_end(key) {
+                    continue;
+                }
+                let (first_seen, attempts) = (known.sightings.first_seen.unwrap_or(now), known.sightings.count);
                 if let Some(novel) = self.novel.get_mut(key) {
                     novel.count(first_seen, attempts);
                 } else {
@@ -483,10 +483,7 @@ impl Life {
         self.quarantined.retain(|key, _| !misread(key));
         let mut baseline = self.kept.clone();
         let mut unanswered = 0;
-        for Seen {
-            key, known, suspicion, ..
-        } in seen
-        {
+        for Seen { key, known, suspicion } in seen {
             if self.rejected.contains(key) {
                 continue;
             }

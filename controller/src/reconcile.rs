@@ -52,7 +52,7 @@ use self::memory::{Hold, Subject};
 use self::stand::{compare, stand};
 use self::status::{Standing, Standpoint};
 use crate::lifecycle::{Life, Rules};
-use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
+use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of, to_learned};
 
 pub use self::attested::RefusedPart;
 pub use self::census::Census;
@@ -554,7 +554,7 @@ impl Core {
                 refuted: self.refuted.clone(),
                 now,
             };
-            let status = status::status_of(workload, subject, &standpoint);
+            let mut status = status::status_of(workload, subject, &standpoint);
             subject.announce(workload, &status, &standpoint, &mut self.news, &mut writes.notices);
             subject.history.clone_from(&status.history);
             subject.conditions.clone_from(&status.conditions);
@@ -580,6 +580,7 @@ impl Core {
             subject.written_at = Some(now);
             let exists = subject.segment.is_some();
             let mut segment = subject.segment.clone().unwrap_or_else(|| Segment::of(workload));
+            status.baseline = to_learned(&subject.baseline);
             segment.status = Some(status);
             writes.segments.push(SegmentWrite { segment, exists });
         }

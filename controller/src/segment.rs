@@ -7,12 +7,15 @@
 
 mod baseline;
 mod coverage;
+mod evidence;
 mod on_map;
+mod packed;
 
 use std::fmt;
 use std::str::FromStr;
 
 use jiff::Timestamp;
+use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use nanoseg_graph::endpoint::Workload;
@@ -24,6 +27,7 @@ pub use self::baseline::{
     Baseline, BaselineEdge, EdgeEnd, Known, NotAnEnd, Protocol, SeenAt, from_edges, hash_of, hash_of_text, to_edges,
 };
 pub use self::coverage::{Coverage, LISTED_NODES};
+pub use self::evidence::{Became, LearnedEdge, Sightings, from_learned, to_learned, to_learned_since};
 
 /// Novel edges that a status lists at most: enough for a person to see what goes on, and few beside the object's size limit.
 pub const LISTED: usize = 100;
@@ -340,10 +344,11 @@ pub struct NovelEdge {
 /// Revisions that a status lists at most.
 pub const REVISIONS: usize = 5;
 
-/// What the controller has seen, decided and done. Times of single connections are not kept here, so that a cluster in its
-/// steady state writes nothing.
+/// What the controller has seen, decided and done. When and how often an edge was last seen is written once a day at most, so that a
+/// cluster in its steady state writes next to nothing.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "camelCase")]
+// How it is written and read is in `packed`.
+#[serde(remote = "Self", rename_all = "camelCase")]
 pub struct SegmentStatus {
     /// How far the Segment has come.
     pub phase: Phase,
@@ -397,9 +402,15 @@ pub struct SegmentStatus {
     #[serde(default)]
     #[schemars(with = "i32", range(min = 0))]
     pub edges: u32,
-    /// The edges that the NetworkPolicy allows: every connection of the workload that was learned, in both directions.
+    /// The edges that the NetworkPolicy allows: every connection of the workload that was learned, in both directions, with the
+    /// evidence. Where they are more than a thousand, these are the first hundred, and all are in packed.
     #[serde(default)]
-    pub baseline: Vec<BaselineEdge>,
+    pub baseline: Vec<LearnedEdge>,
+    /// What is too large for an object: all of baseline and proposal as JSON, compressed. `kubectl get segment NAME -o
+    /// jsonpath='{.status.packed}' | base64 -d | gunzip` prints it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>")]
+    pub packed: Option<ByteString>,
     /// SHA-256 of the baseline's edges: it changes when an edge comes or goes, and at no other time.
     #[serde(default)]
     pub baseline_hash: String,
@@ -416,7 +427,8 @@ pub struct SegmentStatus {
     /// Name of the NetworkPolicy that is proposed or live.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub policy: Option<String>,
-    /// The proposed NetworkPolicy as YAML: `kubectl get segment NAME -o jsonpath='{.status.proposal}'` prints it.
+    /// The proposed NetworkPolicy as YAML: `kubectl get segment NAME -o jsonpath='{.status.proposal}'` prints it. One that is too
+    /// large for an object is in packed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub proposal: Option<String>,
     /// SHA-256 of the proposal: spec.approval names it.

@@ -1,11 +1,11 @@
 use std::collections::BTreeSet;
 
 use nanoseg_graph::endpoint::UnknownReason;
-use nanoseg_graph::flow::Transport;
+use nanoseg_graph::flow::{Outcome, Transport};
 use proptest::prelude::*;
 
 use super::*;
-use crate::segment::{SegmentStatus, hash_of, seconds, to_edges};
+use crate::segment::{SegmentStatus, Sightings, hash_of, seconds, to_edges, to_learned};
 
 fn at(second: i64) -> Timestamp {
     Timestamp::from_second(second).unwrap()
@@ -31,10 +31,16 @@ fn edge(port: u16) -> EdgeKey {
 fn seen(key: &EdgeKey, answered: bool) -> Seen<'_> {
     Seen {
         key,
-        known: Known::default(),
+        known: Known {
+            sightings: Sightings {
+                first_seen: Some(at(0)),
+                last_seen: Some(at(0)),
+                count: 1,
+                outcome: Some(Outcome::Established),
+            },
+            ..Known::default()
+        },
         suspicion: (!answered).then_some(Suspicion::Unanswered),
-        first_seen: at(0),
-        attempts: 1,
     }
 }
 
@@ -322,7 +328,8 @@ fn status(life: &Life, baseline: &Baseline) -> Segment {
         frozen_at: life.frozen_at.map(seconds),
         gone_since: None,
         edges: 0,
-        baseline: to_edges(baseline),
+        baseline: to_learned(baseline),
+        packed: None,
         baseline_hash: hash_of(baseline),
         novel: 0,
         novel_edges: novel

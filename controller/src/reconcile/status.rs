@@ -15,7 +15,7 @@ use crate::lifecycle::contest::Contest;
 use crate::lifecycle::{Life, Restraint, Stance, Timing};
 use crate::segment::{
     Decision, Known, LISTED, NovelEdge, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback, SegmentStatus, hash_of,
-    hash_of_text, seconds, to_edges,
+    hash_of_text, seconds, to_edges, to_learned_since,
 };
 
 /// How a workload's policy stands.
@@ -193,7 +193,8 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         frozen_at: life.frozen_at.map(seconds),
         gone_since: gone_since.map(seconds),
         edges: count(baseline.len()),
-        baseline: to_edges(baseline),
+        baseline: to_learned_since(baseline, written.map_or(&[], |status| &status.baseline)),
+        packed: None,
         baseline_hash: hash_of(baseline),
         novel: count(life.novel().len()),
         novel_edges: novel_of(life),

@@ -297,6 +297,39 @@ fn the_steady_state_writes_nothing() {
 }
 
 #[test]
+fn when_an_edge_was_last_seen_is_written_once_a_day() {
+    const DAY: i64 = 24 * 60 * 60;
+    let (mut world, mut core) = enforced();
+    let told = |world: &World| {
+        let edge = world.status("db").baseline[0].clone();
+        (edge.first_seen.unwrap().0, edge.last_seen.unwrap().0, edge.count)
+    };
+    assert_eq!(told(&world), (at(-10), at(-1), 1));
+    let mut writes = 0;
+    for hour in 1..=72 {
+        let now = at(hour * DAY / 24);
+        let count = hour.unsigned_abs() * 100;
+        let Event::Report(mut report) = counted(&[("db", WEB, 5432)], count, count) else {
+            unreachable!()
+        };
+        report.flows[0].tally.last_seen = now;
+        core.take(Event::Report(report), now);
+        let round = core.round(now);
+        writes += round.writes.segments.len();
+        for event in world.apply(round.writes, usize::MAX) {
+            core.take(event, now);
+        }
+    }
+    // Both ends' Segments.
+    assert_eq!(writes, 2 * 3);
+    assert_eq!(told(&world), (at(-10), at(3 * DAY), 7200));
+    // The next controller goes on from there.
+    let mut next = world.core(&shop(), at(3 * DAY + 1));
+    core.take(report(&[("db", WEB, 5432)]), at(3 * DAY + 1));
+    assert!(next.round(at(3 * DAY + 1)).writes.segments.is_empty());
+}
+
+#[test]
 fn what_is_enforced_was_written_to_its_segment_first() {
     let mut world = World::default();
     let mut core = world.core(&shop(), at(0));

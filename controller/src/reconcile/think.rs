@@ -6,7 +6,7 @@ use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::connection::{ConnectionGraph, EdgeKey, Evidence, EvidenceRef};
 use nanoseg_graph::endpoint::{Endpoint, Workload};
-use nanoseg_graph::flow::{LossReason, Origin, Reporter, Subject as FlowSubject, Tally, Transport};
+use nanoseg_graph::flow::{LossReason, Origin, Subject as FlowSubject, Tally, Transport};
 use nanoseg_graph::resolve::resolve;
 use nanoseg_policy::audit::{self, Audit, audit};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
@@ -21,7 +21,7 @@ use crate::lifecycle::guard::{START_UP, Sighting, suspicions};
 use crate::lifecycle::novel::Novel;
 use crate::lifecycle::trial::Finding;
 use crate::lifecycle::{Life, Seen, Stance};
-use crate::segment::{Baseline, Decision, Known, Suspicion, name_of};
+use crate::segment::{Baseline, Decision, Known, Sightings, Suspicion, name_of};
 
 impl Core {
     pub(super) fn think(&mut self, now: Timestamp, writes: &mut Writes) {
@@ -175,7 +175,8 @@ impl Core {
     }
 
     fn sighting<'a>(&self, key: &'a EdgeKey, evidence: EvidenceRef<'_>) -> Sighting<'a> {
-        let (first_seen, attempts) = tried(evidence);
+        let Sightings { first_seen, count, .. } = Sightings::of(evidence);
+        let (first_seen, attempts) = (first_seen.unwrap_or(Timestamp::MAX), count);
         let is_job = |workload: &Workload| matches!(workload.kind.as_str(), "Job" | "CronJob");
         let just_started = |workload: &Workload| {
             let gone = self
@@ -335,7 +336,7 @@ fn by_workload<'a>(
             .into_iter()
             .filter_map(Endpoint::workload)
             .collect();
-        let (first_seen, attempts) = tried(*evidence);
+        let sightings = Sightings::of(*evidence);
         for end in ends {
             seen.entry(end.clone()).or_default().push(Seen {
                 key,
@@ -343,24 +344,13 @@ fn by_workload<'a>(
                     via: evidence.via.clone(),
                     seen_at: evidence.reporters(),
                     names: graph.names(&key.source, &key.destination).clone(),
+                    sightings,
                 },
                 suspicion: suspicions.get(key).copied(),
-                first_seen,
-                attempts,
             });
         }
     }
     seen
-}
-
-/// When an edge was first tried, and how often.
-fn tried(evidence: EvidenceRef<'_>) -> (Timestamp, u64) {
-    let both = [Reporter::Source, Reporter::Destination].map(|reporter| evidence.tally(reporter));
-    let told = || both.iter().flatten();
-    let first_seen = told().map(|tally| tally.first_seen).min().unwrap_or(Timestamp::MAX);
-    // Both ends count the same connections. One that was open before it was watched was not seen to be opened, and counts none.
-    let attempts = told().map(|tally| tally.attempted).max().unwrap_or_default();
-    (first_seen, attempts)
 }
 
 pub(super) fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
@@ -370,7 +360,13 @@ pub(super) fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Optio
 /// A baseline as a graph. When and how often is left out: a policy must not depend on it.
 fn graph_of(baseline: &Baseline) -> ConnectionGraph {
     let mut graph = ConnectionGraph::default();
-    for (key, Known { via, seen_at, names }) in baseline {
+    for (key, known) in baseline {
+        let Known {
+            via,
+            seen_at,
+            names,
+            sightings: _,
+        } = known;
         let once = Tally {
             first_seen: Timestamp::UNIX_EPOCH,
             last_seen: Timestamp::UNIX_EPOCH,

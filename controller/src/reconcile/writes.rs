@@ -277,6 +277,7 @@ impl News {
                     via,
                     seen_at: _,
                     names: _,
+                    sightings: _,
                 },
             ) => {
                 let EdgeKey {

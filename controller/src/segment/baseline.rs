@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
 use super::SegmentError;
+use super::evidence::Sightings;
 
 /// One connection of the baseline: who opens it, to whom, on which port of the listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -217,16 +218,25 @@ pub struct Known {
     pub seen_at: BTreeSet<Reporter>,
     /// Names by which the source asked for the destination.
     pub names: BTreeSet<DnsName>,
+    /// When and how often.
+    pub sightings: Sightings,
 }
 
 impl Known {
     /// Takes in what another observation knows.
-    pub fn extend(&mut self, Self { via, seen_at, names }: Self) {
+    pub fn extend(&mut self, other: Self) {
+        let Self {
+            via,
+            seen_at,
+            names,
+            sightings,
+        } = other;
         for name in &names {
             DnsName::keep(&mut self.names, name);
         }
         self.via.extend(via);
         self.seen_at.extend(seen_at);
+        self.sightings.extend(sightings);
     }
 }
 
@@ -271,42 +281,45 @@ fn hex(bytes: &[u8]) -> String {
         })
 }
 
-/// A baseline as the status lists it.
+/// Edges as people read them.
 pub fn to_edges<'a>(baseline: impl IntoIterator<Item = (&'a EdgeKey, &'a Known)>) -> Vec<BaselineEdge> {
-    baseline
-        .into_iter()
-        .map(
-            |(
-                EdgeKey {
-                    source,
-                    destination,
-                    port,
-                    transport,
-                },
-                Known { via, seen_at, names },
-            )| BaselineEdge {
-                source: EdgeEnd(source.clone()),
-                destination: EdgeEnd(destination.clone()),
-                port: *port,
-                protocol: (*transport).into(),
-                via: via
-                    .iter()
-                    .map(|ServiceName { namespace, name }| format!("{namespace}/{name}"))
-                    .collect(),
-                seen_at: seen_at
-                    .iter()
-                    .map(|end| match end {
-                        Reporter::Source => SeenAt::Source,
-                        Reporter::Destination => SeenAt::Destination,
-                    })
-                    .collect(),
-                names: names.iter().cloned().collect(),
-            },
-        )
-        .collect()
+    baseline.into_iter().map(|(key, known)| to_edge(key, known)).collect()
 }
 
-/// A baseline from what a status lists.
+pub(super) fn to_edge(key: &EdgeKey, known: &Known) -> BaselineEdge {
+    let EdgeKey {
+        source,
+        destination,
+        port,
+        transport,
+    } = key;
+    let Known {
+        via,
+        seen_at,
+        names,
+        sightings: _,
+    } = known;
+    BaselineEdge {
+        source: EdgeEnd(source.clone()),
+        destination: EdgeEnd(destination.clone()),
+        port: *port,
+        protocol: (*transport).into(),
+        via: via
+            .iter()
+            .map(|ServiceName { namespace, name }| format!("{namespace}/{name}"))
+            .collect(),
+        seen_at: seen_at
+            .iter()
+            .map(|end| match end {
+                Reporter::Source => SeenAt::Source,
+                Reporter::Destination => SeenAt::Destination,
+            })
+            .collect(),
+        names: names.iter().cloned().collect(),
+    }
+}
+
+/// What people read, back.
 pub fn from_edges(edges: &[BaselineEdge]) -> Result<Baseline, SegmentError> {
     edges
         .iter()
@@ -338,7 +351,13 @@ pub fn from_edges(edges: &[BaselineEdge]) -> Result<Baseline, SegmentError> {
                     })
                     .collect();
                 let names = names.iter().cloned().collect();
-                Ok((key, Known { via, seen_at, names }))
+                let known = Known {
+                    via,
+                    seen_at,
+                    names,
+                    sightings: Sightings::default(),
+                };
+                Ok((key, known))
             },
         )
         .collect()
@@ -424,6 +443,7 @@ mod tests {
                     via: [service].into(),
                     seen_at: [Reporter::Source, Reporter::Destination].into(),
                     names: ["db.example.com".to_owned().try_into().unwrap()].into(),
+                    sightings: Sightings::default(),
                 },
             ),
             (

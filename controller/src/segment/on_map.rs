@@ -6,7 +6,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_policy::map;
 
-use super::{BaselineEdge, Segment, SegmentError, from_edges};
+use super::{BaselineEdge, Segment, SegmentError, from_edges, from_learned};
 
 impl Segment {
     /// Its part of the map.
@@ -38,7 +38,7 @@ impl Segment {
         status.phase.as_str().clone_into(&mut facts.phase);
         facts.reason.clone_from(&status.reason);
         facts.loss = status.loss;
-        let baseline = keys(&status.baseline)?;
+        let baseline: BTreeSet<EdgeKey> = from_learned(&status.baseline)?.into_keys().collect();
         facts.baseline = baseline.len();
         let mut quarantined = BTreeMap::new();
         for edge in &status.quarantined {

@@ -18,7 +18,7 @@ fn controller(server: &Server, port: u16, report_interval: &str) -> Running {
 
 async fn ports(cluster: &Cluster) -> Vec<u16> {
     let status = cluster.status("deployment-db").await.unwrap();
-    status.baseline.iter().map(|edge| edge.port).collect()
+    status.baseline.iter().map(|learned| learned.edge.port).collect()
 }
 
 #[tokio::test(flavor = "multi_thread")]

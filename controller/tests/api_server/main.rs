@@ -8,6 +8,7 @@ mod doctor;
 mod drifting;
 mod durable;
 mod gates;
+mod large;
 mod leading;
 mod learners;
 mod proxy;
@@ -323,7 +324,7 @@ async fn policies_follow_what_learners_report_and_outlive_the_controller() {
 
     let status = cluster.wait_for_phase("deployment-db", Phase::Enforcing).await;
     assert_eq!((status.edges, status.novel), (1, 0));
-    assert_eq!(status.baseline[0].port, 5432, "the target port, not the Service's");
+    assert_eq!(status.baseline[0].edge.port, 5432, "the target port, not the Service's");
     let applied = cluster.policy("nanoseg-deployment-db").await.unwrap();
     let spec = applied.spec.clone().unwrap();
     assert_eq!(spec.policy_types.as_deref(), Some(&["Ingress".to_owned()][..]));

@@ -48,6 +48,7 @@ pub(super) fn row(segment: &Segment) -> Value {
         gone_since: _,
         edges,
         baseline: _,
+        packed: _,
         baseline_hash: _,
         novel,
         novel_edges: _,

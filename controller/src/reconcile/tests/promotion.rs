@@ -52,7 +52,7 @@ fn only_the_proposal_that_a_person_approved_is_applied() {
 
     // A proposal that has changed since is another one. What is live stays.
     let more = |spec: &mut crate::segment::SegmentSpec| {
-        let mut edge = world.status("db").baseline[0].clone();
+        let mut edge = world.status("db").baseline[0].edge.clone();
         edge.port = 5433;
         spec.accepted_edges = vec![edge];
     };
@@ -280,7 +280,8 @@ fn p19_a_proposal_that_cuts_dns_is_not_promoted_whoever_approves_it() {
         let mut segment = web(&world);
         if rejected {
             let baseline = segment.status.clone().unwrap().baseline;
-            segment.spec.rejected_edges = baseline.into_iter().filter(|edge| edge.port == 53).collect();
+            let lookups = baseline.into_iter().map(|learned| learned.edge);
+            segment.spec.rejected_edges = lookups.filter(|edge| edge.port == 53).collect();
             assert_eq!(segment.spec.rejected_edges.len(), 1);
         } else {
             core.take(asked(lookups), at(101));
