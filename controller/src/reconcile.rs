@@ -563,11 +563,18 @@ impl Core {
                 subject.unwritten = None;
                 continue;
             }
-            subject.unwritten = subject.unwritten.or(Some(self.judged));
+            // What a trial has shown keeps no learner waiting, and is written now and then.
+            let told_at = subject.trial.as_ref().map(|trial| trial.tells_at(subject.written_at));
+            let told_at = told_at.filter(|_| written.is_some_and(|written| status::differ_by_trial(written, &status)));
+            subject.unwritten = match told_at {
+                Some(_) => None,
+                None => subject.unwritten.or(Some(self.judged)),
+            };
             let may_be_written = [
                 self.held
                     .get(&ObjectId::Segment(name_of(workload)))
                     .map(|hold| hold.until),
+                told_at,
                 subject.written_at.and_then(|at| {
                     at.checked_add(status::may_wait(written, &status, self.guide.report_interval))
                         .ok()
@@ -580,7 +587,7 @@ impl Core {
             subject.written_at = Some(now);
             let exists = subject.segment.is_some();
             let mut segment = subject.segment.clone().unwrap_or_else(|| Segment::of(workload));
-            status.baseline = to_learned(&subject.baseline);
+            status.baseline = status::told(to_learned(&subject.baseline), &subject.baseline, subject.trial.as_ref());
             segment.status = Some(status);
             writes.segments.push(SegmentWrite { segment, exists });
         }

@@ -4,12 +4,16 @@
 //! * an edge fails only if it was answered before, is tried again, and is not answered for [`PATIENCE`] since;
 //! * an edge that was answered later than [`PROOF`] after the policy went live has passed, for good: what stops answering after that is
 //!   not the policy's doing;
-//! * nothing is counted before engines and learners have had their time, and nothing fails after [`TRIAL`].
+//! * nothing is counted before engines and learners have had their time, and nothing fails after [`TRIAL`];
+//! * a trial goes on across restarts from what it has told ([`Trial::answered`]): what passed has passed, and what was answered before the
+//!   policy fails although whoever counts began anew. What passed since it told last is open again.
 
 use std::collections::BTreeMap;
 
 use jiff::{SignedDuration, Timestamp};
 use nanoseg_graph::connection::EdgeKey;
+
+use crate::segment::Answered;
 
 /// How long an answer may take, and a learner to tell of it: a lost SYN is sent again after one second, an increment takes another.
 pub const PATIENCE: SignedDuration = SignedDuration::from_secs(3);
@@ -23,6 +27,10 @@ pub const PROOF: SignedDuration = SignedDuration::from_mins(1);
 /// What recurs does so within a day.
 pub const TRIAL: SignedDuration = SignedDuration::from_hours(24);
 
+/// How long after a policy went live it is first written down what passed. Each further time waits until the policy was live twice as
+/// long: a dozen writes in a day, and none after it.
+pub const TOLD: SignedDuration = SignedDuration::from_mins(2);
+
 /// How often an edge was tried and answered, by all who count it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Counts {
@@ -34,9 +42,27 @@ pub struct Counts {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Course {
-    /// Compared with what it was when it was last answered; unanswered since then, if it is.
-    Watched(Counts, Option<Timestamp>),
+    /// A Segment tells that it was answered before the policy went live. Nobody has counted it since.
+    Told,
+    Watched {
+        /// Compared with what it was when it was last answered.
+        reference: Counts,
+        /// Unanswered since then.
+        failing: Option<Timestamp>,
+        /// Answered at any time.
+        was_answered: bool,
+    },
     Passed,
+}
+
+impl Course {
+    const fn watched(reference: Counts, was_answered: bool) -> Self {
+        Self::Watched {
+            reference,
+            failing: None,
+            was_answered: was_answered || reference.answered > 0,
+        }
+    }
 }
 
 /// A policy that went live.
@@ -66,6 +92,38 @@ impl Trial {
         }
     }
 
+    /// Of a policy that another run of the controller has tried, from what it told of edges.
+    pub fn resume(hash: String, since: Timestamp, told: impl IntoIterator<Item = (EdgeKey, Answered)>) -> Self {
+        let course = |answered| match answered {
+            Answered::Learning => Course::Told,
+            Answered::Enforced => Course::Passed,
+        };
+        let edges = told.into_iter().map(|(key, answered)| (key, course(answered)));
+        Self {
+            hash,
+            since,
+            edges: edges.collect(),
+        }
+    }
+
+    /// When an edge was answered, as it is to be told.
+    pub fn answered(&self, key: &EdgeKey) -> Option<Answered> {
+        match self.edges.get(key)? {
+            Course::Passed => Some(Answered::Enforced),
+            Course::Told | Course::Watched { was_answered: true, .. } => Some(Answered::Learning),
+            Course::Watched {
+                was_answered: false, ..
+            } => None,
+        }
+    }
+
+    /// When to tell again what passed, having told last `before`.
+    pub fn tells_at(&self, before: Option<Timestamp>) -> Timestamp {
+        let live = before.map_or(SignedDuration::ZERO, |before| before.duration_since(self.since));
+        let wait = TOLD.max(live.saturating_add(live));
+        self.since.checked_add(wait).unwrap_or(Timestamp::MAX)
+    }
+
     /// The policy's hash.
     pub fn hash(&self) -> &str {
         &self.hash
@@ -81,7 +139,6 @@ impl Trial {
         let later = |at: Timestamp, by: SignedDuration| at.checked_add(by).unwrap_or(Timestamp::MAX);
         let mut finding = Finding::default();
         if now > later(self.since, TRIAL) {
-            self.edges.clear();
             return finding;
         }
         let counts_from = later(self.since, SETTLING).max(ready);
@@ -90,19 +147,27 @@ impl Trial {
             finding.again = Some(counts_from);
         }
         for (key, counts) in edges {
-            let course = self.edges.entry(key.clone()).or_insert(Course::Watched(counts, None));
-            let Course::Watched(reference, failing) = course else {
+            let course = self.edges.entry(key.clone()).or_insert(Course::watched(counts, false));
+            if *course == Course::Told {
+                *course = Course::watched(counts, true);
+            }
+            let Course::Watched {
+                reference,
+                failing,
+                was_answered,
+            } = course
+            else {
                 continue;
             };
             if now < counts_from {
-                *course = Course::Watched(counts, None);
+                *course = Course::watched(counts, *was_answered);
             } else if counts.answered > reference.answered {
                 *course = if now >= proven_from {
                     Course::Passed
                 } else {
-                    Course::Watched(counts, None)
+                    Course::watched(counts, true)
                 };
-            } else if counts.answered > 0 && counts.attempted > reference.attempted {
+            } else if *was_answered && counts.attempted > reference.attempted {
                 let decided = later(*failing.get_or_insert(now), PATIENCE);
                 if decided <= now {
                     finding.failed.get_or_insert(key);
@@ -198,6 +263,77 @@ mod tests {
             });
             assert_eq!(failed, fails, "{what}");
         }
+    }
+
+    #[test]
+    fn a_trial_goes_on_where_the_run_before_has_told_it() {
+        // What was told, when learners are back after a restart at 1000, what is seen, and when it fails, if it does.
+        let (learning, enforced) = (Some(Answered::Learning), Some(Answered::Enforced));
+        let cases: [(&str, Option<Answered>, &[Look], Option<i64>); 6] = [
+            (
+                "passed, and its server stops while nobody looks",
+                enforced,
+                &[(1001, 20, 10), (1040, 30, 10), (1050, 40, 10)],
+                None,
+            ),
+            (
+                "cut while nobody looked, and every count begins anew",
+                learning,
+                &[(1001, 2, 0), (1040, 3, 0), (1043, 4, 0)],
+                Some(1043),
+            ),
+            (
+                "cut while nobody looked, and learners go on",
+                learning,
+                &[(1001, 20, 9), (1040, 21, 9), (1043, 22, 9)],
+                Some(1043),
+            ),
+            (
+                "answered with the policy live, and cut by nobody",
+                learning,
+                &[(1001, 1, 1), (1040, 2, 2), (1050, 9, 2), (1060, 19, 2)],
+                None,
+            ),
+            (
+                "never answered, because it needs no answer",
+                None,
+                &[(1001, 2, 0), (1040, 3, 0), (1050, 9, 0)],
+                None,
+            ),
+            (
+                "told, and not tried any more",
+                learning,
+                &[(1040, 0, 0), (1050, 0, 0)],
+                None,
+            ),
+        ];
+        for (what, told, looks, fails) in cases {
+            let known = told.map(|answered| (edge(), answered));
+            let mut trial = Trial::resume("sha256:1".to_owned(), at(0), known);
+            assert_eq!(trial.answered(&edge()), told);
+            let failed = looks.iter().find_map(|(second, attempted, answered)| {
+                let counts = Counts {
+                    attempted: *attempted,
+                    answered: *answered,
+                };
+                let finding = trial.watch([(edge(), counts)], at(1030), at(*second));
+                finding.failed.map(|_| *second)
+            });
+            assert_eq!(failed, fails, "{what}");
+        }
+    }
+
+    #[test]
+    fn what_passed_is_told_less_and_less_often() {
+        let trial = Trial::begin("sha256:1".to_owned(), at(0));
+        let mut told = Vec::new();
+        let mut before = None;
+        while let Some(next) = Some(trial.tells_at(before)).filter(|next| *next <= at(TRIAL.as_secs())) {
+            told.push(next.duration_since(at(0)).as_secs());
+            before = Some(next);
+        }
+        assert_eq!(told[..4], [120, 240, 480, 960]);
+        assert_eq!(told.len(), 10);
     }
 
     #[test]

@@ -65,7 +65,7 @@ impl Subject {
             checked: None,
             unwritten: None,
             written_at: None,
-            trial: None,
+            trial: status.and_then(trial_of),
             contest: Contest::default(),
             rollback: status.and_then(|status| status.rolled_back.clone()),
             told,
@@ -137,6 +137,19 @@ impl Subject {
     pub(super) fn applied_hash(&self) -> Option<&str> {
         self.segment.as_ref()?.status.as_ref()?.applied_hash.as_deref()
     }
+}
+
+/// The trial that a Segment tells of: its policy was live when it was written.
+fn trial_of(status: &SegmentStatus) -> Option<Trial> {
+    let live = status.history.last()?;
+    if status.applied_hash.as_ref() != Some(&live.hash) || live.rolled_back_at.is_some() {
+        return None;
+    }
+    let told = status
+        .baseline
+        .iter()
+        .filter_map(|edge| Some((edge.edge.key(), edge.answered?)));
+    Some(Trial::resume(live.hash.clone(), live.at.0, told))
 }
 
 /// A write that failed and is left alone for a while.

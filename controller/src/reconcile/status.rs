@@ -12,10 +12,11 @@ use nanoseg_policy::synthesize::{Note, Proposal};
 use super::memory::Subject;
 use super::open::{self, learning};
 use crate::lifecycle::contest::Contest;
+use crate::lifecycle::trial::Trial;
 use crate::lifecycle::{Life, Restraint, Stance, Timing};
 use crate::segment::{
-    Decision, Known, LISTED, NovelEdge, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback, SegmentStatus, hash_of,
-    hash_of_text, seconds, to_edges, to_learned_since,
+    Baseline, Decision, Known, LISTED, LearnedEdge, NovelEdge, Phase, QuarantinedEdge, REVISIONS, Revision, Rollback,
+    SegmentStatus, hash_of, hash_of_text, seconds, to_edges, to_learned_since,
 };
 
 /// How a workload's policy stands.
@@ -136,7 +137,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         checked: _,
         unwritten: _,
         written_at: _,
-        trial: _,
+        trial,
         rollback,
         contest: _,
         told: _,
@@ -193,7 +194,11 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         frozen_at: life.frozen_at.map(seconds),
         gone_since: gone_since.map(seconds),
         edges: count(baseline.len()),
-        baseline: to_learned_since(baseline, written.map_or(&[], |status| &status.baseline)),
+        baseline: told(
+            to_learned_since(baseline, written.map_or(&[], |status| &status.baseline)),
+            baseline,
+            trial.as_ref(),
+        ),
         packed: None,
         baseline_hash: hash_of(baseline),
         novel: count(life.novel().len()),
@@ -207,6 +212,26 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         rolled_back: rollback.clone(),
         history,
     }
+}
+
+/// A baseline as it is listed, with what the trial of the live policy has shown.
+pub(super) fn told(mut edges: Vec<LearnedEdge>, baseline: &Baseline, trial: Option<&Trial>) -> Vec<LearnedEdge> {
+    for (edge, key) in edges.iter_mut().zip(baseline.keys()) {
+        edge.answered = trial.and_then(|trial| trial.answered(key));
+    }
+    edges
+}
+
+/// Whether one status differs from the other in what a trial has shown, and in nothing else.
+pub(super) fn differ_by_trial(one: &SegmentStatus, other: &SegmentStatus) -> bool {
+    let rest = |status: &SegmentStatus| {
+        let mut status = status.clone();
+        for edge in &mut status.baseline {
+            edge.answered = None;
+        }
+        status
+    };
+    one != other && rest(one) == rest(other)
 }
 
 /// The proposals that were live, up to the one that is now.

@@ -43,6 +43,18 @@ pub struct BaselineEdge {
     pub names: Vec<DnsName>,
 }
 
+impl BaselineEdge {
+    /// The edge itself.
+    pub fn key(&self) -> EdgeKey {
+        EdgeKey {
+            source: self.source.0.clone(),
+            destination: self.destination.0.clone(),
+            port: self.port,
+            transport: self.protocol.into(),
+        }
+    }
+}
+
 impl fmt::Display for BaselineEdge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self {

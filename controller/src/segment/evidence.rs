@@ -112,6 +112,20 @@ pub struct LearnedEdge {
     /// What became of them, at best.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub outcome: Option<Became>,
+    /// While the NetworkPolicy is live: when the connection was answered. The NetworkPolicy is not taken back for what stops answering
+    /// after it was answered with it live, whoever restarts in between.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub answered: Option<Answered>,
+}
+
+/// When a connection was answered. Learning: before the NetworkPolicy that is live was. Enforced: more than a minute after it went live,
+/// so that it is not what the connection fails by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub enum Answered {
+    /// Before the `NetworkPolicy` that is live was.
+    Learning,
+    /// More than a minute after it went live.
+    Enforced,
 }
 
 impl LearnedEdge {
@@ -128,6 +142,7 @@ impl LearnedEdge {
             last_seen: last_seen.map(seconds),
             count,
             outcome: outcome.map(Became::from),
+            answered: None,
         }
     }
 
@@ -173,6 +188,7 @@ pub fn from_learned(edges: &[LearnedEdge]) -> Result<Baseline, SegmentError> {
         last_seen,
         count,
         outcome,
+        answered: _,
     } in edges
     {
         let sightings = Sightings {

@@ -61,3 +61,61 @@ async fn a_policy_that_cuts_a_baseline_edge_is_taken_back_within_ten_seconds() {
     }
     assert!(cluster.policy("nanoseg-deployment-db").await.is_some());
 }
+
+/// What a run of the controller has written of a policy that has been live for ten minutes.
+async fn live_for_ten_minutes(cluster: &Cluster, answered: &str) {
+    let segments = cluster.api::<Segment>();
+    let mut status = json!(cluster.status("deployment-db").await.unwrap());
+    // As the controller writes times: to the second.
+    let since = Timestamp::now() - jiff::SignedDuration::from_mins(10);
+    status["history"][0]["at"] = json!(since.strftime("%Y-%m-%dT%H:%M:%SZ").to_string());
+    status["baseline"][0]["answered"] = json!(answered);
+    segments
+        .patch_status(
+            "deployment-db",
+            &PatchParams::default(),
+            &Patch::Merge(&json!({ "status": status })),
+        )
+        .await
+        .unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_neither_forgets_a_trial_nor_takes_an_outage_of_the_server_for_the_policys_doing() {
+    let Some(kubernetes) = server::kubernetes() else { return };
+    let server = Server::start(&kubernetes).await;
+    let cluster = Cluster::ready(&server).await;
+    cluster.workload("web", "198.18.1.10").await;
+    let db = cluster.workload("db", "198.18.1.11").await;
+    let port = free_port();
+    let mut nanoseg = controller(&server, port, 1);
+    send(port, report(&[tried(&db, "198.18.1.10", 5432, 9, 9)]))
+        .await
+        .unwrap();
+    cluster.wait_for_phase("deployment-db", Phase::Enforcing).await;
+    nanoseg.kill();
+
+    // The learner was restarted as well and counts anew; nobody answers any more.
+    let mut attempted = 1;
+    for (run, answered, stays) in [(2, "Enforced", true), (3, "Learning", false)] {
+        live_for_ten_minutes(&cluster, answered).await;
+        let mut nanoseg = controller(&server, port, run);
+        let began = Instant::now();
+        while began.elapsed() < Duration::from_secs(10) && cluster.policy("nanoseg-deployment-db").await.is_some() {
+            attempted += 1;
+            send(port, report(&[tried(&db, "198.18.1.10", 5432, attempted, 0)]))
+                .await
+                .unwrap();
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+        println!("{answered}: looked for {:?}", began.elapsed());
+        assert_eq!(
+            cluster.policy("nanoseg-deployment-db").await.is_some(),
+            stays,
+            "{answered}"
+        );
+        let taken_back = cluster.status("deployment-db").await.unwrap().rolled_back.is_some();
+        assert_eq!(taken_back, !stays, "{answered}");
+        nanoseg.kill();
+    }
+}

@@ -1,6 +1,7 @@
 //! A policy that cuts what it was to allow is taken back.
 
 use super::*;
+use crate::segment::Answered;
 
 const FLOWS: [(&str, &str, u16); 1] = [("db", WEB, 5432)];
 
@@ -111,6 +112,72 @@ fn what_is_answered_or_stops_long_after_is_not_the_policys_doing() {
         2,
         "its server has stopped, and that is no reason to open anything"
     );
+}
+
+/// What each edge of the database's baseline is told to be answered by.
+fn answered(world: &World) -> Vec<Option<Answered>> {
+    let baseline = &status(world, "deployment-db").baseline;
+    baseline.iter().map(|edge| edge.answered).collect()
+}
+
+#[test]
+fn a_restart_together_with_an_outage_of_the_server_takes_nothing_back_that_was_answered_since() {
+    let (mut world, mut core) = enforced();
+    assert_eq!(answered(&world), [Some(Answered::Learning)], "written as it went live");
+    core.take(counted(&FLOWS, 15, 15), at(80));
+    let before = core.heard();
+    let round = core.round(at(80));
+    assert!(
+        round.writes.is_empty(),
+        "what a trial has shown is written now and then"
+    );
+    assert!(round.next.is_some_and(|next| next <= at(131)));
+    assert_eq!(core.durable(), before, "and keeps no learner waiting");
+    world.settle(&mut core, at(131));
+    assert_eq!(answered(&world), [Some(Answered::Enforced)]);
+
+    // The server stops while no controller runs.
+    let mut core = world.core(&objects(), at(200));
+    core.take(counted(&FLOWS, 40, 15), at(201));
+    world.settle(&mut core, at(201));
+    for now in [220_i64, 230, 240, 300] {
+        core.take(counted(&FLOWS, 40 + now.unsigned_abs(), 15), at(now));
+        world.settle(&mut core, at(now));
+    }
+    assert_eq!(world.policies.len(), 2);
+    assert_eq!(answered(&world), [Some(Answered::Enforced)]);
+}
+
+#[test]
+fn a_restart_of_everything_does_not_end_a_trial() {
+    let (mut world, _) = enforced();
+    // Cut from the beginning, and whoever counts begins anew: to this run nothing was ever answered.
+    let mut core = world.core(&objects(), at(20));
+    for now in [21_i64, 31, 35] {
+        core.take(counted(&FLOWS, now.unsigned_abs(), 0), at(now));
+        world.settle(&mut core, at(now));
+    }
+    assert_eq!(world.policies.len(), 0);
+    assert!(status(&world, "deployment-db").rolled_back.is_some());
+}
+
+#[test]
+fn a_trial_writes_once_what_it_has_shown_and_nothing_after_it() {
+    let (mut world, mut core) = enforced();
+    let mut writes = 0;
+    for minute in 1..3000_i64 {
+        let now = at(13 + minute * 60);
+        core.take(
+            counted(&FLOWS, 9 + minute.unsigned_abs(), 9 + minute.unsigned_abs()),
+            now,
+        );
+        let round = core.round(now).writes;
+        writes += round.segments.len();
+        for event in world.apply(round, usize::MAX) {
+            core.take(event, now);
+        }
+    }
+    assert_eq!(writes, 2, "one for each of two Segments");
 }
 
 /// The order of a rollback's writes may end anywhere: what is left says why the policy goes, or the policy is there.
