@@ -252,7 +252,16 @@ async fn on_cluster(
             outcome = &mut server => return outcome.map_err(ControllerError::Receive),
             Some(event) = events.recv() => pace.take(event),
             // Whose it is cannot be told before everything was read: until then it stays on its stream.
-            Some(Delivery { report, trust, durable }) = deliveries.recv(), if pace.core.awaited().is_empty() => {
+            Some(delivery) = deliveries.recv(), if pace.core.awaited().is_empty() => {
+                let (report, trust, stream, durable) = match delivery {
+                    Delivery::Report { report, trust, stream, durable } => (report, trust, stream, durable),
+                    Delivery::Ended { node, stream } => {
+                        pace.take(Event::Stream { node, stream, open: false });
+                        continue;
+                    }
+                };
+                let node = report.origin.node.clone();
+                pace.take(Event::Stream { node, stream, open: true });
                 match trust {
                     Trust::Blind => pace.take(Event::Report(report)),
                     Trust::OwnNode => {

@@ -33,7 +33,7 @@ use crate::segment::{
 
 /// How long a learner may take to come back to a controller that has restarted. No window ends sooner after a start, so that
 /// what was seen while the controller was away is learned and not taken for novel.
-const LEARNERS_RETURN: SignedDuration = SignedDuration::from_secs(30);
+pub const LEARNERS_RETURN: SignedDuration = SignedDuration::from_secs(30);
 
 /// Where names are asked for.
 const DNS: u16 = 53;

@@ -13,6 +13,7 @@
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use futures::{Stream, StreamExt as _};
@@ -85,15 +86,27 @@ pub enum Trust {
     OwnNode,
 }
 
-/// A report and whom to tell that it is durable.
+/// What comes of a learner.
 #[derive(Debug)]
-pub struct Delivery {
-    /// The report.
-    pub report: Report,
-    /// How much it is believed.
-    pub trust: Trust,
-    /// Told when whoever sent it may forget it.
-    pub durable: oneshot::Sender<()>,
+pub enum Delivery {
+    /// A report and whom to tell that it is durable.
+    Report {
+        /// The report.
+        report: Report,
+        /// How much it is believed.
+        trust: Trust,
+        /// The stream that brought it, among all of them.
+        stream: u64,
+        /// Told when whoever sent it may forget it.
+        durable: oneshot::Sender<()>,
+    },
+    /// A stream that had brought something has ended.
+    Ended {
+        /// The node of its learner.
+        node: String,
+        /// The stream.
+        stream: u64,
+    },
 }
 
 /// Why reports cannot be received.
@@ -142,6 +155,7 @@ pub async fn serve(
         recogniser,
         standing,
         health,
+        streams: AtomicU64::new(0),
     };
     let service = ReportsServer::new(receiver).max_decoding_message_size(LARGEST);
     let router = Server::builder()
@@ -169,6 +183,8 @@ struct Receiver {
     /// Whether this controller leads.
     standing: watch::Receiver<Standing>,
     health: Arc<Health>,
+    /// Streams so far.
+    streams: AtomicU64,
 }
 
 /// Why a stream or an increment is refused.
@@ -275,9 +291,11 @@ impl Reports for Receiver {
         let mut increments = request.into_inner();
         let deliveries = self.deliveries.clone();
         let health = Arc::clone(&self.health);
-        let (answers, stream) = mpsc::channel(UNREAD);
+        let (answers, answered) = mpsc::channel(UNREAD);
+        let stream = self.streams.fetch_add(1, Ordering::Relaxed);
         tokio::spawn(async move {
             let mut connected = None;
+            let mut reporter = None;
             loop {
                 let message = tokio::select! {
                     message = increments.message() => message,
@@ -302,8 +320,9 @@ impl Reports for Receiver {
                             connected = Some(health.metrics.connected());
                             let node = &report.origin.node;
                             tracing::info!(node, ?from, flows = report.flows.len(), "learner connected");
+                            reporter = Some(node.clone());
                         }
-                        deliver(&deliveries, sequence, report, trust).await
+                        deliver(&deliveries, (stream, sequence), report, trust).await
                     }
                     Err(refused) => {
                         health.metrics.refused(refused.reason());
@@ -316,8 +335,14 @@ impl Reports for Receiver {
                     break;
                 }
             }
+            if let Some(node) = reporter {
+                // The controller is ending.
+                let _gone = deliveries.send(Delivery::Ended { node, stream }).await;
+            }
         });
-        Ok(Response::new(Box::pin(ReceiverStream::new(stream).then(Answer::wait))))
+        Ok(Response::new(Box::pin(
+            ReceiverStream::new(answered).then(Answer::wait),
+        )))
     }
 }
 
@@ -378,9 +403,20 @@ fn ending() -> Status {
     Status::unavailable("the controller is ending, or leads no more: connect again")
 }
 
-async fn deliver(deliveries: &mpsc::Sender<Delivery>, sequence: u64, report: Report, trust: Trust) -> Answer {
+async fn deliver(
+    deliveries: &mpsc::Sender<Delivery>,
+    (stream, sequence): (u64, u64),
+    report: Report,
+    trust: Trust,
+) -> Answer {
     let (durable, told) = oneshot::channel();
-    match deliveries.send(Delivery { report, trust, durable }).await {
+    let delivery = Delivery::Report {
+        report,
+        trust,
+        stream,
+        durable,
+    };
+    match deliveries.send(delivery).await {
         Ok(()) => Answer::Merged(sequence, told),
         Err(_gone) => Answer::Refused(ending()),
     }

@@ -20,6 +20,8 @@
 
 mod attested;
 mod census;
+mod hearing;
+mod learners;
 mod members;
 mod memory;
 mod notice;
@@ -47,7 +49,8 @@ use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
 use nanoseg_policy::synthesize;
 
-use self::attested::{Arrival, Attested, Released};
+use self::attested::Attested;
+use self::learners::Learners;
 use self::memory::{Hold, Subject};
 use self::stand::{compare, stand};
 use self::status::{Standing, Standpoint};
@@ -113,6 +116,7 @@ pub struct Core {
     attested: Attested,
     /// When pods were last listed whole.
     listed: Option<Timestamp>,
+    learners: Learners,
     graph: ConnectionGraph,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
     cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
@@ -156,6 +160,7 @@ impl Core {
             flows: FlowTable::default(),
             attested: Attested::default(),
             listed: None,
+            learners: Learners::default(),
             graph: ConnectionGraph::default(),
             policies: BTreeMap::new(),
             cluster_policies: BTreeMap::new(),
@@ -180,6 +185,7 @@ impl Core {
         self.follows = true;
         self.flows = FlowTable::default();
         self.attested = Attested::default();
+        self.learners = Learners::default();
         self.graph = ConnectionGraph::default();
         self.held.clear();
         let segments = std::mem::take(&mut self.subjects).into_values();
@@ -210,27 +216,6 @@ impl Core {
     /// How many reports were taken in.
     pub const fn heard(&self) -> u64 {
         self.heard
-    }
-
-    /// How many of them, from the first on, are of no more use: what they said is in Segments, or needs none. What the API server
-    /// refuses to keep is told where it is refused, and nobody waits for it.
-    pub fn durable(&self) -> u64 {
-        if self.follows || !self.awaited.is_empty() {
-            return 0;
-        }
-        let judged = if self.outdated { self.judged } else { self.heard };
-        let waiting = self.subjects.iter().filter_map(|(workload, subject)| {
-            let before = subject.unwritten?;
-            let hold = self.held.get(&ObjectId::Segment(name_of(workload)));
-            (!hold.is_some_and(|hold| hold.refused)).then_some(before)
-        });
-        waiting.fold(judged, u64::min)
-    }
-
-    /// How many reports, from the first on, must be durable for the learner that sent this one to forget it; `None`: a part of it waits
-    /// for a pod that is not known.
-    pub fn settled_by(&self, report: u64) -> Option<u64> {
-        self.attested.settled_by(report)
     }
 
     /// Sources that were not read whole yet.
@@ -302,29 +287,10 @@ impl Core {
                 self.held.remove(&ObjectId::Segment(name));
                 self.due = Due::Soon;
             }
-            Event::Attested(_) | Event::Report(_) if self.follows => {}
-            Event::Attested(report) => {
-                let arrival = Arrival {
-                    number: self.heard + 1,
-                    listed: self.listed,
-                    now,
-                };
-                let admitted = self.attested.admit(report, arrival, &self.cluster);
-                self.take(Event::Report(admitted), now);
-                if self.attested.settled_by(self.heard).is_none() {
-                    // The round says until when it waits.
-                    self.due = self.due.max(Due::Later);
-                }
-            }
-            Event::Report(report) => {
-                self.heard += 1;
-                let came = !self.flows.knows(&report.origin);
-                let novel = self.flows.merge(&report);
-                if came || !report.flows.is_empty() || !report.node_addresses.is_empty() || !report.losses.is_empty() {
-                    self.outdated = true;
-                    self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
-                }
-            }
+            Event::Attested(_) | Event::Report(_) | Event::Stream { .. } if self.follows => {}
+            Event::Stream { node, stream, open } => self.take_stream(&node, stream, open, now),
+            Event::Attested(report) => self.take_attested(report, now),
+            Event::Report(report) => self.take_report(&report),
             Event::Enforcement(found) => {
                 let refuted = found.and_then(|found| found.refuted());
                 if refuted != self.refuted {
@@ -347,15 +313,6 @@ impl Core {
                 self.due = Due::Soon;
             }
         }
-    }
-
-    /// Merges what waited for a pod.
-    fn release(&mut self, uids: [Option<&str>; 2], now: Timestamp) {
-        let Released { reports, owed } = self.attested.release(uids);
-        for report in reports {
-            self.take(Event::Attested(report), now);
-        }
-        self.attested.settle(owed, self.heard);
     }
 
     fn rethink(&mut self) {

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use nanoseg_graph::cluster::{Pod, PodPhase};
 use nanoseg_graph::endpoint::Workload;
 
@@ -14,14 +15,21 @@ const REVISION: &str = "controller-revision-hash";
 
 impl Core {
     /// Pods of every workload that is learned. One pass over the pods of its namespaces: there may be a hundred thousand.
-    pub(super) fn members(&self) -> BTreeMap<Workload, Vec<Member>> {
+    pub(super) fn members(&self, now: Timestamp) -> BTreeMap<Workload, Vec<Member>> {
         let learned = self
             .subjects
             .iter()
             .filter(|(_, subject)| subject.life.frozen_at.is_none());
         let learned: BTreeSet<&Workload> = learned.map(|(workload, _)| workload).collect();
+        if learned.is_empty() {
+            return BTreeMap::new();
+        }
         let namespaces: BTreeSet<&str> = learned.iter().map(|workload| workload.namespace.as_str()).collect();
-        let watched: BTreeSet<&str> = self.flows.nodes().collect();
+        let watched: BTreeSet<&str> = self
+            .flows
+            .nodes()
+            .filter(|node| !self.learners.is_away(node, now))
+            .collect();
         let mut members: BTreeMap<Workload, Vec<Member>> = BTreeMap::new();
         let mut add = |pod: &Pod, workload: Workload| {
             if learned.contains(&workload) {

@@ -74,7 +74,7 @@ impl Core {
             }
         }
 
-        let mut members = self.members();
+        let mut members = self.members(now);
         self.think_at = None;
         let mut violations = Vec::new();
         let mut learned: BTreeMap<EdgeKey, Known> = BTreeMap::new();
@@ -138,6 +138,9 @@ impl Core {
                     self.news.push(News::RolledBack(workload.clone(), key));
                 }
             }
+        }
+        if self.subjects.values().any(|subject| subject.life.frozen_at.is_none()) {
+            self.think_at = earlier(self.think_at, self.learners.next(now));
         }
         // One edge joins two baselines, and is told once.
         let learned = learned.into_iter().map(|(key, known)| News::EdgeLearned(key, known));

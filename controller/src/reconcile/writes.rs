@@ -48,6 +48,15 @@ pub enum Event {
     Report(Report),
     /// A report of a learner that was recognised as the one of the node that the report is about.
     Attested(Report),
+    /// A stream of a node's learner brings something, or has ended.
+    Stream {
+        /// The node.
+        node: String,
+        /// Which of all streams.
+        stream: u64,
+        /// It goes on.
+        open: bool,
+    },
     /// What was last shown of whether the cluster enforces; `None`: nothing.
     Enforcement(Option<Box<Enforcement>>),
     /// A source was read whole for the first time since it began or began again.

@@ -160,7 +160,7 @@ fn start(server: &Server, proxy: &Proxy, port: u16) -> Running {
 }
 
 /// Tells every controller what a learner saw, as long as it runs.
-fn learner(port: u16, report: Vec<u8>) -> tokio::task::JoinHandle<()> {
+pub(super) fn learner(port: u16, report: Vec<u8>) -> tokio::task::JoinHandle<()> {
     tokio::spawn(async move {
         loop {
             if let Ok(mut client) = ReportsClient::connect(format!("http://127.0.0.1:{port}")).await {

@@ -1,5 +1,6 @@
 //! What pods must have gone through before their workload is promoted: a whole run of a `CronJob`, a learner on each node, a rollout.
 
+use super::chaos::learner;
 use super::*;
 
 /// What keeps a Segment from being promoted: a word and the sentence.
@@ -122,7 +123,8 @@ async fn a_workload_is_promoted_when_its_pods_have_shown_what_they_do() {
         flow(&web, "198.18.1.11", 5432, "source", 3),
         flow(&db, "198.18.1.31", 5432, "destination", 3),
     ];
-    send(port, report(&flows)).await.unwrap();
+    // One that has no stream for half a minute is away.
+    let here = learner(port, report(&flows));
 
     // Who has neither a schedule nor a pod elsewhere waits for nobody else.
     let status = cluster.wait_for_phase("deployment-db", Phase::Enforcing).await;
@@ -159,7 +161,7 @@ async fn a_workload_is_promoted_when_its_pods_have_shown_what_they_do() {
     // The other node gets its learner, and the pod on it is restarted.
     set_status(&cluster, "web-5d4f-y", running("False")).await;
     let nothing = json!({ "origin": { "node": "node2", "epoch": 1 }, "flows": [] }).to_string();
-    send(port, nothing.into_bytes()).await.unwrap();
+    let there = learner(port, nothing.into_bytes());
     let status = cluster.wait_for_phase("deployment-web", Phase::Enforcing).await;
     assert_eq!(
         status.coverage.unwrap().share.as_deref(),
@@ -174,4 +176,6 @@ async fn a_workload_is_promoted_when_its_pods_have_shown_what_they_do() {
     set_status(&cluster, "bill-2-x", json!({ "phase": "Succeeded" })).await;
     let status = cluster.wait_for_phase("cronjob-bill", Phase::Enforcing).await;
     assert!(status.last_run.is_some());
+    here.abort();
+    there.abort();
 }

@@ -267,3 +267,34 @@ fn a_pod_on_a_node_without_a_learner_holds_its_workload_and_the_condition_names_
     assert_eq!(word_of_web(&world), (Phase::Enforcing, "Enforcing".to_owned()));
     assert_eq!(status(&world, "deployment-web").coverage.as_ref().unwrap().watched, 2);
 }
+
+#[test]
+fn a_learner_that_stays_away_leaves_its_node_unwatched_and_one_that_comes_back_does_not() {
+    let stream = |open| Event::Stream {
+        node: "node1".to_owned(),
+        stream: 1,
+        open,
+    };
+    for (back, word) in [(true, "NotReady"), (false, "NotWatched")] {
+        let mut world = World::default();
+        let mut core = world.core(&two_nodes(), at(0));
+        core.take(stream(true), at(0));
+        core.take(counted(&[("db", "198.18.1.101", 5432)], 3, 3), at(0));
+        // This one keeps the window open for as long as it takes to see.
+        core.take(Event::Object(replica("bb", "web-1", "node1", -1, false)), at(0));
+        world.settle(&mut core, at(0));
+        core.take(stream(false), at(15));
+        assert_eq!(
+            core.round(at(15)).next,
+            Some(at(45)),
+            "it looks by itself whether it has come back"
+        );
+        if back {
+            core.take(stream(true), at(40));
+        }
+        world.settle(&mut core, at(44));
+        assert_eq!(word_of_web(&world).1, "NotReady", "back: {back}");
+        world.settle(&mut core, at(50));
+        assert_eq!(word_of_web(&world).1, word, "back: {back}");
+    }
+}

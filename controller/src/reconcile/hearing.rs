@@ -1,0 +1,81 @@
+//! What learners say, and when they may forget it.
+
+use jiff::Timestamp;
+use nanoseg_graph::flow::Report;
+
+use super::attested::{Arrival, Released};
+use super::think::earlier;
+use super::writes::ObjectId;
+use super::{Core, Due};
+use crate::segment::name_of;
+
+impl Core {
+    /// How many reports, from the first on, are of no more use: what they said is in Segments, or needs none. What the API server
+    /// refuses to keep is told where it is refused, and nobody waits for it.
+    pub fn durable(&self) -> u64 {
+        if self.follows || !self.awaited.is_empty() {
+            return 0;
+        }
+        let judged = if self.outdated { self.judged } else { self.heard };
+        let waiting = self.subjects.iter().filter_map(|(workload, subject)| {
+            let before = subject.unwritten?;
+            let hold = self.held.get(&ObjectId::Segment(name_of(workload)));
+            (!hold.is_some_and(|hold| hold.refused)).then_some(before)
+        });
+        waiting.fold(judged, u64::min)
+    }
+
+    /// How many reports, from the first on, must be durable for the learner that sent this one to forget it; `None`: a part of it waits
+    /// for a pod that is not known.
+    pub fn settled_by(&self, report: u64) -> Option<u64> {
+        self.attested.settled_by(report)
+    }
+
+    pub(super) fn take_attested(&mut self, report: Report, now: Timestamp) {
+        let arrival = Arrival {
+            number: self.heard + 1,
+            listed: self.listed,
+            now,
+        };
+        let admitted = self.attested.admit(report, arrival, &self.cluster);
+        self.take_report(&admitted);
+        if self.attested.settled_by(self.heard).is_none() {
+            // The round says until when it waits.
+            self.due = self.due.max(Due::Later);
+        }
+    }
+
+    pub(super) fn take_report(&mut self, report: &Report) {
+        self.heard += 1;
+        let came = !self.flows.knows(&report.origin);
+        let novel = self.flows.merge(report);
+        if came || !report.flows.is_empty() || !report.node_addresses.is_empty() || !report.losses.is_empty() {
+            self.outdated = true;
+            self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
+        }
+    }
+
+    pub(super) fn take_stream(&mut self, node: &str, stream: u64, open: bool, now: Timestamp) {
+        if open {
+            if self.learners.came(node, stream, now) {
+                self.rethink();
+            }
+            return;
+        }
+        self.learners.left(node, stream, now);
+        // The round says when to look whether it has come back.
+        if self.subjects.values().any(|subject| subject.life.frozen_at.is_none()) {
+            self.think_at = earlier(self.think_at, self.learners.next(now));
+            self.due = self.due.max(Due::Later);
+        }
+    }
+
+    /// Merges what waited for a pod.
+    pub(super) fn release(&mut self, uids: [Option<&str>; 2], now: Timestamp) {
+        let Released { reports, owed } = self.attested.release(uids);
+        for report in reports {
+            self.take_attested(report, now);
+        }
+        self.attested.settle(owed, self.heard);
+    }
+}
