@@ -520,13 +520,8 @@ impl Core {
                 subject.unwritten = None;
                 continue;
             }
-            // What a trial has shown keeps no learner waiting, and is written now and then.
-            let told_at = subject.trial.as_ref().map(|trial| trial.tells_at(subject.written_at));
-            let told_at = told_at.filter(|_| written.is_some_and(|written| status::differ_by_trial(written, &status)));
-            subject.unwritten = match told_at {
-                Some(_) => None,
-                None => subject.unwritten.or(Some(self.judged)),
-            };
+            let told_at = subject.lack(&status, self.judged);
+            let written = subject.segment.as_ref().and_then(|segment| segment.status.as_ref());
             let may_be_written = [
                 self.held
                     .get(&ObjectId::Segment(name_of(workload)))

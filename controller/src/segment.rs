@@ -24,8 +24,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::baseline::{
-    Baseline, BaselineEdge, EdgeEnd, Known, NotAnEnd, Protocol, SeenAt, from_edges, hash_of, hash_of_text,
-    to_edges,
+    Baseline, BaselineEdge, EdgeEnd, Known, NotAnEnd, Protocol, SeenAt, from_edges, hash_of, hash_of_text, to_edges,
 };
 pub use self::coverage::{Coverage, LISTED_NODES};
 pub use self::evidence::{Answered, Became, LearnedEdge, Sightings, from_learned, to_learned, to_learned_since};

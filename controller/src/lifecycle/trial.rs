@@ -190,6 +190,9 @@ mod tests {
     /// When, and attempts and answers until then.
     type Look = (i64, u64, u64);
 
+    /// What was told, what is seen, and when it fails, if it does.
+    type Resumed<'a> = (&'a str, Option<Answered>, &'a [Look], Option<i64>);
+
     fn at(second: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
@@ -269,7 +272,7 @@ mod tests {
     fn a_trial_goes_on_where_the_run_before_has_told_it() {
         // What was told, when learners are back after a restart at 1000, what is seen, and when it fails, if it does.
         let (learning, enforced) = (Some(Answered::Learning), Some(Answered::Enforced));
-        let cases: [(&str, Option<Answered>, &[Look], Option<i64>); 6] = [
+        let cases: [Resumed<'_>; 6] = [
             (
                 "passed, and its server stops while nobody looks",
                 enforced,

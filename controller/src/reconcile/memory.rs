@@ -8,7 +8,7 @@ use nanoseg_policy::synthesize::{Proposal, Refusal};
 use nanoseg_policy::verify::Accepted;
 
 use super::notice::{Happening, Notice};
-use super::status::{Standing, Standpoint, promotion_of, word_of};
+use super::status::{Standing, Standpoint, differ_by_trial, promotion_of, word_of};
 use super::writes::News;
 use crate::lifecycle::Life;
 use crate::lifecycle::contest::Contest;
@@ -81,6 +81,19 @@ impl Subject {
         self.life.frozen_at.is_some()
             && status
                 .is_some_and(|status| status.frozen_at.is_some() && status.baseline_hash == hash_of(&self.baseline))
+    }
+
+    /// Notes that its Segment does not say this yet, so many reports having been judged. Returns when to write it if all that it lacks is what
+    /// a trial has shown: that keeps no learner waiting, and is told now and then.
+    pub(super) fn lack(&mut self, status: &SegmentStatus, judged: u64) -> Option<Timestamp> {
+        let written = self.segment.as_ref().and_then(|segment| segment.status.as_ref());
+        let told_at = self.trial.as_ref().map(|trial| trial.tells_at(self.written_at));
+        let told_at = told_at.filter(|_| written.is_some_and(|written| differ_by_trial(written, status)));
+        self.unwritten = match told_at {
+            Some(_) => None,
+            None => self.unwritten.or(Some(judged)),
+        };
+        told_at
     }
 
     /// Tells of a phase, or of another reason for it, once.

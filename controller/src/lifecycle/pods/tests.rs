@@ -28,6 +28,15 @@ fn look(pods: &mut Pods, kind: &str, now: i64, seen: &[Pod]) {
     pods.look(kind, &members, at(SINCE), true, at(now));
 }
 
+/// What is said of pods from one second on.
+type Look = (i64, &'static [Pod]);
+
+/// Looks, and when a pod last came or went in a way that counts.
+type Turning<'a> = (&'a str, &'a [Look], Option<i64>);
+
+/// When pods are looked at, what is seen, who is waited for, and until when at most.
+type Starting<'a> = (&'a str, i64, &'a [Pod], Option<&'a str>, Option<i64>);
+
 #[test]
 fn a_cron_job_waits_for_a_run_that_began_after_the_first_and_has_ended() {
     let cases: [(&str, &[Pod], bool); 6] = [
@@ -73,65 +82,58 @@ fn a_cron_job_waits_for_a_run_that_began_after_the_first_and_has_ended() {
     assert_eq!((pods.awaits(), pods.turned()), (None, None));
 }
 
-/// What is done, the pods at each time, and when a rollout or scaling counts as begun.
-type Turn<'a> = (&'a str, &'a [(i64, &'a [Pod])], Option<i64>);
-
-/// What is so, the time, the pods, for which one is waited, and when to look again.
-type Start<'a> = (&'a str, i64, &'a [Pod], Option<&'a str>, Option<i64>);
-
 #[test]
-#[expect(
-    clippy::many_single_char_names,
-    reason = "pods with nothing more to tell them apart by"
-)]
 fn a_rollout_begins_the_quiet_period_anew_each_time_and_a_scaling_the_first_time() {
-    let old = ("old", "1", 60, "");
-    let (a, b, c) = (("a", "1", 50, ""), ("b", "1", 120, ""), ("c", "1", 130, ""));
-    let (d, e) = (("d", "2", 140, ""), ("e", "2", 150, ""));
-    let cases: [Turn<'_>; 9] = [
-        ("never rolled out, never scaled", &[(100, &[a]), (200, &[a])], None),
+    const OLD: Pod = ("old", "1", 60, "");
+    const A: Pod = ("a", "1", 50, "");
+    const B: Pod = ("b", "1", 120, "");
+    const C: Pod = ("c", "1", 130, "");
+    const NEW: Pod = ("new", "2", 140, "");
+    const NEWER: Pod = ("newer", "2", 150, "");
+    let cases: [Turning<'_>; 9] = [
+        ("never rolled out, never scaled", &[(100, &[A]), (200, &[A])], None),
         (
             "scaled up once",
-            &[(100, &[a]), (120, &[a, b]), (300, &[a, b])],
+            &[(100, &[A]), (120, &[A, B]), (300, &[A, B])],
             Some(120),
         ),
-        ("scaled down once", &[(100, &[a, old]), (120, &[a])], Some(120)),
+        ("scaled down once", &[(100, &[A, OLD]), (120, &[A])], Some(120)),
         (
             "scaled all the time",
             &[
-                (100, &[a]),
-                (120, &[a, b]),
-                (130, &[a, b, c]),
-                (140, &[a, b]),
-                (150, &[a]),
+                (100, &[A]),
+                (120, &[A, B]),
+                (130, &[A, B, C]),
+                (140, &[A, B]),
+                (150, &[A]),
             ],
             Some(120),
         ),
         (
             "rolled out, which is over when the last old pod is gone",
             &[
-                (100, &[a, b]),
-                (140, &[a, b, d]),
-                (145, &[b, d]),
-                (150, &[b, d, e]),
-                (155, &[d, e]),
+                (100, &[A, B]),
+                (140, &[A, B, NEW]),
+                (145, &[B, NEW]),
+                (150, &[B, NEW, NEWER]),
+                (155, &[NEW, NEWER]),
             ],
             Some(155),
         ),
-        ("rolled out at once", &[(100, &[a]), (140, &[d])], Some(140)),
+        ("rolled out at once", &[(100, &[A]), (140, &[NEW])], Some(140)),
         (
             "scaled, and rolled out later",
-            &[(100, &[a]), (120, &[a, b]), (140, &[a, b, d]), (145, &[d])],
+            &[(100, &[A]), (120, &[A, B]), (140, &[A, B, NEW]), (145, &[NEW])],
             Some(145),
         ),
         (
             "rolled out, and scaled later",
-            &[(100, &[a]), (140, &[a, d]), (145, &[d]), (190, &[d, e])],
+            &[(100, &[A]), (140, &[A, NEW]), (145, &[NEW]), (190, &[NEW, NEWER])],
             Some(145),
         ),
         (
             "stuck between two revisions",
-            &[(100, &[a]), (140, &[a, d]), (900, &[a, d])],
+            &[(100, &[A]), (140, &[A, NEW]), (900, &[A, NEW])],
             Some(140),
         ),
     ];
@@ -168,7 +170,7 @@ fn what_came_while_no_controller_ran_is_known_by_its_start() {
 #[test]
 fn a_pod_that_starts_is_waited_for_and_one_that_is_broken_is_not_unless_there_is_no_other() {
     let starts = STARTS.as_secs();
-    let cases: [Start<'_>; 5] = [
+    let cases: [Starting<'_>; 5] = [
         ("ready", 700, &[("a", "1", 50, ""), ("b", "1", 690, "")], None, None),
         (
             "starting",

@@ -107,9 +107,9 @@ fn p5_a_cron_job_is_promoted_when_a_whole_run_was_seen_whoever_restarts_in_betwe
         "{}",
         world.status("db").reason
     );
-    let (why, message) = promotable(status(&world, "cronjob-bill"));
+    let (reason, message) = promotable(status(&world, "cronjob-bill"));
     assert_eq!(
-        (status(&world, "cronjob-bill").phase, &*why),
+        (status(&world, "cronjob-bill").phase, &*reason),
         (Phase::Stabilizing, "NoRun"),
         "{message}"
     );
@@ -225,8 +225,8 @@ fn a_pod_on_a_node_without_a_learner_holds_its_workload_and_the_condition_names_
         Some("100%")
     );
     let web = status(&world, "deployment-web");
-    let (why, message) = promotable(web);
-    assert_eq!((web.phase, &*why), (Phase::Stabilizing, "NotWatched"));
+    let (reason, message) = promotable(web);
+    assert_eq!((web.phase, &*reason), (Phase::Stabilizing, "NotWatched"));
     assert!(
         message.starts_with("not promoted because no learner reports from node node2, where pod bb is"),
         "{message}"
@@ -275,7 +275,7 @@ fn a_learner_that_stays_away_leaves_its_node_unwatched_and_one_that_comes_back_d
         stream: 1,
         open,
     };
-    for (back, word) in [(true, "NotReady"), (false, "NotWatched")] {
+    for (back, reason) in [(true, "NotReady"), (false, "NotWatched")] {
         let mut world = World::default();
         let mut core = world.core(&two_nodes(), at(0));
         core.take(stream(true), at(0));
@@ -295,6 +295,6 @@ fn a_learner_that_stays_away_leaves_its_node_unwatched_and_one_that_comes_back_d
         world.settle(&mut core, at(44));
         assert_eq!(word_of_web(&world).1, "NotReady", "back: {back}");
         world.settle(&mut core, at(50));
-        assert_eq!(word_of_web(&world).1, word, "back: {back}");
+        assert_eq!(word_of_web(&world).1, reason, "back: {back}");
     }
 }
