@@ -320,9 +320,9 @@ fn when_an_edge_was_last_seen_is_written_once_a_day() {
             core.take(event, now);
         }
     }
-    // Both ends' Segments.
+    // Both ends' Segments: with what the trial has shown after an hour, and a day later each.
     assert_eq!(writes, 2 * 3);
-    assert_eq!(told(&world), (at(-10), at(3 * DAY), 7200));
+    assert_eq!(told(&world), (at(-10), at(2 * DAY + DAY / 24), 4900));
     // The next controller goes on from there.
     let mut next = world.core(&shop(), at(3 * DAY + 1));
     core.take(report(&[("db", WEB, 5432)]), at(3 * DAY + 1));
