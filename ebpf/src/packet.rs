@@ -249,26 +249,33 @@ fn extended<B: Bytes + ?Sized>(packet: &B, mut next: u8) -> Result<Signal, Skipp
     Err(Skipped::Counted(Reason::ExtensionHeaders))
 }
 
+/// What a TCP packet says. `is_first` is whether its sequence number is zero.
+#[inline(always)]
+pub const fn tcp_event(flags: u8, is_first: bool) -> Option<Event> {
+    if flags & (SYN | RST) == 0 {
+        None
+    } else if flags & RST != 0 {
+        if flags & ACK != 0 && is_first {
+            Some(Event::Refuse)
+        } else {
+            None
+        }
+    } else if flags & ACK != 0 {
+        Some(Event::Accept)
+    } else {
+        Some(Event::Open)
+    }
+}
+
 #[inline(always)]
 fn transport<B: Bytes + ?Sized>(packet: &B, family: Family, protocol: u8, at: usize) -> Result<Signal, Skipped> {
     let (transport, event) = match Transport::from_number(protocol) {
         Some(Transport::Tcp) => {
             let flags = packet.byte(at + 13).ok_or(TRUNCATED)?;
-            let event = if flags & (SYN | RST) == 0 {
-                return Err(Skipped::Data);
-            } else if flags & RST != 0 {
-                // RFC 9293, 3.10.7.1: a RST that answers a SYN acknowledges it and has sequence number zero.
-                // Any other ends a connection that was seen to begin.
-                if flags & ACK == 0 || packet.word(at + 4).ok_or(TRUNCATED)? != 0 {
-                    return Err(Skipped::Data);
-                }
-                Event::Refuse
-            } else if flags & ACK != 0 {
-                Event::Accept
-            } else {
-                Event::Open
-            };
-            (Transport::Tcp, event)
+            // RFC 9293, 3.10.7.1: a RST that answers a SYN acknowledges it and has sequence number zero.
+            // Any other ends a connection that was seen to begin.
+            let is_first = flags & RST == 0 || packet.word(at + 4).ok_or(TRUNCATED)? == 0;
+            (Transport::Tcp, tcp_event(flags, is_first).ok_or(Skipped::Data)?)
         }
         Some(Transport::Udp) => (Transport::Udp, Event::Datagram),
         Some(Transport::Sctp) => {
@@ -429,8 +436,9 @@ fn address<B: Bytes + ?Sized>(packet: &B, at: usize) -> Option<Address> {
     ])
 }
 
+/// Why what passes between two addresses of IPv4 is not recorded, if it is not.
 #[inline(always)]
-const fn unrecorded_v4(source: u32, destination: u32) -> Option<Reason> {
+pub const fn unrecorded_v4(source: u32, destination: u32) -> Option<Reason> {
     let (from, to) = (u32::from_be(source), u32::from_be(destination));
     if from == to || from >> 24 == 127 || to >> 24 == 127 {
         return Some(Reason::Loopback);
@@ -442,8 +450,9 @@ const fn unrecorded_v4(source: u32, destination: u32) -> Option<Reason> {
     None
 }
 
+/// Why what passes between two addresses of IPv6 is not recorded, if it is not.
 #[inline(always)]
-const fn unrecorded_v6(source: &Address, destination: &Address) -> Option<Reason> {
+pub const fn unrecorded_v6(source: &Address, destination: &Address) -> Option<Reason> {
     if source[0] == destination[0]
         && source[1] == destination[1]
         && source[2] == destination[2]

@@ -14,15 +14,15 @@ mod socket;
 
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
-use nanoseg_ebpf::Reason;
 use nanoseg_ebpf::packet::{
-    Bytes as _, Signal, Skipped, Way, classify, classify_plain_v4, classify_plain_v6, is_plain_tcp_data, is_plain_v4,
-    is_plain_v6,
+    Bytes as _, Family, Signal, Skipped, Way, classify, classify_plain_v4, classify_plain_v6, is_plain_tcp_data,
+    is_plain_v4, is_plain_v6,
 };
+use nanoseg_ebpf::{Reason, Transport};
 
 use self::answers::hand_on;
-use self::hit::hit;
-use self::read::{Linear, Scattered, linear};
+use self::hit::{hit_exchange, hit_flow};
+use self::read::{Context, Linear, Scattered, linear};
 use self::record::{record, skip};
 
 #[unsafe(link_section = "license")]
@@ -33,27 +33,24 @@ const PASS: i32 = 1;
 
 #[cgroup_skb(ingress)]
 fn nanoseg_ingress(context: SkBuffContext) -> i32 {
-    observe(&context, Way::Ingress);
+    observe(Context(context.skb.skb), Way::Ingress);
     PASS
 }
 
 #[cgroup_skb(egress)]
 fn nanoseg_egress(context: SkBuffContext) -> i32 {
-    observe(&context, Way::Egress);
+    observe(Context(context.skb.skb), Way::Egress);
     PASS
 }
 
 #[inline(always)]
-fn observe(context: &SkBuffContext, way: Way) {
+fn observe(context: Context, way: Way) {
     let packet = linear(context);
     if is_plain_tcp_data(&packet) {
         if matches!(way, Way::Ingress) && packet.is_from_name_server() {
             hand_on(context);
         }
         return;
-    }
-    if matches!(way, Way::Ingress) && packet.is_from_name_server() {
-        hand_on(context);
     }
     match (packet.byte(0).map(|first| first >> 4), way) {
         (Some(4), Way::Ingress) => received_v4(context),
@@ -69,27 +66,33 @@ fn observe(context: &SkBuffContext, way: Way) {
 /// offset that is not a constant. The first deals with data packets and with what is in the maps already, the second with
 /// everything else about such packets, the third with packets whose headers have to be looked for.
 macro_rules! family_and_way {
-    ($quick:ident, $thorough:ident, $scattered:ident, $way:expr, $is_plain:ident, $classify_plain:ident) => {
+    ($quick:ident, $thorough:ident, $scattered:ident, $way:expr, $family:expr, $is_plain:ident, $classify_plain:ident) => {
         #[inline(never)]
-        fn $quick(context: &SkBuffContext) {
+        fn $quick(context: Context) {
             let packet = linear(context);
             if !$is_plain(&packet) {
                 return $scattered(context);
             }
-            match $classify_plain(&packet) {
-                Ok(signal) if hit(context, $way, &packet, signal) => {}
-                Err(Skipped::Data) => {}
-                // One after the other and not one in the other, because the kernel allows 512 bytes of stack for all.
-                Ok(_) | Err(Skipped::Counted(_)) => {
-                    if !$thorough(context) {
-                        $scattered(context);
+            let is_done = match $classify_plain(&packet).map(|signal| signal.transport) {
+                Ok(Transport::Tcp) => hit_flow(context, $way, $family),
+                Ok(Transport::Udp) => {
+                    if matches!($way, Way::Ingress) && packet.is_from_name_server() {
+                        hand_on(context);
                     }
+                    hit_exchange(context, $way, $family)
                 }
+                Err(Skipped::Data) => true,
+                // Few, and not worth a way of their own.
+                Ok(Transport::Sctp | Transport::Icmp) | Err(Skipped::Counted(_)) => false,
+            };
+            // One after the other and not one in the other, because the kernel allows 512 bytes of stack for all.
+            if !is_done && !$thorough(context) {
+                $scattered(context);
             }
         }
 
         #[inline(never)]
-        fn $thorough(context: &SkBuffContext) -> bool {
+        fn $thorough(context: Context) -> bool {
             let packet = linear(context);
             conclude(context, $way, &packet, $classify_plain(&packet))
         }
@@ -101,6 +104,7 @@ family_and_way!(
     received_v4_thoroughly,
     received_scattered,
     Way::Ingress,
+    Family::V4,
     is_plain_v4,
     classify_plain_v4
 );
@@ -109,6 +113,7 @@ family_and_way!(
     sent_v4_thoroughly,
     sent_scattered,
     Way::Egress,
+    Family::V4,
     is_plain_v4,
     classify_plain_v4
 );
@@ -117,6 +122,7 @@ family_and_way!(
     received_v6_thoroughly,
     received_scattered,
     Way::Ingress,
+    Family::V6,
     is_plain_v6,
     classify_plain_v6
 );
@@ -125,13 +131,14 @@ family_and_way!(
     sent_v6_thoroughly,
     sent_scattered,
     Way::Egress,
+    Family::V6,
     is_plain_v6,
     classify_plain_v6
 );
 
 /// Records or counts. `false` when bytes are missing, perhaps only in the linear part.
 #[inline(always)]
-fn conclude(context: &SkBuffContext, way: Way, packet: &Linear, signal: Result<Signal, Skipped>) -> bool {
+fn conclude(context: Context, way: Way, packet: &Linear, signal: Result<Signal, Skipped>) -> bool {
     let reason = match signal {
         Ok(signal) => match signal.ends(packet) {
             Ok(ends) => {
@@ -152,17 +159,17 @@ fn conclude(context: &SkBuffContext, way: Way, packet: &Linear, signal: Result<S
 }
 
 #[inline(never)]
-fn received_scattered(context: &SkBuffContext) {
+fn received_scattered(context: Context) {
     observe_scattered(context, Way::Ingress);
 }
 
 #[inline(never)]
-fn sent_scattered(context: &SkBuffContext) {
+fn sent_scattered(context: Context) {
     observe_scattered(context, Way::Egress);
 }
 
 #[inline(always)]
-fn observe_scattered(context: &SkBuffContext, way: Way) {
+fn observe_scattered(context: Context, way: Way) {
     let packet = Scattered(context);
     match classify(&packet).and_then(|signal| Ok((signal, signal.ends(&packet)?))) {
         Ok((signal, ends)) => record(context, way, signal, &ends),

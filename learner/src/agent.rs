@@ -1,11 +1,13 @@
 //! The loop: what the kernel announces, what it counted, what is due.
 //!
 //! Guarantees:
-//! * A new flow is in the table as soon as it is announced, and at the latest after one interval, announced or not.
+//! * A new flow is in the table as soon as it is announced, and at the latest after one interval, announced or not; so are
+//!   counts, unless a program was held up while it counted: those are there a minute later.
 //! * Where something is pinned, killed at any moment, the next one goes on: under the same epoch, with the same counts.
 //! * Asked to end, the agent reads and reports once more, waits a moment for the acknowledgement, and ends with success.
 
 mod beginning;
+mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, Write as _};
@@ -15,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nanoseg_ebpf::{FlowKey, LossKey, Reason};
+use nanoseg_ebpf::{LossKey, Reason};
 use nanoseg_graph::flow::{Loss, Origin, Report, Subject};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -47,7 +49,11 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const FLOWS_BETWEEN_CGROUPS: usize = 1024;
 
 /// The whole report is written each time: no more often than that it takes one part in so many of a core.
-const WRITING: u32 = 50;
+const WRITING: u32 = 100;
+
+/// A flow that was last seen so long before the last reading was as it is then: longer than a tick of the kernel, which is how
+/// exactly programs know the time, and than nearly all of them take from looking at the clock until they have counted.
+const HELD_UP: Duration = Duration::from_millis(100);
 
 /// Announcements read in one turn, so that a flood of them does not keep everything else waiting.
 const ANNOUNCEMENTS_IN_A_TURN: usize = 4096;
@@ -107,6 +113,8 @@ struct Agent {
     /// Whose the losses of each cgroup are. They are told for as long as the programs run, and cgroups are forgotten before.
     losers: BTreeMap<u64, Subject>,
     node_addresses: BTreeSet<IpAddr>,
+    /// What was last seen before this is in the table already, in nanoseconds; 0 to look at everything again.
+    unread_since: u64,
     /// Grows when losses or addresses change.
     other_version: u64,
     output: Output,
@@ -155,6 +163,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         plain: Plain::default(),
         losers: BTreeMap::new(),
         node_addresses: addresses::of_this_node(),
+        unread_since: 0,
         other_version: 0,
         output,
         health,
@@ -196,6 +205,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
             _ = summary.recv() => agent.summarize(tracing::Level::INFO),
         }
     }
+    agent.unread_since = 0;
     agent.read()?;
     agent.name(answers.get_mut())?;
     agent.report(Said::Last)?;
@@ -309,18 +319,20 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes in everything that the kernel counted.
+    /// Takes in everything that the kernel counted since the last time.
     fn read(&mut self) -> Result<(), AgentError> {
         let clock = Clock::now();
         if clock.differs_from(self.clock) {
             tracing::warn!("the wall clock was set; times from now on follow it");
             self.clock = clock;
         }
+        let begun = monotonic_ns();
         let Self {
             capture,
             cgroups,
             clock,
             table,
+            unread_since,
             ..
         } = self;
         cgroups.absorb();
@@ -332,11 +344,15 @@ impl Agent {
             if seen.is_multiple_of(FLOWS_BETWEEN_CGROUPS) {
                 cgroups.absorb();
             }
+            if record.last_ns < *unread_since {
+                return;
+            }
             let change = table.observe(&key, &record, *clock, |id| cgroups.subject(id));
             if let Change::Novel(_) | Change::Malformed = change {
                 changes.push(change);
             }
         })?;
+        *unread_since = begun.saturating_sub(u64::try_from(HELD_UP.as_nanos()).unwrap_or(u64::MAX));
         if !changes.is_empty() {
             self.refresh_addresses();
         }
@@ -382,41 +398,9 @@ impl Agent {
         }
     }
 
-    /// Takes idle keys out of the kernel's map when it fills up: the fuller, the less idle.
-    fn make_room(&mut self, held: usize) -> Result<(), AgentError> {
-        let capacity = usize::try_from(self.capture.capacity()).unwrap_or(usize::MAX);
-        // A cgroup is full when it holds as much as is free, which is before the map is.
-        let own = self.table.most_of_one_cgroup().saturating_mul(100) / capacity.saturating_sub(held).max(1);
-        let idle = match (held.saturating_mul(100) / capacity).max(own) {
-            0..=50 => return Ok(()),
-            51..=75 => Duration::from_mins(1),
-            76..=90 => Duration::from_secs(5),
-            _ => Duration::from_secs(1),
-        };
-        let before = monotonic_ns().saturating_sub(u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
-        let surplus = held.saturating_sub(capacity / 4);
-        for key in self.table.idle_since(before).into_iter().take(surplus) {
-            self.evict(&key, before)?;
-        }
-        Ok(())
-    }
-
-    /// Takes a key out of the kernel's map, unless it was seen at `before` or later.
-    fn evict(&mut self, key: &FlowKey, before: u64) -> Result<(), AgentError> {
-        if let Some(record) = self.capture.record(key)? {
-            if record.last_ns >= before {
-                return Ok(());
-            }
-            let cgroups = &mut self.cgroups;
-            self.table.observe(key, &record, self.clock, |id| cgroups.subject(id));
-            self.capture.evict(key, &record)?;
-        }
-        self.table.forget(key);
-        Ok(())
-    }
-
     /// Forgets the cgroups that are gone for long, here and in the kernel's maps.
     fn tidy(&mut self) -> Result<(), AgentError> {
+        self.unread_since = 0;
         let gone = self.cgroups.tidy();
         let now = monotonic_ns();
         for key in self.table.of_cgroups(&gone) {

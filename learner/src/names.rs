@@ -29,6 +29,9 @@ const MOST: usize = 8192;
 /// Who asks connects soon, also where the answer says that it must not be kept.
 const SHORTEST: Duration = Duration::from_secs(30);
 
+/// A flow may seem to be seen that much before it was: programs know the time as of the kernel's last tick.
+const TICK: Duration = Duration::from_millis(10);
+
 /// No answer is kept longer, whatever it says.
 const LONGEST: Duration = Duration::from_hours(24);
 
@@ -111,11 +114,12 @@ impl Names {
             return;
         };
         let pod = who_asks(subject);
+        let first = at.checked_sub(TICK).unwrap_or(at);
         for Answer { name, addresses } in answers {
             for (address, ttl) in addresses {
                 let holds = Duration::from_secs(ttl.into()).clamp(SHORTEST, LONGEST);
                 let until = at.checked_add(holds).unwrap_or(Timestamp::MAX);
-                self.hold(&pod, address, &name, Held { first: at, until });
+                self.hold(&pod, address, &name, Held { first, until });
             }
         }
     }
@@ -167,6 +171,10 @@ impl Names {
     /// Says whether there is something to tell.
     pub(crate) fn tell(&mut self, flows: impl Iterator<Item = Flow>, version: u64) -> bool {
         self.flows_version = version;
+        // To go through a large table costs.
+        if self.waiting.is_empty() {
+            return false;
+        }
         let mut news = false;
         for Flow { key, tally } in flows.filter(|flow| flow.key.reporter == Reporter::Source) {
             let asker = who_asks(&key.subject);

@@ -91,6 +91,8 @@ pub(crate) struct Table {
     numbers: HashTable<u32>,
     hasher: RandomState,
     kernel: HashMap<kernel::FlowKey, Known>,
+    /// How many of them each cgroup has.
+    of_cgroup: BTreeMap<u64, usize>,
     /// Entries with attempts that have no answer yet.
     waiting: BTreeMap<usize, Waiting>,
     /// How many established ones of an entry nobody saw asked for.
@@ -155,6 +157,7 @@ impl Table {
             },
         };
         let (entry, is_novel) = self.entry_of(flow, clock.timestamp(record.first_ns));
+        *self.of_cgroup.entry(key.cgroup).or_default() += 1;
         self.kernel.insert(
             *key,
             Known {
@@ -249,7 +252,15 @@ impl Table {
 
     /// The kernel forgets this key: if it comes back it counts from zero.
     pub(crate) fn forget(&mut self, key: &kernel::FlowKey) {
-        self.kernel.remove(key);
+        if self.kernel.remove(key).is_none() {
+            return;
+        }
+        if let Some(count) = self.of_cgroup.get_mut(&key.cgroup) {
+            *count -= 1;
+            if *count == 0 {
+                self.of_cgroup.remove(&key.cgroup);
+            }
+        }
     }
 
     /// Keys that the kernel holds and that were last seen before `monotonic_ns`, the oldest first.
@@ -293,12 +304,7 @@ impl Table {
 
     /// The most keys that the kernel holds of one cgroup.
     pub(crate) fn most_of_one_cgroup(&self) -> usize {
-        let count = |mut counts: BTreeMap<u64, usize>, key: &kernel::FlowKey| {
-            *counts.entry(key.cgroup).or_default() += 1;
-            counts
-        };
-        let counts = self.kernel.keys().fold(BTreeMap::new(), count);
-        counts.into_values().max().unwrap_or(0)
+        self.of_cgroup.values().copied().max().unwrap_or(0)
     }
 
     /// Grows with every change.

@@ -1,12 +1,11 @@
 //! What name servers answer, handed on as it is: only who reads it as a whole can tell what it says.
 
-use aya_ebpf::EbpfContext as _;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_load_bytes};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::RingBuf;
-use aya_ebpf::programs::SkBuffContext;
 use nanoseg_ebpf::{Answer, Reason};
 
+use super::read::Context;
 use super::record::{cgroup_of, tally};
 
 #[map]
@@ -18,9 +17,9 @@ const SHORTEST: u32 = 20 + 32;
 
 /// Hands a packet on, if there is room.
 #[inline(never)]
-pub(super) fn hand_on(context: &SkBuffContext) {
+pub(super) fn hand_on(context: Context) {
     // SAFETY: the kernel passes a valid context.
-    let mut length = unsafe { (&raw const (*context.skb.skb).len).read_volatile() };
+    let mut length = unsafe { (&raw const (*context.0).len).read_volatile() };
     if length <= SHORTEST {
         return;
     }
@@ -37,7 +36,7 @@ pub(super) fn hand_on(context: &SkBuffContext) {
         (&raw mut (*answer).at_ns).write_volatile(bpf_ktime_get_ns());
         (&raw mut (*answer).length).write_volatile(length);
         (&raw mut (*answer).pad).write_volatile(0);
-        bpf_skb_load_bytes(context.as_ptr(), 0, (&raw mut (*answer).packet).cast(), length)
+        bpf_skb_load_bytes(context.0.cast(), 0, (&raw mut (*answer).packet).cast(), length)
     };
     if failed == 0 {
         room.submit(0);

@@ -1,25 +1,37 @@
 //! The way of nearly every packet that counts: its key is in the map already.
 //!
-//! A key that is built on the program's stack costs as much as the look-up, because a loader without `CAP_PERFMON` has every
-//! first write to the stack fenced. Here it is built in memory of this processor. Another run of a program may interrupt
-//! this one there and write its own key; so what was found carries its key with it, and counts only if that is the packet's.
-//! Anything else is left to the thorough way.
+//! Nothing here is on the program's stack: a loader without `CAP_PERFMON` has writes to it fenced, and a fence costs as much as
+//! half a look-up. So the key is built in memory of this processor, and what is read from the packet is read again after a
+//! call rather than kept over it. Another run of a program may interrupt this one and write its own key; so what was found
+//! carries its key with it, and counts only if that is the packet's. Anything else is left to the thorough way.
 
-use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_map_lookup_elem};
+use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use aya_ebpf::programs::SkBuffContext;
 use nanoseg_ebpf::exchange::ExchangeKey;
-use nanoseg_ebpf::packet::{Bytes as _, Event, Family, Signal, Way, mapped};
-use nanoseg_ebpf::{Address, FlowKey, Role, Transport};
+use nanoseg_ebpf::packet::{Bytes as _, Family, Way, mapped, tcp_event, unrecorded_v4, unrecorded_v6};
+use nanoseg_ebpf::{Address, Count, FlowKey, Role, Transport};
 
-use super::read::{Linear, linear};
+use super::read::{Context, Headers, linear};
 use super::record::{CROWDED, EXCHANGES, FLOWS, cgroup_of, increment};
+
+/// A [`FlowKey`] or an [`ExchangeKey`], which both begin with the cgroup and the other end's address.
+type Words = [u64; 4];
 
 #[repr(C)]
 struct Scratch {
-    flow: FlowKey,
-    exchange: ExchangeKey,
+    /// Of either map.
+    key: Words,
+    moment: Moment,
+}
+
+/// When the clock was read last.
+#[repr(C)]
+struct Moment {
+    /// Nanoseconds.
+    now: u64,
+    /// The same, combined with the kernel's count of ticks at that time.
+    check: u64,
 }
 
 #[map]
@@ -28,131 +40,258 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 /// In memory of its own, and not on the stack.
 static FIRST: u32 = 0;
 
-/// Counts the packet if its key is in the map. Otherwise does nothing.
 #[inline(always)]
-pub(super) fn hit(context: &SkBuffContext, way: Way, packet: &Linear, signal: Signal) -> bool {
-    // Has no ports to read again, and is rare.
-    if signal.transport == Transport::Icmp {
-        return false;
-    }
+fn scratch() -> Option<&'static mut Scratch> {
     // SAFETY: the map and its key are static; the verifier makes sure that the result is tested.
-    let scratch = unsafe {
+    unsafe {
         bpf_map_lookup_elem((&raw const SCRATCH).cast_mut().cast(), (&raw const FIRST).cast())
             .cast::<Scratch>()
             .as_mut()
-    };
-    let Some(scratch) = scratch else { return false };
-    let Ok(ends) = signal.ends(packet) else { return false };
-    if let Some((role, count)) = signal.event.meaning(way) {
-        let key = &mut scratch.flow;
-        key.peer = ends.peer(way);
-        key.port = ends.listener_port(way, role);
-        key.transport = signal.transport as u8;
-        key.role = role as u8;
-        key.pad = 0;
-        let cgroup = cgroup_of(context);
-        key.cgroup = cgroup;
-        let Some(entry) = FLOWS.get_ptr_mut(&*key) else {
-            return false;
-        };
-        // SAFETY: map values stay readable while the program runs.
-        let found = unsafe { &(*entry).key };
-        let Some(again) = reread(context, way, signal) else {
-            return false;
-        };
-        let port = match role {
-            Role::Source => again.peer_port,
-            Role::Destination => again.local_port,
-        };
-        if found.cgroup != cgroup
-            || !is_same(&found.peer, &again.peer)
-            || found.port != port
-            || found.transport != signal.transport as u8
-            || found.role != role as u8
-        {
-            return false;
-        }
-        // SAFETY: takes nothing and always succeeds.
-        let now = unsafe { bpf_ktime_get_ns() };
-        // SAFETY: a part of a map value.
-        increment(unsafe { &raw mut (*entry).record }, count, now);
-        return true;
     }
-    if signal.event != Event::Datagram {
-        return true;
-    }
-    let (local_port, peer_port) = ends.ports(way);
-    let key = &mut scratch.exchange;
-    key.peer = ends.peer(way);
-    key.local_port = local_port;
-    key.peer_port = peer_port;
-    key.pad = 0;
-    let cgroup = cgroup_of(context);
-    key.cgroup = cgroup;
-    let Some(entry) = EXCHANGES.get_ptr_mut(&*key).or_else(|| CROWDED.get_ptr_mut(&*key)) else {
-        return false;
-    };
-    // SAFETY: map values stay readable and writable while the program runs.
-    let entry = unsafe { &mut *entry };
-    let Some(again) = reread(context, way, signal) else {
-        return false;
-    };
-    if entry.key.cgroup != cgroup
-        || !is_same(&entry.key.peer, &again.peer)
-        || entry.key.local_port != again.local_port
-        || entry.key.peer_port != again.peer_port
-    {
-        return false;
-    }
-    // SAFETY: takes nothing and always succeeds.
-    let now = unsafe { bpf_ktime_get_ns() };
-    // What there is to write is heard again, and written, by the thorough way.
-    entry.exchange.hear(way.role_of_opener(), now).is_none()
 }
 
-struct Again {
-    peer: Address,
-    local_port: u16,
-    peer_port: u16,
-}
-
-/// From the packet itself, because the key may not be this packet's any more, and values that are kept over a call cost more.
+/// Counts a TCP packet that opens, accepts or refuses, if its key is in the map. Otherwise does nothing.
 #[inline(always)]
-fn reread(context: &SkBuffContext, way: Way, signal: Signal) -> Option<Again> {
-    let packet = linear(context);
-    let at = match (signal.family, way) {
-        (Family::V4, Way::Ingress) => 12,
-        (Family::V4, Way::Egress) => 16,
-        (Family::V6, Way::Ingress) => 8,
-        (Family::V6, Way::Egress) => 24,
+pub(super) fn hit_flow(context: Context, way: Way, family: Family) -> bool {
+    if !is_recorded(context, family) {
+        return false;
+    }
+    let cgroup = cgroup_of(context);
+    let Some(key) = key::<Flow>(context, way, family, cgroup) else {
+        return false;
     };
-    let peer = match signal.family {
-        Family::V4 => mapped(packet.word(at)?),
-        Family::V6 => [
-            packet.word(at)?,
-            packet.word(at + 4)?,
-            packet.word(at + 8)?,
-            packet.word(at + 12)?,
-        ],
+    // SAFETY: as large, as aligned, and every bit pattern is a key.
+    let Some(entry) = FLOWS.get_ptr_mut(unsafe { &*key.cast::<FlowKey>() }) else {
+        return false;
     };
-    let transport = match signal.family {
+    // SAFETY: map values stay readable while the program runs, and the key in them is as above.
+    let found = unsafe { &*(&raw const (*entry).key).cast::<Words>() };
+    if !is_key::<Flow>(found, context, way, family, cgroup) {
+        return false;
+    }
+    let Some(now) = now() else { return false };
+    let Some(packet) = Flow::headers(context, family) else {
+        return false;
+    };
+    let Some((_, count)) = said(&packet, way, family) else {
+        return false;
+    };
+    // SAFETY: a part of a map value.
+    increment(unsafe { &raw mut (*entry).record }, count, now);
+    true
+}
+
+/// Hears a datagram whose exchange is known and has nothing to write. Otherwise does nothing that hearing it again would not.
+#[inline(always)]
+pub(super) fn hit_exchange(context: Context, way: Way, family: Family) -> bool {
+    if !is_recorded(context, family) {
+        return false;
+    }
+    let cgroup = cgroup_of(context);
+    let Some(key) = key::<Exchange>(context, way, family, cgroup) else {
+        return false;
+    };
+    // SAFETY: as large, as aligned, and every bit pattern is a key.
+    let key = unsafe { &*key.cast::<ExchangeKey>() };
+    let Some(entry) = EXCHANGES.get_ptr_mut(key).or_else(|| CROWDED.get_ptr_mut(key)) else {
+        return false;
+    };
+    // SAFETY: map values stay readable and writable while the program runs, and the key in them is as above.
+    let (known, found) = unsafe { (&mut (*entry).exchange, &*(&raw const (*entry).key).cast::<Words>()) };
+    if !is_key::<Exchange>(found, context, way, family, cgroup) {
+        return false;
+    }
+    let Some(now) = now() else { return false };
+    // What there is to write is heard again, and written, by the thorough way.
+    known.hear(way.role_of_opener(), now).is_none()
+}
+
+/// What one map is looked up by.
+trait Kind {
+    /// As much of a packet as is read for it.
+    fn headers(context: Context, family: Family) -> Option<Headers>;
+    /// What of the key comes after the other end's address.
+    fn rest(packet: &Headers, way: Way, family: Family) -> Option<u64>;
+}
+
+/// By a [`FlowKey`].
+struct Flow;
+
+impl Kind for Flow {
+    #[inline(always)]
+    fn headers(context: Context, family: Family) -> Option<Headers> {
+        match family {
+            Family::V4 => linear(context).headers::<34>(),
+            Family::V6 => linear(context).headers::<54>(),
+        }
+    }
+
+    #[inline(always)]
+    fn rest(packet: &Headers, way: Way, family: Family) -> Option<u64> {
+        let (role, _) = said(packet, way, family)?;
+        let (sender, receiver) = ports(packet, transport_at(family))?;
+        let port = match (way, role) {
+            (Way::Ingress, Role::Source) | (Way::Egress, Role::Destination) => sender,
+            (Way::Ingress, Role::Destination) | (Way::Egress, Role::Source) => receiver,
+        };
+        let kind = u16::from_ne_bytes([Transport::Tcp as u8, role as u8]);
+        Some(together(u16::from_be(port), kind))
+    }
+}
+
+/// By an [`ExchangeKey`].
+struct Exchange;
+
+impl Kind for Exchange {
+    #[inline(always)]
+    fn headers(context: Context, family: Family) -> Option<Headers> {
+        match family {
+            Family::V4 => linear(context).headers::<24>(),
+            Family::V6 => linear(context).headers::<44>(),
+        }
+    }
+
+    #[inline(always)]
+    fn rest(packet: &Headers, way: Way, family: Family) -> Option<u64> {
+        let (sender, receiver) = ports(packet, transport_at(family))?;
+        let (local, other) = match way {
+            Way::Ingress => (receiver, sender),
+            Way::Egress => (sender, receiver),
+        };
+        Some(together(u16::from_be(local), u16::from_be(other)))
+    }
+}
+
+/// What of a key comes after the cgroup.
+#[inline(always)]
+fn ends<K: Kind>(context: Context, way: Way, family: Family) -> Option<[u64; 3]> {
+    let packet = K::headers(context, family)?;
+    let [left, right] = match (family, way) {
+        (Family::V4, Way::Ingress) => joined(packet.word(12)?),
+        (Family::V4, Way::Egress) => joined(packet.word(16)?),
+        (Family::V6, Way::Ingress) => address(&packet, 8)?,
+        (Family::V6, Way::Egress) => address(&packet, 24)?,
+    };
+    Some([left, right, K::rest(&packet, way, family)?])
+}
+
+/// Builds a key in this processor's memory.
+#[inline(always)]
+fn key<K: Kind>(context: Context, way: Way, family: Family, cgroup: u64) -> Option<*const Words> {
+    let scratch = scratch()?;
+    let [left, right, rest] = ends::<K>(context, way, family)?;
+    scratch.key = [cgroup, left, right, rest];
+    Some(&raw const scratch.key)
+}
+
+/// Whether what was found is what was looked for. Word by word: the compiler would call a function for whole arrays.
+#[inline(always)]
+fn is_key<K: Kind>(found: &Words, context: Context, way: Way, family: Family, cgroup: u64) -> bool {
+    let Some([left, right, rest]) = ends::<K>(context, way, family) else {
+        return false;
+    };
+    found[0] == cgroup && found[1] == left && found[2] == right && found[3] == rest
+}
+
+/// The time, at most a tick of the kernel ago: to read the clock costs as much as all else here. Ticks are no time by
+/// themselves, because how long one takes and when they began to be counted is not told to programs.
+#[inline(always)]
+fn now() -> Option<u64> {
+    let moment = &mut scratch()?.moment;
+    // SAFETY: takes nothing and always succeeds.
+    let tick = unsafe { bpf_jiffies64() };
+    if moment.now ^ moment.check == tick {
+        return Some(moment.now);
+    }
+    // SAFETY: as above.
+    let now = unsafe { bpf_ktime_get_ns() };
+    // Who interrupts this between the two leaves a pair of which neither is of any tick, and the clock is read again.
+    moment.now = now;
+    moment.check = now ^ tick;
+    Some(now)
+}
+
+/// Whether what passes between the ends of a packet is recorded.
+#[inline(always)]
+fn is_recorded(context: Context, family: Family) -> bool {
+    let Some(packet) = Exchange::headers(context, family) else {
+        return false;
+    };
+    match family {
+        Family::V4 => {
+            let Some(destination) = packet.word(16) else {
+                return false;
+            };
+            let Some(source) = packet.word(12) else { return false };
+            unrecorded_v4(source, destination).is_none()
+        }
+        Family::V6 => {
+            let Some(destination) = address(&packet, 24) else {
+                return false;
+            };
+            let Some(source) = address(&packet, 8) else {
+                return false;
+            };
+            unrecorded_v6(&halves(source), &halves(destination)).is_none()
+        }
+    }
+}
+
+/// Who this end is and what is counted.
+#[inline(always)]
+fn said(packet: &Headers, way: Way, family: Family) -> Option<(Role, Count)> {
+    let at = transport_at(family);
+    tcp_event(packet.byte(at + 13)?, packet.word(at + 4)? == 0)?.meaning(way)
+}
+
+/// Two halves of a word and a word of zeros, as they are one behind the other in memory.
+#[inline(always)]
+const fn together(first: u16, second: u16) -> u64 {
+    if cfg!(target_endian = "little") {
+        first as u64 | (second as u64) << 16
+    } else {
+        (first as u64) << 48 | (second as u64) << 32
+    }
+}
+
+/// Both ports, of the sender first, in network byte order. Read as one, because the compiler would make one read at an offset
+/// that is not a constant of two of which one counts, which the kernel refuses to a loader without `CAP_PERFMON`.
+#[inline(always)]
+fn ports(packet: &Headers, at: usize) -> Option<(u16, u16)> {
+    let [a, b, c, d] = packet.word(at)?.to_ne_bytes();
+    Some((u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d])))
+}
+
+#[inline(always)]
+const fn transport_at(family: Family) -> usize {
+    match family {
         Family::V4 => 20,
         Family::V6 => 40,
-    };
-    let (first, second) = (packet.short(transport)?, packet.short(transport + 2)?);
-    let (local_port, peer_port) = match way {
-        Way::Ingress => (second, first),
-        Way::Egress => (first, second),
-    };
-    Some(Again {
-        peer,
-        local_port,
-        peer_port,
-    })
+    }
 }
 
-/// Word by word: the compiler would call a function for whole arrays.
 #[inline(always)]
-const fn is_same(left: &Address, right: &Address) -> bool {
-    left[0] == right[0] && left[1] == right[1] && left[2] == right[2] && left[3] == right[3]
+fn address(packet: &Headers, at: usize) -> Option<[u64; 2]> {
+    Some([packet.double(at)?, packet.double(at + 8)?])
+}
+
+#[inline(always)]
+const fn joined(v4: u32) -> [u64; 2] {
+    let [.., prefix, address] = mapped(v4);
+    let (prefix, address) = (prefix.to_ne_bytes(), address.to_ne_bytes());
+    let bytes = [
+        prefix[0], prefix[1], prefix[2], prefix[3], address[0], address[1], address[2], address[3],
+    ];
+    [0, u64::from_ne_bytes(bytes)]
+}
+
+#[inline(always)]
+const fn halves(address: [u64; 2]) -> Address {
+    let (left, right) = (address[0].to_ne_bytes(), address[1].to_ne_bytes());
+    [
+        u32::from_ne_bytes([left[0], left[1], left[2], left[3]]),
+        u32::from_ne_bytes([left[4], left[5], left[6], left[7]]),
+        u32::from_ne_bytes([right[0], right[1], right[2], right[3]]),
+        u32::from_ne_bytes([right[4], right[5], right[6], right[7]]),
+    ]
 }

@@ -1,9 +1,13 @@
 //! Two ways to read a packet: fast, and whole.
 
-use aya_ebpf::EbpfContext as _;
+use aya_ebpf::bindings::__sk_buff;
 use aya_ebpf::helpers::bpf_skb_load_bytes;
-use aya_ebpf::programs::SkBuffContext;
 use nanoseg_ebpf::packet::{Bytes, DOMAIN, is_plain_v4};
+
+/// What a program is given. By value, because a pointer to it would be one to the stack, and what is written there costs: see
+/// [`super::hit`].
+#[derive(Clone, Copy)]
+pub(super) struct Context(pub(super) *mut __sk_buff);
 
 /// The part of the packet that the program can read directly: it begins at the IP header, and holds the headers unless a
 /// sender or a driver put them into pages of their own.
@@ -67,6 +71,68 @@ impl Linear {
     }
 }
 
+/// The first bytes of a packet, which are there: one test for all of them, where one for each read would be too many values at
+/// once for the registers.
+pub(super) struct Headers {
+    start: usize,
+    length: usize,
+}
+
+impl Linear {
+    /// The first bytes, if they are there.
+    #[inline(always)]
+    pub(super) fn headers<const LENGTH: usize>(&self) -> Option<Headers> {
+        let mut past = self.start;
+        // SAFETY: only adds.
+        unsafe {
+            core::arch::asm!(
+                "{0} += {1}",
+                inout(reg) past,
+                const LENGTH,
+                options(pure, nomem, nostack, preserves_flags)
+            );
+        }
+        (past <= self.end).then_some(Headers {
+            start: self.start,
+            length: LENGTH,
+        })
+    }
+}
+
+impl Headers {
+    #[inline(always)]
+    fn read<T: Copy>(&self, at: usize) -> Option<T> {
+        if at + size_of::<T>() > self.length {
+            return None;
+        }
+        // SAFETY: within what is there. As in [`Linear::read`], where the verifier says what may be read at once.
+        Some(unsafe { *((self.start + at) as *const T) })
+    }
+
+    /// Eight bytes, as they are in memory.
+    #[inline(always)]
+    pub(super) fn double(&self, at: usize) -> Option<u64> {
+        self.read(at)
+    }
+}
+
+impl Bytes for Headers {
+    #[inline(always)]
+    fn byte(&self, at: usize) -> Option<u8> {
+        self.read(at)
+    }
+
+    #[inline(always)]
+    fn short(&self, at: usize) -> Option<u16> {
+        self.read(at).map(u16::from_be)
+    }
+
+    #[inline(always)]
+    fn word(&self, at: usize) -> Option<u32> {
+        self.read(at)
+    }
+}
+
 impl Bytes for Linear {
     #[inline(always)]
     fn byte(&self, at: usize) -> Option<u8> {
@@ -85,16 +151,16 @@ impl Bytes for Linear {
 }
 
 /// The whole packet, by a helper call for each read.
-pub(super) struct Scattered<'a>(pub(super) &'a SkBuffContext);
+pub(super) struct Scattered(pub(super) Context);
 
-impl Scattered<'_> {
+impl Scattered {
     #[inline(always)]
     fn read<T: Copy + Default>(&self, at: usize) -> Option<T> {
         let mut value = T::default();
         // SAFETY: the helper writes as many bytes as `value` has.
         let failed = unsafe {
             bpf_skb_load_bytes(
-                self.0.as_ptr(),
+                self.0.0.cast(),
                 at as u32,
                 (&raw mut value).cast(),
                 size_of::<T>() as u32,
@@ -104,7 +170,7 @@ impl Scattered<'_> {
     }
 }
 
-impl Bytes for Scattered<'_> {
+impl Bytes for Scattered {
     #[inline(always)]
     fn byte(&self, at: usize) -> Option<u8> {
         self.read(at)
@@ -123,8 +189,8 @@ impl Bytes for Scattered<'_> {
 
 /// The linear part of the packet.
 #[inline(always)]
-pub(super) fn linear(context: &SkBuffContext) -> Linear {
+pub(super) fn linear(context: Context) -> Linear {
     // SAFETY: the kernel passes a valid context.
-    let (start, end) = unsafe { ((*context.skb.skb).data as usize, (*context.skb.skb).data_end as usize) };
+    let (start, end) = unsafe { ((*context.0).data as usize, (*context.0).data_end as usize) };
     Linear { start, end }
 }

@@ -6,13 +6,13 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use aya_ebpf::programs::SkBuffContext;
 use nanoseg_ebpf::exchange::{Begun, Exchange, ExchangeEntry, ExchangeKey};
 use nanoseg_ebpf::packet::{Ends, Event, Signal, Way};
 use nanoseg_ebpf::{
     CGROUPS, Count, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, is_admitted,
 };
 
+use super::read::Context;
 use super::socket::{is_copy, is_initiator};
 
 // The sizes are what the learner sets when it loads, unless it is told otherwise.
@@ -56,7 +56,7 @@ static FLOWS_CAPACITY: u32 = 131_072;
 static EXCHANGES_SHARE: u32 = Begun::share(65_536);
 
 #[inline(always)]
-pub(super) fn record(context: &SkBuffContext, way: Way, signal: Signal, ends: &Ends) {
+pub(super) fn record(context: Context, way: Way, signal: Signal, ends: &Ends) {
     let is_copy = matches!(way, Way::Ingress) && is_copy(context);
     if is_copy && signal.event != Event::EchoReply {
         return tally(Reason::Copy);
@@ -92,7 +92,7 @@ fn flow_key(cgroup: u64, way: Way, ends: &Ends, transport: Transport, role: Role
 
 /// Tells who spoke first between two ports, and records what that says.
 #[inline(always)]
-fn exchange(context: &SkBuffContext, cgroup: u64, way: Way, ends: &Ends, now: u64) {
+fn exchange(context: Context, cgroup: u64, way: Way, ends: &Ends, now: u64) {
     let (local_port, peer_port) = ends.ports(way);
     let speaker = way.role_of_opener();
     let key = ExchangeKey {
@@ -251,7 +251,10 @@ fn insert(key: &FlowKey, count: Count, now: u64) -> bool {
 pub(super) fn increment(record: *mut FlowRecord, count: Count, now: u64) {
     // SAFETY: map values stay readable and writable while the program runs.
     unsafe {
-        (*record).last_ns = now;
+        // A time that was taken earlier may be written later.
+        if now > (*record).last_ns {
+            (*record).last_ns = now;
+        }
         match count {
             Count::Attempted => atomic_add(&raw mut (*record).attempted),
             Count::Established => atomic_add(&raw mut (*record).established),
@@ -262,13 +265,13 @@ pub(super) fn increment(record: *mut FlowRecord, count: Count, now: u64) {
 }
 
 #[inline(always)]
-pub(super) fn cgroup_of(context: &SkBuffContext) -> u64 {
+pub(super) fn cgroup_of(context: Context) -> u64 {
     // SAFETY: the kernel passes a valid context.
-    unsafe { bpf_skb_cgroup_id(context.skb.skb) }
+    unsafe { bpf_skb_cgroup_id(context.0) }
 }
 
 #[inline(always)]
-pub(super) fn skip(context: &SkBuffContext, reason: Reason) {
+pub(super) fn skip(context: Context, reason: Reason) {
     if reason.is_loss() {
         lose(cgroup_of(context), reason);
     } else {

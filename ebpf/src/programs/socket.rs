@@ -2,20 +2,20 @@
 
 use core::mem::MaybeUninit;
 
-use aya_ebpf::EbpfContext as _;
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple};
 use aya_ebpf::helpers::{bpf_sk_fullsock, bpf_sk_lookup_udp, bpf_sk_release};
-use aya_ebpf::programs::SkBuffContext;
 use nanoseg_ebpf::packet::{Ends, Way};
+
+use super::read::Context;
 
 const SOCK_DGRAM: u32 = 2;
 const SOCK_RAW: u32 = 3;
 
 #[inline(always)]
-fn socket(context: &SkBuffContext) -> Option<*const bpf_sock> {
+fn socket(context: Context) -> Option<*const bpf_sock> {
     // SAFETY: the kernel passes a valid context, and the verifier makes sure that both sockets are tested.
     unsafe {
-        let socket = (*context.skb.skb).__bindgen_anon_2.sk;
+        let socket = (*context.0).__bindgen_anon_2.sk;
         if socket.is_null() {
             return None;
         }
@@ -26,7 +26,7 @@ fn socket(context: &SkBuffContext) -> Option<*const bpf_sock> {
 
 /// Whether the packet goes to a raw socket: such a socket gets every packet of its protocol, and none of them is for it.
 #[inline(always)]
-pub(super) fn is_copy(context: &SkBuffContext) -> bool {
+pub(super) fn is_copy(context: Context) -> bool {
     // SAFETY: the verifier makes sure that it is a socket.
     socket(context).is_some_and(|socket| unsafe { (*socket).type_ == SOCK_RAW })
 }
@@ -35,7 +35,7 @@ pub(super) fn is_copy(context: &SkBuffContext) -> bool {
 /// socket of its port is open to everybody. Some servers open a connected socket for each client, but then such a socket
 /// of the same port is where a client's first datagram came.
 #[inline(always)]
-pub(super) fn is_initiator(context: &SkBuffContext, way: Way, ends: &Ends) -> bool {
+pub(super) fn is_initiator(context: Context, way: Way, ends: &Ends) -> bool {
     let Some(socket) = socket(context) else { return false };
     let peer = ends.peer(way);
     let (_, peer_port) = ends.ports(way);
@@ -72,7 +72,7 @@ pub(super) fn is_initiator(context: &SkBuffContext, way: Way, ends: &Ends) -> bo
 /// Whether a socket takes datagrams of anybody at this end's address and port. Nobody has the port 0, so no connected
 /// socket is found.
 #[inline(always)]
-fn has_listener(context: &SkBuffContext, way: Way, ends: &Ends, is_v4: bool) -> bool {
+fn has_listener(context: Context, way: Way, ends: &Ends, is_v4: bool) -> bool {
     let local = match way {
         Way::Ingress => &ends.destination,
         Way::Egress => &ends.source,
@@ -92,7 +92,7 @@ fn has_listener(context: &SkBuffContext, way: Way, ends: &Ends, is_v4: bool) -> 
             write(&raw mut (*ends).daddr, local[3]);
             (&raw mut (*ends).sport).write_volatile(0);
             (&raw mut (*ends).dport).write_volatile(local_port.to_be());
-            bpf_sk_lookup_udp(context.as_ptr(), tuple, 12, here, 0)
+            bpf_sk_lookup_udp(context.0.cast(), tuple, 12, here, 0)
         } else {
             let ends = &raw mut (*tuple).__bindgen_anon_1.ipv6;
             write(&raw mut (*ends).saddr[0], 0);
@@ -105,7 +105,7 @@ fn has_listener(context: &SkBuffContext, way: Way, ends: &Ends, is_v4: bool) -> 
             write(&raw mut (*ends).daddr[3], local[3]);
             (&raw mut (*ends).sport).write_volatile(0);
             (&raw mut (*ends).dport).write_volatile(local_port.to_be());
-            bpf_sk_lookup_udp(context.as_ptr(), tuple, 36, here, 0)
+            bpf_sk_lookup_udp(context.0.cast(), tuple, 36, here, 0)
         };
         if found.is_null() {
             return false;

@@ -11,6 +11,8 @@ use crate::worker::{Task, Worker};
 const CLIENTS: u16 = 4;
 const RATE: u32 = 10_000;
 const ROUNDS: usize = 5;
+/// Longer than what is done now and then is apart.
+const ROUND: Duration = Duration::from_secs(10);
 
 pub(crate) fn measure() -> Vec<Row> {
     let mut rows = Vec::new();
@@ -45,7 +47,7 @@ pub(crate) fn measure() -> Vec<Row> {
             let process = learner.child.id().to_string();
             let measuring = Measuring::begin();
             let (begun, before, before_in_kernel) = (Instant::now(), on_core(&process), in_kernel(&programs));
-            let done = all(&mut workers, knock(RATE, Duration::from_secs(2)));
+            let done = all(&mut workers, knock(RATE, ROUND));
             let took = begun.elapsed().as_secs_f64();
             let in_kernel = (in_kernel(&programs) - before_in_kernel) / took;
             drop(measuring);
@@ -83,7 +85,7 @@ fn idle(learner: &Learner) -> Vec<f64> {
     (0..ROUNDS)
         .map(|_| {
             let (begun, before) = (Instant::now(), on_core(&process));
-            std::thread::sleep(Duration::from_secs(2));
+            std::thread::sleep(ROUND / 5);
             (on_core(&process) - before) / begun.elapsed().as_secs_f64() * 1000.0
         })
         .collect()

@@ -10,7 +10,7 @@ use nanoseg_ebpf::name;
 use crate::rows::{Goal, Row};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-capture"));
-static EMPTY: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-empty"));
+pub(crate) static EMPTY: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-empty"));
 
 /// With this the bench measures packets alone and prints rows.
 pub(crate) const ALONE: &str = "packets-alone";

@@ -6,6 +6,8 @@ use std::path::Path;
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use rustix::thread::{CpuSet, sched_setaffinity};
+use rustix::time::{ClockId, clock_gettime};
 use serde::{Deserialize, Serialize};
 
 use crate::node::Container;
@@ -18,11 +20,15 @@ const ANSWERS: u16 = 8080;
 const TAKES: u16 = 8081;
 const TAKES_DATAGRAMS: u16 = 8082;
 
-/// What a worker does. All but `Serve` answer with a number.
+/// What a worker does. All but `Serve` and `Stay` answer with a number.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
     /// Serves from then on.
     Serve,
+    /// Stays on one processor from then on.
+    Stay { on: usize },
+    /// How many nanoseconds it had a core so far.
+    Spent,
     /// How many connections, one after the other, each with a question and its answer.
     Connect { to: Ipv4Addr, most: u64, within: Duration },
     /// How many bytes go through so many connections.
@@ -107,6 +113,16 @@ impl Task {
             Self::Serve => {
                 serve();
                 0
+            }
+            Self::Stay { on } => {
+                let mut processors = CpuSet::new();
+                processors.set(on);
+                sched_setaffinity(None, &processors).unwrap();
+                0
+            }
+            Self::Spent => {
+                let spent = clock_gettime(ClockId::ProcessCPUTime);
+                u64::try_from(i128::from(spent.tv_sec) * 1_000_000_000 + i128::from(spent.tv_nsec)).unwrap()
             }
             Self::Connect { to, most, within } => {
                 let end = Instant::now() + within;

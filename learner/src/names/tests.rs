@@ -170,6 +170,21 @@ fn an_answer_names_what_was_asked_for() {
 }
 
 #[test]
+fn a_flow_that_is_timed_by_the_last_tick_of_the_kernel_has_its_name() {
+    let message = message("www.example.com", &[("www.example.com", "192.0.2.1", 60)]);
+    let told_of = |early: Duration| {
+        let mut names = Names::default();
+        names.hear(&over_udp(&message), &subject("a", "asks"), at(100), |_, _| true);
+        let mut known = flow("a", v4(1), Reporter::Source, 1, 100);
+        known.tally.last_seen = at(100).checked_sub(early).unwrap();
+        names.tell([known].into_iter(), 1);
+        told(&names).len()
+    };
+    assert_eq!(told_of(Duration::from_millis(9)), 1);
+    assert_eq!(told_of(Duration::from_millis(11)), 0);
+}
+
+#[test]
 fn what_is_cut_off_names_what_is_whole() {
     let records: Vec<(String, String)> = (0..40)
         .map(|last| ("a.example.com".to_owned(), format!("192.0.2.{last}")))

@@ -114,6 +114,21 @@ fn idle_keys_are_those_not_seen_since() {
 }
 
 #[test]
+fn the_most_of_one_cgroup_follows_what_comes_and_goes() {
+    let mut table = Table::default();
+    for (cgroup, port) in [(1, 1), (1, 2), (1, 2), (3, 1)] {
+        table.observe(&key(cgroup, port), &record(1, 1, 1), CLOCK, subject);
+    }
+    assert_eq!(table.most_of_one_cgroup(), 2);
+    table.forget(&key(1, 2));
+    table.forget(&key(1, 2));
+    assert_eq!(table.most_of_one_cgroup(), 1);
+    table.forget(&key(1, 1));
+    table.forget(&key(3, 1));
+    assert_eq!(table.most_of_one_cgroup(), 0);
+}
+
+#[test]
 fn losses_add_up_to_the_totals() {
     let mut counters = Counters::default();
     counters.totals[kernel::Reason::MapFull as usize] = 10;

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use nanoseg_graph::flow::{Report, Reporter, Transport};
 
-use crate::node::learner::Reported as _;
+use crate::node::learner::{Learner, Reported as _};
 use crate::node::{Container, Node, PATIENCE, Step, is_possible};
 
 fn spray(from: &Container, to: &Container, first_port: u16, ports: u16) {
@@ -102,6 +102,41 @@ fn the_next_learner_goes_on_with_what_left_the_kernel_and_with_containers_that_a
     assert!(uninstall.unwrap().success());
     assert!(!std::fs::exists(&pins).unwrap());
     wait_until_gone(&programs);
+}
+
+/// As the rollout of a `DaemonSet` does it that was told `NANOSEG_UNINSTALL`.
+#[test]
+fn told_so_by_its_environment_the_next_learner_removes_the_pins_and_observes_without() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let _listening = server.run(&server.at(8080).map(Step::Accept));
+    let pins = node.pins();
+    let first = node.learner(&["--pin", &pins]);
+    let programs = first.program_ids();
+    first.end();
+    assert!(std::fs::exists(&pins).unwrap());
+
+    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg-learner"));
+    command
+        .env("NANOSEG_UNINSTALL", "true")
+        .args(["--pin", &pins, "--cgroup-root"])
+        .arg(&node.cgroup);
+    let folder = tempfile::tempdir().unwrap();
+    let second = Learner::start(command, folder.path());
+    assert!(!std::fs::exists(&pins).unwrap());
+    wait_until_gone(&programs);
+    let own = second.program_ids();
+    client
+        .run(&server.at(8080).map(|to| Step::Hold { from: None, to }))
+        .end();
+    let report = second.end();
+    let counts = report.counts(&client.subject(), Reporter::Source, server.v4, 8080, Transport::Tcp);
+    assert_eq!(counts, Some([1, 1, 0]), "{report:#?}");
+    assert!(!std::fs::exists(&pins).unwrap());
+    wait_until_gone(&own);
 }
 
 #[test]

@@ -1,0 +1,110 @@
+//! Room in the kernel's map for what is new.
+
+use std::time::Duration;
+
+use nanoseg_ebpf::FlowKey;
+
+use super::{Agent, AgentError};
+use crate::clock::monotonic_ns;
+
+/// What has to leave the kernel's map.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Surplus {
+    /// How long it was not seen.
+    idle: Duration,
+    /// How many keys at most, the oldest first.
+    keys: usize,
+}
+
+/// Percent: how full the map is, for everybody or for the cgroup that holds most of it. A cgroup is full when it holds as much
+/// as is free, which is before the map is.
+fn fullness(held: usize, own: usize, capacity: usize) -> usize {
+    let of_one = own.saturating_mul(100) / capacity.saturating_sub(held).max(1);
+    (held.saturating_mul(100) / capacity).max(of_one)
+}
+
+impl Surplus {
+    /// The fuller the map is, the less idle is what leaves. What was seen in the last minute leaves only as far as it must,
+    /// because most of it comes back, and that costs more than to keep it; unless there is a flood.
+    fn of(held: usize, own: usize, capacity: usize) -> Option<Self> {
+        let above = |least: usize| held.saturating_sub(least);
+        let (idle, keys) = match fullness(held, own, capacity) {
+            0..=50 => return None,
+            51..=75 => (Duration::from_mins(1), above(capacity / 4)),
+            76..=90 => {
+                // So many that it is three quarters full, for whichever reason it is more.
+                let free = (own * 4).div_ceil(3).max(capacity.div_ceil(4));
+                (Duration::from_secs(5), above(capacity.saturating_sub(free)))
+            }
+            _ => (Duration::from_secs(1), above(capacity / 4)),
+        };
+        Some(Self { idle, keys })
+    }
+}
+
+impl Agent {
+    /// Takes idle keys out of the kernel's map when it fills up.
+    pub(super) fn make_room(&mut self, held: usize) -> Result<(), AgentError> {
+        let capacity = usize::try_from(self.capture.capacity()).unwrap_or(usize::MAX);
+        let Some(Surplus { idle, keys }) = Surplus::of(held, self.table.most_of_one_cgroup(), capacity) else {
+            return Ok(());
+        };
+        let before = monotonic_ns().saturating_sub(u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
+        for key in self.table.idle_since(before).into_iter().take(keys) {
+            self.evict(&key, before)?;
+        }
+        Ok(())
+    }
+
+    /// Takes a key out of the kernel's map, unless it was seen at `before` or later.
+    pub(super) fn evict(&mut self, key: &FlowKey, before: u64) -> Result<(), AgentError> {
+        if let Some(record) = self.capture.record(key)? {
+            if record.last_ns >= before {
+                return Ok(());
+            }
+            let cgroups = &mut self.cgroups;
+            self.table.observe(key, &record, self.clock, |id| cgroups.subject(id));
+            self.capture.evict(key, &record)?;
+        }
+        self.table.forget(key);
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn what_was_just_seen_stays_while_there_is_room() {
+        assert_eq!(Surplus::of(500, 100, 1000), None);
+        let minute = Duration::from_mins(1);
+        assert_eq!(
+            Surplus::of(600, 100, 1000),
+            Some(Surplus {
+                idle: minute,
+                keys: 350
+            })
+        );
+        // A hundred thousand edges of four containers, in the map as it is by default.
+        let surplus = Surplus::of(100_000, 25_000, 131_072).unwrap();
+        assert_eq!(surplus.idle, Duration::from_secs(5));
+        assert!(surplus.keys < 3000, "{surplus:?}");
+        let flood = Surplus::of(950, 50, 1000).unwrap();
+        assert_eq!((flood.idle, flood.keys), (Duration::from_secs(1), 700));
+    }
+
+    proptest! {
+        #[test]
+        fn afterwards_it_is_three_quarters_full_at_most(capacity in 16_usize..200_000, part in 0_usize..=100, of in 1_usize..9) {
+            let held = capacity * part / 100;
+            let own = held / of;
+            if let Some(Surplus { idle: _, keys }) = Surplus::of(held, own, capacity) {
+                prop_assert!(keys <= held);
+                prop_assert!(fullness(held - keys, own.min(held - keys), capacity) <= 75);
+            }
+        }
+    }
+}
