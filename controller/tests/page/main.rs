@@ -7,7 +7,9 @@ mod folder;
 mod http;
 mod looking;
 mod many;
+mod pictures;
 mod serving;
+mod slow;
 
 use std::time::Duration;
 
