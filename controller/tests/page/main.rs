@@ -4,6 +4,7 @@
 
 mod browser;
 mod folder;
+mod growing;
 mod http;
 mod looking;
 mod many;
