@@ -21,7 +21,7 @@ const WORKLOADS: [(&str, &str, &str, &str); 10] = [
     ("shop", "StatefulSet", "redis-cart", "198.18.1.14"),
     ("shop", "Deployment", "intruder", "198.18.1.15"),
     ("data", "StatefulSet", "orders-db", "198.18.1.16"),
-    ("data", "CronJob", "report", "198.18.1.17"),
+    ("data", "Deployment", "report", "198.18.1.17"),
     ("ops", "Deployment", "metrics", "198.18.1.18"),
     ("ops", "DaemonSet", "agent", "198.18.1.19"),
 ];
