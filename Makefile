@@ -4,7 +4,7 @@
 MAKEFLAGS += --no-print-directory
 export PATH := $(PATH):/usr/sbin:/sbin:$(HOME)/.cargo/bin
 
-.PHONY: help setup build demo test lint unit bench fuzz fuzz-policy ledger chaos image clean
+.PHONY: help setup build demo test lint unit bench fuzz fuzz-policy ledger chaos pictures image clean
 
 help: ## This list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -61,6 +61,10 @@ ledger: ## A million connections over 100,000 edges, the learner stopped for a m
 
 chaos: ## The controller killed 1,000 times, at every step of what it writes: never a wrong policy, back in ten seconds (as root)
 	NANOSEG_REQUIRE_ROOT=1 NANOSEG_KILLS=1000 cargo test --locked -p nanoseg --test api_server chaos -- --nocapture
+
+pictures: ## The pictures of the documentation, made of the page as it is (controller/pictures)
+	@.ci/setup test
+	UPDATE=1 cargo test --locked -p nanoseg --test page pictures
 
 image: ## The container image, target/nanoseg-image.tar
 	@.ci/setup build

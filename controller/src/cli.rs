@@ -13,6 +13,7 @@ mod output;
 mod reach;
 mod reference;
 mod review;
+mod screen;
 mod synthesize;
 mod ui;
 
@@ -38,8 +39,8 @@ pub use graph::graph;
 pub use output::Screen;
 pub(crate) use output::{by, combined_word, connection_words, direction_word};
 pub use reach::reach_of;
-pub use reference::{completions, reference, reference_text};
-pub use review::{ReviewError, approve, promote, reject, rollback, status};
+pub use reference::{completions, man, reference, reference_text};
+pub use review::{ReviewError, approve, promote, reject, rollback, status, violations};
 pub use synthesize::synthesize_policies;
 pub use ui::{UiError, ui};
 

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use nanoseg::cli::{self, CommandError, Found, Screen};
 use nanoseg::controller;
+use nanoseg::settings::terminal::Terminal;
 use nanoseg::settings::{Arguments, Command, LogFormat};
 use tracing_subscriber::EnvFilter;
 
@@ -27,11 +28,13 @@ fn main() -> ExitCode {
 
 fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
     let mut out = BufWriter::new(io::stdout().lock());
-    let mut err = io::stderr().lock();
-    let mut screen = Screen::new(&mut out, &mut err);
+    // Not locked: what shows that something is at work writes from a thread of its own.
+    let mut err = io::stderr();
+    let mut screen = Screen::new(&mut out, &mut err, Terminal::here());
     let found = match command {
         Command::Controller(arguments) => {
-            drop((out, err));
+            drop(screen);
+            drop(out);
             log_to_stderr(log_format);
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
             let outcome = runtime.block_on(controller::run((*arguments).into()));
@@ -47,6 +50,7 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
         Command::Export(arguments) => cli::export(&arguments, &mut screen),
         Command::Reach(arguments) => cli::reach_of(&arguments, &mut screen),
         Command::Status(arguments) => cli::status(&arguments, &mut screen),
+        Command::Violations(arguments) => cli::violations(&arguments, &mut screen),
         Command::Approve(arguments) => cli::approve(&arguments, &mut screen),
         Command::Reject(arguments) => cli::reject(&arguments, &mut screen),
         Command::Promote(arguments) => cli::promote(&arguments, &mut screen),
@@ -60,7 +64,9 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
         Command::Crd => cli::crd(&mut screen),
         Command::Completions(arguments) => cli::completions(&arguments, &mut screen),
         Command::Reference => cli::reference(&mut screen),
+        Command::Man(arguments) => cli::man(&arguments, &mut screen),
     };
+    drop(screen);
     // Answers come before the error that ended them.
     out.flush().map_err(CommandError::Print)?;
     Ok(found?)

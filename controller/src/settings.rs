@@ -5,6 +5,7 @@
 //! * [`maps`]: arguments of the commands about the segmentation map.
 //! * [`page`]: arguments of the page that the controller serves.
 //! * [`review`]: arguments of the commands by which people decide on Segments.
+//! * [`terminal`]: what is known of the terminal.
 //! * [`ui`]: arguments of the command that brings the page here.
 
 pub mod commands;
@@ -12,6 +13,7 @@ pub mod doctor;
 pub mod maps;
 pub mod page;
 pub mod review;
+pub mod terminal;
 pub mod ui;
 
 use std::ffi::OsStr;
@@ -151,6 +153,9 @@ pub enum Command {
     /// Say how far each workload's Segment on the cluster has come, and what keeps it from being promoted
     #[command(after_help = review::STATUS_EXAMPLES)]
     Status(StatusArguments),
+    /// List the connections outside of frozen baselines: since when, how often, and what policies say of them
+    #[command(after_help = review::VIOLATIONS_EXAMPLES)]
+    Violations(StatusArguments),
     /// Approve a Segment's proposal by its hash, or accept edges
     #[command(after_help = review::APPROVE_EXAMPLES)]
     Approve(DecisionArguments),
@@ -181,6 +186,9 @@ pub enum Command {
     /// Print every command and option as Markdown
     #[command(after_help = "Example:\n  nanoseg reference > reference.md")]
     Reference,
+    /// Write a manual page for each command
+    #[command(after_help = "Example:\n  nanoseg man --out ~/.local/share/man/man1 && man nanoseg-audit")]
+    Man(ManArguments),
 }
 
 /// Arguments of `nanoseg completions`.
@@ -189,6 +197,14 @@ pub struct CompletionArguments {
     /// The shell
     #[arg(value_enum)]
     pub shell: clap_complete::Shell,
+}
+
+/// Arguments of `nanoseg man`.
+#[derive(Debug, Args)]
+pub struct ManArguments {
+    /// The folder to write the pages into
+    #[arg(long, value_name = "DIR")]
+    pub out: PathBuf,
 }
 
 /// Arguments of `nanoseg controller`.

@@ -10,11 +10,14 @@ use nanoseg::settings::Arguments;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/..");
 
-const PAGES: [&str; 8] = [
+const PAGES: [&str; 11] = [
     "README.md",
+    "controller/asking.md",
     "controller/comparison.md",
     "controller/policy/map.md",
     "controller/reviewing.md",
+    "manifests/limits.md",
+    "manifests/monitoring/README.md",
     "manifests/operating.md",
     "manifests/security.md",
     "manifests/troubleshooting.md",

@@ -20,6 +20,7 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
     let policies = input.policies(screen);
     let graph = input.graph(&flows.flows, screen)?;
     input.faults.settle(screen)?;
+    screen.busy("asking the policies about every edge");
     let Audit {
         denied,
         undecided,

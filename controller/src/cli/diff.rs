@@ -21,6 +21,7 @@ pub fn diff_policies(arguments: &DiffArguments, screen: &mut Screen<'_>) -> Resu
     let old = input.policies_of(old, screen)?;
     let new = input.policies_of(new, screen)?;
     input.faults.settle(screen)?;
+    screen.busy("comparing what both allow");
     let found = diff(&old, &new, &input.cluster);
     let Diff {
         opened,

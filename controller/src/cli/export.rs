@@ -92,6 +92,7 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
         .collect();
     let mut input = Input::read(from, &[], &others, screen)?;
     let segments = if from.cluster.is_empty() {
+        screen.busy("reading the Segments");
         listed(from.kubeconfig.as_deref())?
     } else {
         read(segment_paths, &mut input, screen)?
@@ -117,6 +118,7 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
         }
     }
     input.faults.settle(screen)?;
+    screen.busy("drawing the map");
     let map = Map::draw(&map::Input {
         cluster: &input.cluster,
         graph: &graph,
@@ -125,6 +127,7 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
         segments: &told,
         // What is not among the flows that were given is no longer seen; where none were, nobody knows.
         stale_before: (!flows.is_empty()).then_some(Timestamp::MIN),
+        places: None,
     });
     let changes = since.map(|since| Changes::between(&since, &map));
     let text = written(&map, changes.as_ref(), format)?;

@@ -125,9 +125,11 @@ impl Input {
         };
         if paths.is_empty() {
             "in the cluster".clone_into(&mut input.from);
+            screen.busy("reading the cluster");
             input.take(live::manifests(kubeconfig.as_deref())?, screen);
         }
         for path in paths {
+            screen.busy("reading manifests");
             let manifests = Manifests::read(path)?;
             let nothing = manifests.objects.is_empty()
                 && manifests.policies.is_empty()
@@ -248,6 +250,7 @@ impl Input {
             screen,
         };
         for path in paths {
+            observed.screen.busy("reading flows");
             let before = observed.entries;
             observed.read(path)?;
             if observed.entries == before {
@@ -274,6 +277,7 @@ impl Input {
             });
         }
         tell_skipped(&skipped, screen);
+        screen.busy("finding out whose the addresses are");
         let mut graph = resolve(&table, &self.cluster);
         if !recording.is_empty() {
             graph.merge(&resolve_recorded(&recording, &table, &self.cluster));
@@ -331,6 +335,7 @@ impl Visitor for Observed<'_, '_> {
             }
         };
         self.entries += 1;
+        self.screen.step();
         match entry {
             Entry::Report(report) => {
                 self.table.merge(&report);

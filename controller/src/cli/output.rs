@@ -1,7 +1,4 @@
-//! Where commands print, and how.
-
-use std::fmt::Display;
-use std::io::{self, Write};
+//! What commands print, in words and as JSON.
 
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_policy::evaluate::{Connection, Denial, Verdict};
@@ -9,62 +6,8 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::CommandError;
+pub use super::screen::Screen;
 use crate::segment::{Known, to_edges};
-
-/// Answers on the one hand, remarks on the other.
-pub struct Screen<'a> {
-    answers: &'a mut dyn Write,
-    remarks: &'a mut dyn Write,
-}
-
-impl<'a> Screen<'a> {
-    /// Usually stdout and stderr.
-    pub fn new(answers: &'a mut dyn Write, remarks: &'a mut dyn Write) -> Self {
-        Self { answers, remarks }
-    }
-
-    /// A line of the answer.
-    pub(super) fn line(&mut self, line: impl Display) -> Result<(), CommandError> {
-        Ok(writeln!(self.answers, "{line}")?)
-    }
-
-    /// A line of the answer, as JSON.
-    pub(super) fn json(&mut self, line: &impl Serialize) -> Result<(), CommandError> {
-        serde_json::to_writer(&mut *self.answers, line).map_err(io::Error::from)?;
-        Ok(self.answers.write_all(b"\n")?)
-    }
-
-    /// All of the answer.
-    pub(super) fn print(&mut self, text: &str) -> Result<(), CommandError> {
-        Ok(self.answers.write_all(text.as_bytes())?)
-    }
-
-    /// Columns.
-    pub(super) fn table<const N: usize>(&mut self, rows: &[[String; N]]) -> Result<(), CommandError> {
-        let mut widths = [0; N];
-        for row in rows {
-            for (width, cell) in widths.iter_mut().zip(row) {
-                *width = cell.chars().count().max(*width);
-            }
-        }
-        for row in rows {
-            let cells = row.iter().zip(widths).map(|(cell, width)| format!("{cell:width$}"));
-            self.line(cells.collect::<Vec<_>>().join("  ").trim_end())?;
-        }
-        Ok(())
-    }
-
-    /// A line of the answer that is not the last thing that is done.
-    pub(super) fn at_once(&mut self, line: impl Display) -> Result<(), CommandError> {
-        self.line(line)?;
-        Ok(self.answers.flush()?)
-    }
-
-    /// A remark for whoever watches. Whether anybody reads it changes nothing.
-    pub(super) fn remark(&mut self, line: impl Display) {
-        drop(writeln!(self.remarks, "{line}"));
-    }
-}
 
 pub(super) fn yaml(what: &'static str, object: &impl Serialize) -> Result<String, CommandError> {
     serde_yaml::to_string(object).map_err(|error| CommandError::Format {

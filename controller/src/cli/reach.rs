@@ -39,6 +39,7 @@ pub fn reach_of(arguments: &ReachArguments, screen: &mut Screen<'_>) -> Result<F
         screen.remark(asked);
         return Ok(Found::Something);
     }
+    screen.busy("following what policies allow");
     let found = reach(&input.cluster, &policies, &of);
     match output {
         Output::Json => screen.json(&found)?,

@@ -1,11 +1,16 @@
-//! `nanoseg completions` and `nanoseg reference`: the command line about itself.
+//! `nanoseg completions`, `nanoseg reference` and `nanoseg man`: the command line about itself.
+
+use std::fs;
+use std::path::Path;
 
 use clap::{Command, CommandFactory as _};
 use clap_complete::{Shell, generate};
+use clap_mangen::Man;
 
 use super::output::Screen;
 use super::{CommandError, Found};
-use crate::settings::{Arguments, CompletionArguments};
+use crate::apply::WriteError;
+use crate::settings::{Arguments, CompletionArguments, ManArguments};
 
 /// What a shell needs to complete commands and options.
 pub fn completions(
@@ -38,6 +43,29 @@ pub fn reference_text() -> String {
     // Lines that end in spaces do not survive an editor.
     let lines: Vec<&str> = text.lines().map(str::trim_end).collect();
     lines.join("\n").trim_end().to_owned() + "\n"
+}
+
+/// One page for the program and one for each of its commands, as `man` reads them.
+pub fn man(ManArguments { out }: &ManArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
+    let failed = |verb, path: &Path| {
+        let path = path.to_owned();
+        move |source| WriteError::File { verb, path, source }
+    };
+    fs::create_dir_all(out).map_err(failed("create", out))?;
+    let mut whole = Arguments::command();
+    // It gives each command its full name.
+    whole.build();
+    let shown = |command: &&Command| !command.is_hide_set() && command.get_name() != "help";
+    let commands: Vec<Command> = whole.get_subcommands().filter(shown).cloned().collect();
+    for command in [whole].into_iter().chain(commands) {
+        let man = Man::new(command);
+        let path = out.join(man.get_filename());
+        let mut page = Vec::new();
+        man.render(&mut page)?;
+        fs::write(&path, page).map_err(failed("write", &path))?;
+        screen.line(path.display())?;
+    }
+    Ok(Found::Nothing)
 }
 
 /// Examples as code: they are lines, and Markdown makes one paragraph of them.

@@ -2,6 +2,9 @@
 //! so that `kubectl edit` and a repository can do the same.
 
 mod decide;
+mod novel;
+
+use std::path::Path;
 
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
@@ -13,6 +16,7 @@ use crate::segment::{NovelEdge, Segment, SegmentName, SegmentStatus};
 use crate::settings::review::{DecisionArguments, Listing, Only, SegmentArguments, StatusArguments};
 use crate::trouble::Trouble;
 use decide::{Decision, Undecided, decide};
+pub use novel::violations;
 
 /// Field manager of what people decide by these commands.
 const MANAGER: &str = "kubectl-nanoseg";
@@ -52,21 +56,7 @@ pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Fo
         output,
         kubeconfig,
     } = arguments;
-    let segments = with_cluster(kubeconfig.as_deref(), async |client, url| {
-        let (api, what): (Api<Segment>, _) = match only {
-            None => (Api::all(client), "Segments".to_owned()),
-            Some(Only::Namespace(namespace)) => (
-                Api::namespaced(client, namespace),
-                format!("Segments of namespace {namespace}"),
-            ),
-            Some(Only::Segment(name)) => {
-                let segment = get(&Api::namespaced(client, &name.namespace), name, url).await?;
-                return Ok::<_, CommandError>(vec![segment]);
-            }
-        };
-        let list = api.list(&ListParams::default()).await;
-        Ok(list.map_err(failed("list", what, url))?.items)
-    })?;
+    let segments = segments(only.as_ref(), kubeconfig.as_deref(), screen)?;
     match (output, only, &segments[..]) {
         (Listing::Json, _, _) => {
             for segment in &segments {
@@ -97,6 +87,30 @@ pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Fo
         }
     }
     Ok(Found::Nothing)
+}
+
+/// The Segments of the cluster that are asked about.
+fn segments(
+    only: Option<&Only>,
+    kubeconfig: Option<&Path>,
+    screen: &mut Screen<'_>,
+) -> Result<Vec<Segment>, CommandError> {
+    screen.busy("reading the Segments");
+    with_cluster(kubeconfig, async |client, url| {
+        let (api, what): (Api<Segment>, _) = match only {
+            None => (Api::all(client), "Segments".to_owned()),
+            Some(Only::Namespace(namespace)) => (
+                Api::namespaced(client, namespace),
+                format!("Segments of namespace {namespace}"),
+            ),
+            Some(Only::Segment(name)) => {
+                let segment = get(&Api::namespaced(client, &name.namespace), name, url).await?;
+                return Ok::<_, CommandError>(vec![segment]);
+            }
+        };
+        let list = api.list(&ListParams::default()).await;
+        Ok(list.map_err(failed("list", what, url))?.items)
+    })
 }
 
 /// `nanoseg approve`.

@@ -32,6 +32,7 @@ pub fn synthesize_policies(arguments: &SynthesizeArguments, screen: &mut Screen<
     let graph = input.graph(&flows.flows, screen)?;
     input.faults.settle(screen)?;
 
+    screen.busy("making policies, and asking them about every edge");
     let mut proposals = Vec::new();
     let mut refusals = Vec::new();
     for (workload, outcome) in synthesize_all(&graph, &input.cluster, &settings) {

@@ -1,6 +1,6 @@
 //! The newest copy of what the controller knows, and the last violations.
 //!
-//! Guarantee: it holds one copy, [`KEPT`] violations and two numbers, however many look.
+//! Guarantee: it holds one copy, the places of the map before it, [`KEPT`] violations and two numbers, however many look.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
-use nanoseg_policy::map::Map;
+use nanoseg_policy::map::{Map, Places};
 use tokio::sync::{Notify, watch};
 
 use crate::reconcile::{Snapshot, Violation};
@@ -43,6 +43,8 @@ pub struct Copy {
     pub snapshot: Snapshot,
     /// The map, once somebody asked for it.
     pub map: OnceLock<Arc<Map>>,
+    /// Where the map before it was drawn: who looks on finds everything where it was.
+    pub places: Option<Places>,
 }
 
 /// What the controller leaves here for those who look.
@@ -96,11 +98,18 @@ impl Board {
     pub fn publish(&self, snapshot: Snapshot) {
         self.stale.store(false, Ordering::Release);
         let version = self.stamp.borrow().version + 1;
-        *lock(&self.copy) = Some(Arc::new(Copy {
+        let mut copy = lock(&self.copy);
+        let places = copy.as_ref().and_then(|before| match before.map.get() {
+            Some(map) => Some(map.places()),
+            None => before.places.clone(),
+        });
+        *copy = Some(Arc::new(Copy {
             version,
             snapshot,
             map: OnceLock::new(),
+            places,
         }));
+        drop(copy);
         self.stamp.send_modify(|stamp| stamp.version = version);
     }
 

@@ -137,8 +137,11 @@ async fn review(State(desk): State<Desk>, Path((namespace, name)): Path<(String,
     }
 }
 
+/// Those that are kept are told even while there is no copy.
 async fn violations(State(desk): State<Desk>) -> Json<Value> {
-    Json(views::violations(&desk.board))
+    let board = Arc::clone(&desk.board);
+    let computed = desk.compute(move |copy| views::violations(&board, Some(copy))).await;
+    Json(computed.unwrap_or_else(|_sorry| views::violations(&desk.board, None)))
 }
 
 async fn what_if(State(desk): State<Desk>, Query(question): Query<Question>) -> Response {

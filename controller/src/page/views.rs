@@ -7,35 +7,14 @@ mod compare;
 mod map;
 mod review;
 mod segments;
+mod violations;
 mod what_if;
-
-use serde_json::{Value, json};
-
-use super::board::Board;
-use crate::reconcile::Violation;
 
 pub use map::{edge, edges, map, one_party};
 pub use review::review;
 pub use segments::segments;
+pub use violations::{Row, novel, violation, violations};
 pub use what_if::{Question, Unclear, what_if};
-
-/// A violation with its number.
-pub fn violation(number: u64, violation: &Violation) -> Value {
-    // Maps with string keys and plain values: nothing in it is beyond JSON.
-    let mut told = serde_json::to_value(violation).unwrap_or_default();
-    if let Some(fields) = told.as_object_mut() {
-        fields.insert("number".to_owned(), number.into());
-    }
-    told
-}
-
-/// The violations that are kept, newest first.
-pub fn violations(board: &Board) -> Value {
-    let found = board.violations();
-    let total = found.first().map_or(0, |(number, _)| *number);
-    let found: Vec<Value> = found.iter().map(|(number, found)| violation(*number, found)).collect();
-    json!({ "since": board.started(), "total": total, "violations": found })
-}
 
 #[cfg(test)]
 pub(super) mod tests {
@@ -44,7 +23,7 @@ pub(super) mod tests {
     use nanoseg_graph::endpoint::{Endpoint, Workload};
     use nanoseg_graph::flow::Transport;
 
-    use super::*;
+    use crate::reconcile::Violation;
 
     /// A violation at a port.
     pub(in crate::page) fn violation_of(port: u16) -> Violation {
@@ -68,20 +47,5 @@ pub(super) mod tests {
             decision: crate::segment::Decision::Denied,
             enforced: false,
         }
-    }
-
-    #[test]
-    fn violations_are_listed_newest_first_with_their_ends() {
-        let board = Board::new(Timestamp::UNIX_EPOCH);
-        board.tell(&[violation_of(1), violation_of(2)]);
-        let listed = violations(&board);
-        assert_eq!(listed["total"], 2);
-        let first = &listed["violations"][0];
-        assert_eq!(first["number"], 2);
-        assert_eq!(first["source"], "shop/Deployment/web");
-        assert_eq!(first["destination"], "node n");
-        assert_eq!(first["port"], 2);
-        assert_eq!(first["protocol"], "TCP");
-        assert_eq!(first["verdict"], "denied");
     }
 }

@@ -19,6 +19,18 @@ Examples:
 
 The proposal itself: kubectl get segment -n shop deployment-web -o jsonpath='{.status.proposal}'";
 
+pub(super) const VIOLATIONS_EXAMPLES: &str = "\
+Examples:
+  nanoseg violations                          of every workload, what would be denied or is
+  nanoseg violations shop                     those of namespace shop
+  nanoseg violations shop/deployment-web      those of one Segment
+  nanoseg violations -o wide                  with when they were first seen, and the Segment
+  nanoseg violations -o name                  the Segments that have any: segment.nanoseg.io/NAME
+  nanoseg violations -o json | jq 'select(.decision == \"Denied\") | .source'
+
+What policies say of one is what they said when it was found, the proposal taken in. `nanoseg approve --novel` takes them into the
+baseline, `nanoseg reject --novel` leaves them out of it for good.";
+
 pub(super) const APPROVE_EXAMPLES: &str = "\
 Examples:
   nanoseg approve shop/deployment-web                     the proposal as it is now, by its hash
@@ -48,7 +60,7 @@ Example:
 
 It sets spec.mode.";
 
-/// Arguments of `nanoseg status`.
+/// Arguments of `nanoseg status` and `nanoseg violations`.
 #[derive(Debug, Args)]
 pub struct StatusArguments {
     /// Only those of a namespace, or one of them

@@ -115,6 +115,10 @@ async fn p23_a_cluster_and_its_dump_are_answered_alike_to_everybody() {
         (&["audit", "--flows", "flows.jsonl", "-o", "json"], 1),
         (&["graph", "--flows", "flows.jsonl"], 0),
         (&["synthesize", "--flows", "flows.jsonl"], 0),
+        (&["export", "--flows", "flows.jsonl", "--format", "json"], 0),
+        (&["export", "--flows", "flows.jsonl", "--format", "csv"], 0),
+        (&["reach", "--workload", "shop/web", "-o", "json"], 0),
+        (&["reach", "--image", "none"], 0),
     ] {
         let [live, files] = [live, files].map(|place| ask(folder.path(), &[command, &place].concat()));
         let said = String::from_utf8_lossy(&live.stderr);

@@ -11,6 +11,7 @@ mod gates;
 mod large;
 mod leading;
 mod learners;
+mod mapping;
 mod proxy;
 mod reviewing;
 mod rolling_back;

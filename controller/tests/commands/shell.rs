@@ -33,3 +33,109 @@ fn shells_take_what_completes_for_them() {
     let checked = Command::new("bash").arg("-n").arg(folder.at("bash")).output().unwrap();
     assert!(checked.status.success(), "{}", String::from_utf8_lossy(&checked.stderr));
 }
+
+/// What a command prints on a terminal of so many columns.
+fn on_a_terminal(folder: &Folder, columns: u16, variables: &[(&str, &str)], arguments: &str) -> String {
+    let program = env!("CARGO_BIN_EXE_nanoseg");
+    let script = format!("stty cols {columns} && exec {program} {arguments}");
+    let output = Command::new("script")
+        .args(["--quiet", "--return", "--command", &script, "/dev/null"])
+        .current_dir(folder.at(""))
+        .env("TERM", "xterm")
+        .env_remove("NO_COLOR")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap();
+    String::from_utf8(output.stdout).unwrap().replace('\r', "")
+}
+
+#[test]
+fn a_terminal_gets_what_fits_and_colours_unless_nobody_wants_them() {
+    let folder = Folder::new();
+    let flow = super::question(&super::pod("web-0"), &super::pod("db-0"), 22, "TCP");
+    folder.write("f.jsonl", flow);
+    let graph = "graph --cluster c.yaml --flows f.jsonl";
+    let audit = "audit --cluster c.yaml --flows f.jsonl";
+
+    let wide = on_a_terminal(&folder, 200, &[("NO_COLOR", "1")], graph);
+    let plain = folder.run(&graph.split(' ').collect::<Vec<_>>());
+    assert_eq!(wide, plain.out, "where there is room, nothing is cut");
+    let narrow = on_a_terminal(&folder, 60, &[("NO_COLOR", "1")], graph);
+    assert!(!narrow.contains('\u{1b}'), "{narrow:?}");
+    assert!(narrow.contains('…'), "{narrow}");
+    for line in narrow.lines() {
+        assert!(line.chars().count() <= 60, "{line}");
+    }
+
+    let coloured = on_a_terminal(&folder, 100, &[], audit);
+    assert!(coloured.contains("\u{1b}[31mdenied\u{1b}[0m: "), "{coloured:?}");
+    for variables in [&[("NO_COLOR", "1")][..], &[("TERM", "dumb")]] {
+        let plain = on_a_terminal(&folder, 100, variables, audit);
+        assert!(
+            plain.contains("denied: ") && !plain.contains('\u{1b}'),
+            "{variables:?}: {plain:?}"
+        );
+    }
+    let piped = folder.run(&audit.split(' ').collect::<Vec<_>>());
+    assert!(
+        piped.out.contains("denied: ") && !piped.out.contains('\u{1b}'),
+        "{}",
+        piped.out
+    );
+}
+
+#[test]
+fn a_name_does_nothing_to_a_terminal() {
+    let folder = Folder::new();
+    let name = "\\u001b]0;owned\\u0007\\u202ex";
+    folder.write("bad.json", format!(
+        "{{\"apiVersion\": \"v1\", \"kind\": \"Pod\", \"metadata\": {{\"name\": \"{name}\", \"namespace\": \"shop\"}}, \"spec\": {{\"containers\": []}}, \
+         \"status\": {{\"phase\": \"Running\", \"podIPs\": [{{\"ip\": \"198.18.1.9\"}}]}}}}"
+    ));
+    let flow = r#"{"source": {"ip": "198.18.1.9"}, "destination": {"namespace": "shop", "pod": "db-0"}, "port": 22, "protocol": "TCP"}"#;
+    folder.write("f.jsonl", flow);
+    for command in ["graph", "audit", "synthesize"] {
+        let ran = folder.run(&[
+            command,
+            "--cluster",
+            "c.yaml",
+            "--cluster",
+            "bad.json",
+            "--flows",
+            "f.jsonl",
+        ]);
+        let all = format!("{}{}", ran.out, ran.err);
+        assert!(all.contains("owned"), "{command}: {all:?}");
+        assert!(!all.contains(['\u{1b}', '\u{7}']), "{command}: {all:?}");
+        // YAML holds a name as it is, and escapes what would be an instruction.
+        assert!(
+            command == "synthesize" || !all.contains('\u{202e}'),
+            "{command}: {all:?}"
+        );
+    }
+}
+
+#[test]
+fn there_is_a_manual_page_for_each_command() {
+    let folder = Folder::new();
+    let ran = folder.run(&["man", "--out", "man"]);
+    assert_eq!(ran.code, Some(0), "{}", ran.err);
+    let page = |name: &str| std::fs::read_to_string(folder.at("man").join(name)).unwrap();
+    assert!(page("nanoseg.1").contains(".TH"));
+    for (name, words) in [
+        ("nanoseg-audit.1", ["\\fBnanoseg audit\\fR", "flows"]),
+        ("nanoseg-violations.1", ["\\fBnanoseg violations\\fR", "NAMESPACE"]),
+    ] {
+        for word in words {
+            assert!(page(name).contains(word), "{name}: {word}: {}", page(name));
+        }
+    }
+    assert!(
+        !folder.at("man/nanoseg-probe-pod.1").exists(),
+        "what nobody types has none"
+    );
+    assert_eq!(
+        ran.out.lines().count(),
+        std::fs::read_dir(folder.at("man")).unwrap().count()
+    );
+}

@@ -92,18 +92,30 @@ pub(crate) fn start(root: &Path, arguments: &[&str]) -> Child {
         .unwrap()
 }
 
+/// The cluster's objects, in one step.
+fn write(root: &Path, objects: &[Value]) {
+    let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
+    let cluster = root.join("cluster");
+    fs::write(cluster.join(".new"), list.to_string()).unwrap();
+    fs::rename(cluster.join(".new"), cluster.join("all.json")).unwrap();
+}
+
 impl Folder {
-    /// A controller that has these objects to look at and no report yet.
+    /// A controller that has these objects to look at and no report yet, with its page for this machine alone.
     pub(crate) fn new(objects: &[Value], arguments: &[&str]) -> Self {
+        let mut all = vec!["--page-listen", "127.0.0.1:0"];
+        all.extend(arguments);
+        Self::at(objects, &all)
+    }
+
+    /// The same, with its page where the arguments say.
+    pub(crate) fn at(objects: &[Value], arguments: &[&str]) -> Self {
         let root = tempfile::tempdir().unwrap();
         for folder in ["cluster", "flows", "out"] {
             fs::create_dir_all(root.path().join(folder)).unwrap();
         }
-        let list = json!({ "apiVersion": "v1", "kind": "List", "items": objects });
-        fs::write(root.path().join("cluster/all.json"), list.to_string()).unwrap();
-        let mut all = vec!["--page-listen", "127.0.0.1:0"];
-        all.extend(arguments);
-        let mut controller = start(root.path(), &all);
+        write(root.path(), objects);
+        let mut controller = start(root.path(), arguments);
         let page = until("the page", || {
             if let Some(status) = controller.try_wait().unwrap() {
                 panic!("{status}: {}", fs::read_to_string(root.path().join("log")).unwrap());
@@ -114,6 +126,16 @@ impl Folder {
         });
         let page = SocketAddr::from(([127, 0, 0, 1], page.port()));
         Self { root, controller, page }
+    }
+
+    /// Replaces the objects of the cluster.
+    pub(crate) fn observe(&self, objects: &[Value]) {
+        write(self.root.path(), objects);
+    }
+
+    /// The controller's process.
+    pub(crate) fn process(&self) -> u32 {
+        self.controller.id()
     }
 
     /// Replaces what the learner has reported so far.

@@ -11,7 +11,7 @@ use crate::http::get;
 /// What an attacker would call a workload.
 const MARKUP: &str = "<img src=x onerror=document.title='owned'><b>x";
 
-fn objects() -> Vec<Value> {
+pub(crate) fn objects() -> Vec<Value> {
     vec![
         node(),
         pod("shop", "Deployment", "web", "198.18.1.10"),
@@ -22,7 +22,7 @@ fn objects() -> Vec<Value> {
     ]
 }
 
-fn learned() -> Vec<Value> {
+pub(crate) fn learned() -> Vec<Value> {
     vec![
         accepted("shop", "cart", "198.18.1.10", 7000, 9),
         opened("shop", "web", "198.18.1.11", 7000, 9),
@@ -175,6 +175,14 @@ fn an_intruder_appears_without_a_reload(folder: &Folder, browser: &Browser) {
         "a second row",
         "return document.querySelectorAll('#violations tbody tr').length === 2",
     );
+    // Since when, how often, and what policies say of it.
+    let row = browser.run("return document.querySelector('#violations tbody').innerText");
+    let row = row.as_str().unwrap();
+    assert!(row.contains("would be denied") && row.contains("What if"), "{row}");
+    let heads = browser.run("return [...document.querySelectorAll('#violations th')].map((head) => head.innerText)");
+    for head in ["Policies say", "Tries", "First seen"] {
+        assert!(heads.as_array().unwrap().contains(&json!(head)), "{heads}");
+    }
     browser.picture(&pictures().join("violations.png"));
     assert_eq!(browser.run("return window.same"), true, "nothing was loaded anew");
 }
@@ -239,6 +247,34 @@ fn questions_are_answered(browser: &Browser) {
             .contains("missing: a rule in NetworkPolicy data/nanoseg-statefulset-db")
     );
     browser.picture(&pictures().join("what-if.png"));
+}
+
+#[test]
+fn where_there_is_nothing_yet_it_is_told_why() {
+    if !there_is_one() {
+        return;
+    }
+    let folder = Folder::new(&[node()], &[]);
+    let browser = Browser::open(folder.page, 390, 844);
+    for (view, words) in [
+        ("#map", "No connection yet"),
+        ("#segments", "No Segment yet"),
+        ("#violations", "No violation"),
+        ("#what-if", "May one end connect to the other?"),
+    ] {
+        browser.go("");
+        browser.go(view);
+        browser.until(
+            view,
+            &format!(
+                "return document.querySelector('main').innerText.includes({})",
+                json!(words)
+            ),
+        );
+        assert_eq!(browser.run(CHECK), json!([]), "{view}");
+        browser.picture(&pictures().join(format!("empty-{}.png", &view[1..])));
+    }
+    browser.assert_calm();
 }
 
 #[test]

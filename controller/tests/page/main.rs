@@ -4,10 +4,13 @@
 
 mod browser;
 mod folder;
+mod growing;
 mod http;
 mod looking;
 mod many;
+mod pictures;
 mod serving;
+mod slow;
 
 use std::time::Duration;
 

@@ -9,27 +9,28 @@ use crate::folder::{Folder, accepted, node, pod, until};
 use crate::http::get;
 
 const WORKLOADS: usize = 1000;
-const NAMESPACES: usize = 40;
+/// In how many namespaces they are: those of many teams, and one that has grown large.
+const SHAPES: [usize; 2] = [40, 1];
 const EDGES: usize = 10_000;
 
 fn address(workload: usize) -> String {
     format!("198.18.{}.{}", 1 + workload / 200, 1 + workload % 200)
 }
 
-fn names(workload: usize) -> (String, String) {
+fn names(workload: usize, namespaces: usize) -> (String, String) {
     (
-        format!("team-{:02}", workload % NAMESPACES),
+        format!("team-{:02}", workload % namespaces),
         format!("app-{workload:04}"),
     )
 }
 
 /// Each listener is called by its neighbours, and by some from far away: as where teams build on each other's services.
-fn edges() -> Vec<Value> {
+fn edges(namespaces: usize) -> Vec<Value> {
     (0..EDGES)
         .map(|edge| {
             let listener = edge % WORKLOADS;
             let round = edge / WORKLOADS;
-            let near = NAMESPACES * (1 + round);
+            let near = namespaces * (1 + round);
             let caller = (listener
                 + if round < 6 {
                     near
@@ -37,7 +38,7 @@ fn edges() -> Vec<Value> {
                     7 * round * round + listener % 13 + 1
                 })
                 % WORKLOADS;
-            let (namespace, name) = names(listener);
+            let (namespace, name) = names(listener, namespaces);
             let port = 8000 + u16::try_from(round % 3).unwrap();
             accepted(&namespace, &name, &address(caller), port, 5)
         })
@@ -50,13 +51,19 @@ fn a_thousand_workloads_and_ten_thousand_edges() {
     if !there_is_one() {
         return;
     }
+    for namespaces in SHAPES {
+        measure(namespaces);
+    }
+}
+
+fn measure(namespaces: usize) {
     let mut objects = vec![node()];
     for workload in 0..WORKLOADS {
-        let (namespace, name) = names(workload);
+        let (namespace, name) = names(workload, namespaces);
         objects.push(pod(&namespace, "Deployment", &name, &address(workload)));
     }
     let folder = Folder::new(&objects, &["--learn-for", "24h", "--report-interval", "1h"]);
-    folder.report(&edges());
+    folder.report(&edges(namespaces));
     until("the edges", || {
         let map = get(folder.page, "/api/map").json();
         (map["totals"]["edges"] == EDGES).then_some(())
@@ -78,7 +85,7 @@ fn a_thousand_workloads_and_ten_thousand_edges() {
         browser.wait_for("setTimeout(done, 2000)");
         browser.click("[aria-label='Show all']");
         browser.wait_for("setTimeout(done, 1000)");
-        browser.picture(&crate::looking::pictures().join(format!("many-{level}.png")));
+        browser.picture(&crate::looking::pictures().join(format!("many-{level}-{namespaces}.png")));
         let told = browser.wait_for(
             "const canvas = document.getElementById('canvas');
              const times = [];
@@ -108,7 +115,7 @@ fn a_thousand_workloads_and_ten_thousand_edges() {
         assert_eq!(told[3], true, "what moved was nothing");
         [0, 1, 2].map(|number| told[number].as_f64().unwrap())
     };
-    println!("{WORKLOADS} workloads, {EDGES} edges");
+    println!("{WORKLOADS} workloads in {namespaces} namespaces, {EDGES} edges");
     println!(
         "  the server's answers     {:>8.0} ms, {} KiB",
         server.as_secs_f64() * 1000.0,

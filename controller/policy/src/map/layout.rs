@@ -2,13 +2,17 @@
 //!
 //! Forces decide who lies beside whom: within each group by its own connections, then between groups by those that join them.
 //! What they say is put on a grid, so that boxes never overlap and names can be read in lines. Everything is in whole numbers
-//! and in a fixed order.
+//! and in a fixed order. What was drawn earlier can stay where it was: [`Places`].
+
+mod kept;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use fjadra::{Link as Springs, ManyBody, PositionX, PositionY, SimulationBuilder};
 
 use super::document::{Edge, Group, Link, Party, Place, Size};
+pub use kept::Places;
+use kept::{Kept, grown, moved};
 
 /// Width of a party's box: some twenty letters.
 const WIDTH: u32 = 184;
@@ -35,7 +39,13 @@ const SPRINGS: usize = 8;
 type Cell = (i64, i64);
 
 /// Places everything. Returns the size of the whole.
-pub(super) fn arrange(groups: &mut [Group], parties: &mut [Party], links: &[Link], edges: &[Edge]) -> Size {
+pub(super) fn arrange(
+    groups: &mut [Group],
+    parties: &mut [Party],
+    links: &[Link],
+    edges: &[Edge],
+    earlier: Option<&Places>,
+) -> Size {
     let numbers: BTreeMap<String, usize> = (0..)
         .zip(&*groups)
         .map(|(number, group)| (group.id.clone(), number))
@@ -64,10 +74,15 @@ pub(super) fn arrange(groups: &mut [Group], parties: &mut [Party], links: &[Link
         }
     }
     drop(within);
-    let cells: Vec<Vec<Cell>> = members
-        .iter()
-        .zip(&springs)
-        .map(|(members, springs)| cells(members.len(), springs))
+    let kept: Vec<Option<Kept>> = match earlier {
+        Some(places) => places.of(groups, parties, &members),
+        None => vec![None; groups.len()],
+    };
+    let cells: Vec<Vec<Cell>> = (members.iter().zip(&springs).zip(&kept))
+        .map(|((members, springs), kept)| match kept {
+            Some(kept) if kept.is_most() => grown(&kept.cells, springs),
+            Some(_) | None => cells(members.len(), springs),
+        })
         .collect();
     let sizes: Vec<Cell> = cells.iter().map(|cells| extent(cells)).collect();
     let between: BTreeSet<(usize, usize)> = links
@@ -76,7 +91,11 @@ pub(super) fn arrange(groups: &mut [Group], parties: &mut [Party], links: &[Link
         .filter(|(source, destination)| source != destination)
         .map(|(source, destination)| (source.min(destination), source.max(destination)))
         .collect();
-    let corners = corners(&sizes, &between);
+    let corners = if kept.iter().flatten().count() * 2 < groups.len() || groups.is_empty() {
+        corners(&sizes, &between)
+    } else {
+        moved(&kept, &sizes, &between)
+    };
     let mut whole = Size::default();
     for (number, group) in groups.iter_mut().enumerate() {
         let (column, row) = corners[number];
@@ -245,22 +264,33 @@ fn corners(sizes: &[Cell], between: &BTreeSet<(usize, usize)>) -> Vec<Cell> {
     let mut taken: BTreeSet<Cell> = BTreeSet::new();
     let mut corners = vec![(0, 0); sizes.len()];
     for group in order {
-        let (columns, rows) = sizes[group];
-        let covered = move |(column, row): Cell| {
-            (column..=column + columns).flat_map(move |column| (row..row + rows + 2).map(move |row| (column, row)))
-        };
         let (column, row) = wanted[group];
-        let corner = nearest((column * wide, row * high), |corner| {
-            covered(corner).all(|cell| !taken.contains(&cell))
-        });
-        taken.extend(covered(corner));
+        let corner = free_corner((column * wide, row * high), sizes[group], &taken);
+        taken.extend(covered(corner, sizes[group]));
         corners[group] = corner;
     }
+    from_zero(&mut corners);
+    corners
+}
+
+/// The cells that a group takes.
+fn covered((column, row): Cell, (columns, rows): Cell) -> impl Iterator<Item = Cell> {
+    (column..=column + columns).flat_map(move |column| (row..row + rows + 2).map(move |row| (column, row)))
+}
+
+/// The nearest corner at which a group of this size lies on nothing that is taken.
+fn free_corner(wanted: Cell, size: Cell, taken: &BTreeSet<Cell>) -> Cell {
+    nearest(wanted, |corner| {
+        covered(corner, size).all(|cell| !taken.contains(&cell))
+    })
+}
+
+/// Shifts everything to where columns and rows begin.
+fn from_zero(corners: &mut [Cell]) {
     let left = corners.iter().map(|(column, _)| *column).min().unwrap_or_default();
     let top = corners.iter().map(|(_, row)| *row).min().unwrap_or_default();
-    for (column, row) in &mut corners {
+    for (column, row) in corners {
         *column -= left;
         *row -= top;
     }
-    corners
 }

@@ -10,7 +10,8 @@
 //! * nothing is decided here: every answer is the evaluator's, over the same pairs of ends as [`crate::audit`] asks about;
 //! * equal input gives an equal document, in whatever order it was learned;
 //! * every edge of the graph and of each Segment is in the map exactly once, and so are both of its ends;
-//! * boxes of parties lie in the box of their group, and no two boxes of parties or of groups overlap.
+//! * boxes of parties lie in the box of their group, and no two boxes of parties or of groups overlap;
+//! * drawn beside an earlier map, what was on it stays where it was, as far as there is room.
 
 mod change;
 mod controls;
@@ -37,7 +38,8 @@ use crate::evaluate::{Evaluator, PolicySet};
 pub use change::{Changes, ChangesSchema, EdgeChange, WorkloadChange};
 pub use document::*;
 use edges::Judges;
-pub use formats::{csv, dot, graphml, html, markdown, mermaid, svg};
+pub use formats::{csv, dot, graphml, html, markdown, mermaid, svg, visible};
+pub use layout::Places;
 pub use reach::{Passage, Reach, reach};
 
 /// What a map is drawn from.
@@ -56,6 +58,8 @@ pub struct Input<'a> {
     /// An edge of a baseline that the graph does not have, or was last seen before this time, is stale. Without it none is: the
     /// graph may not be all that was seen.
     pub stale_before: Option<Timestamp>,
+    /// Where an earlier map has drawn everything, for somebody who looks on.
+    pub places: Option<&'a Places>,
 }
 
 /// What a workload's Segment says.
@@ -86,7 +90,7 @@ impl Map {
         let mut parties = parties::all(input, &ends, &live, proposed.as_ref());
         let mut groups = parties::groups(&parties);
         let links = edges::links(&edges, &parties);
-        let size = layout::arrange(&mut groups, &mut parties, &links, &edges);
+        let size = layout::arrange(&mut groups, &mut parties, &links, &edges, input.places);
         let exposures = exposure::all(input.cluster, &live);
         let mut map = Self {
             schema: Schema::V1,

@@ -119,6 +119,7 @@ pub(crate) fn shop() -> Map {
         proposed: Some(&proposed),
         segments: &[segment()],
         stale_before: Some(Timestamp::MIN),
+        places: None,
     })
 }
 
@@ -350,6 +351,10 @@ fn large(workloads: usize, namespaces: usize, edges: usize) -> (Cluster, Vec<(Ed
 }
 
 fn drawn(cluster: &Cluster, edges: &[(EdgeKey, Evidence)]) -> Map {
+    drawn_beside(None, cluster, edges)
+}
+
+fn drawn_beside(places: Option<&Places>, cluster: &Cluster, edges: &[(EdgeKey, Evidence)]) -> Map {
     Map::draw(&Input {
         cluster,
         graph: &graph_of(edges),
@@ -357,6 +362,7 @@ fn drawn(cluster: &Cluster, edges: &[(EdgeKey, Evidence)]) -> Map {
         proposed: None,
         segments: &[],
         stale_before: None,
+        places,
     })
 }
 
@@ -407,6 +413,7 @@ proptest! {
             proposed: Some(&proposed),
             segments: &[segment()],
             stale_before: Some(Timestamp::MIN),
+            places: None,
         });
         prop_assert_eq!(serde_json::to_string(&map).unwrap(), serde_json::to_string(&shop()).unwrap());
     }
@@ -418,6 +425,65 @@ proptest! {
         assert_tidy(&map);
         prop_assert_eq!(map, drawn(&cluster, &edges));
     }
+
+    #[test]
+    fn what_somebody_looks_at_stays_where_it_is(
+        before in 1_usize..60, more in 0_usize..30, namespaces in 1_usize..12, edges in 0_usize..200, further in 0_usize..60,
+    ) {
+        let (cluster, known) = large(before, namespaces, edges);
+        let earlier = drawn(&cluster, &known);
+        let places = earlier.places();
+        prop_assert_eq!(&drawn_beside(Some(&places), &cluster, &known), &earlier, "nothing is new");
+
+        let (cluster, known) = large(before + more, namespaces, edges + further);
+        let map = drawn_beside(Some(&places), &cluster, &known);
+        assert_tidy(&map);
+        let group = |map: &Map, id: &str| map.groups.iter().find(|group| group.id == id).cloned();
+        for party in &earlier.parties {
+            let now = map.parties.iter().find(|now| now.id == party.id).unwrap();
+            let (was, is) = (group(&earlier, &party.group).unwrap(), group(&map, &party.group).unwrap());
+            if was.parties * 2 >= is.parties {
+                let from = |place: &Place, group: &Group| (place.x - group.place.x, place.y - group.place.y);
+                prop_assert_eq!(from(&party.place, &was), from(&now.place, &is), "{} within {}", party.id, was.id);
+            }
+        }
+        if earlier.groups.len() * 2 < map.groups.len() {
+            return Ok(());
+        }
+        for one in &earlier.groups {
+            for other in &earlier.groups {
+                let (one_now, other_now) = (group(&map, &one.id).unwrap(), group(&map, &other.id).unwrap());
+                if one.place.x + one.place.width <= other.place.x {
+                    prop_assert!(one_now.place.x + one_now.place.width <= other_now.place.x, "{} was left of {}", one.id, other.id);
+                }
+                if one.place.y + one.place.height <= other.place.y {
+                    prop_assert!(one_now.place.y + one_now.place.height <= other_now.place.y, "{} was above {}", one.id, other.id);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn places_of_another_map_do_no_harm() {
+    let (cluster, edges) = large(20, 4, 40);
+    let mut other = drawn(&cluster, &edges);
+    for group in &mut other.groups {
+        group.place = Place::default();
+    }
+    for party in &mut other.parties {
+        party.place.x = u32::MAX;
+    }
+    assert_tidy(&drawn_beside(Some(&other.places()), &cluster, &edges));
+    for group in &mut other.groups {
+        group.place = Place {
+            x: 40,
+            y: 40,
+            width: 300,
+            height: 200,
+        };
+    }
+    assert_tidy(&drawn_beside(Some(&other.places()), &cluster, &edges));
 }
 
 #[test]

@@ -22,9 +22,29 @@ export function terms(pairs) {
   return element('dl', {}, told.map(([term, value]) => [element('dt', {}, term), element('dd', {}, value)]));
 }
 
-/** A table. Columns are [title, cell of a row, is a number]. */
+/** A word that stands out. Tones are good, bad, warn and info. */
+export function chip(word, tone = '', attributes = {}) {
+  return element('span', { class: `chip ${tone}`, ...attributes }, word);
+}
+
+/** A name that may go on in the next line after each of its parts. */
+export function parts(name) {
+  return name.split('/').flatMap((part, at) => (at ? ['/', element('wbr'), part] : [part]));
+}
+
+/** What stands where there is nothing yet, and what to do about it. */
+export function empty(title, ...what) {
+  return element('div', { class: 'empty' }, element('strong', {}, title), what);
+}
+
+/** A number with its noun. */
+export function counted(number, one, many = `${one}s`) {
+  return `${number.toLocaleString()} ${number === 1 ? one : many}`;
+}
+
+/** A table. Columns are [title, cell of a row, how: number, tight or words]. */
 export function table(caption, columns, rows, attributes = {}) {
-  const heads = columns.map(([title, , number]) => element('th', { scope: 'col', class: number ? 'number' : null }, title));
+  const heads = columns.map(([title, , how]) => element('th', { scope: 'col', class: how }, title));
   return element('table', { class: 'cards', ...attributes },
     element('caption', {}, caption),
     element('thead', {}, element('tr', {}, heads)),
@@ -33,17 +53,57 @@ export function table(caption, columns, rows, attributes = {}) {
 
 /** A row of such a table. */
 export function line(columns, row, attributes = {}) {
-  return element('tr', attributes, columns.map(([title, cell, number]) => {
+  return element('tr', attributes, columns.map(([title, cell, how]) => {
     const value = cell(row);
-    return element('td', { 'data-label': title, class: number ? 'number' : null }, typeof value === 'number' ? String(value) : value);
+    const told = typeof value === 'number' ? value.toLocaleString() : value;
+    const cells = [told].flat(Infinity).filter((part) => part !== undefined && part !== null && part !== '');
+    return element('td', { 'data-label': title, class: how }, cells.length ? element('span', {}, cells) : '');
   }));
 }
 
-/** A time as people here write it. */
+/** A time as people here write it: of today without the day. */
 export function time(text) {
   if (!text) return '';
   const at = new Date(text);
-  return Number.isNaN(at.valueOf()) ? text : element('time', { datetime: text }, at.toLocaleString());
+  if (Number.isNaN(at.valueOf())) return text;
+  const today = at.toDateString() === new Date().toDateString();
+  const words = today ? at.toLocaleTimeString() : at.toLocaleString([], { dateStyle: 'medium', timeStyle: 'short' });
+  return element('time', { datetime: text, title: at.toLocaleString() }, words);
+}
+
+/** How a state of a connection is drawn beside its colour: nobody has to tell colours apart. */
+export const DASHES = {
+  Quarantined: [2, 3], Novel: [], Denied: [], WouldBeDenied: [7, 4], Undecided: [2, 3], Stale: [2, 5], Enforced: [], Covered: [7, 4], Observed: [],
+};
+
+/** A piece of a line as the map draws it. */
+export function swatch(state) {
+  const dash = DASHES[state];
+  const style = dash.length === 0 ? '' : dash[0] > 4 ? 'dashed' : 'dotted';
+  return element('span', { class: `state ${state} ${style}`, 'aria-hidden': 'true' });
+}
+
+/** How much attention a phase needs. */
+const TONES = { Degraded: 'bad', Enforcing: 'good', Proposed: 'info', Auditing: 'info', Stable: 'warn', Stabilizing: '', Learning: '', Off: '', Gone: '' };
+
+export function phaseTone(word) {
+  return TONES[word] ?? '';
+}
+
+export function phase(word) {
+  return chip(word, phaseTone(word));
+}
+
+const VERDICTS = { denied: 'bad', 'would be denied': 'warn', allowed: 'good' };
+
+/** What policies say of a connection outside of a baseline. */
+export function decided(row) {
+  return row.decided ? chip(row.decided, VERDICTS[row.decided]) : '';
+}
+
+/** The address of a view, of parts that may hold anything. */
+export function address(view, ...parts) {
+  return [`#${view}`, ...parts.map((part) => encodeURIComponent(part))].join('/');
 }
 
 /** Asks the server. What it cannot answer is an error with its own sentence. */

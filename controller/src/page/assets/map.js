@@ -1,7 +1,7 @@
 // The map: what the server laid out, which of it is shown, and what is told of what is chosen.
 
-import { ask, asked, button, element, swap, table, terms, time } from './elements.js';
-import { Drawing, DASHES } from './canvas.js';
+import { address, ask, asked, button, counted, element, empty, phase, swap, swatch, table, terms, time } from './elements.js';
+import { Drawing } from './canvas.js';
 
 // More parties than this are not drawn one by one before somebody asks: names could not be read.
 const MANY = 120;
@@ -11,18 +11,12 @@ const ROWS = 50;
 function about(party) {
   const { who } = party;
   switch (who.type) {
-    case 'Workload': return [who.kind, who.phase].filter(Boolean).join(', ');
+    case 'Workload': return [who.kind, who.phase].filter(Boolean).join(' · ');
     case 'External': return (who.names ?? []).join(', ') || 'outside';
     case 'Service': return who.externalName ? `stands for ${who.externalName}` : 'Service';
     case 'Unknown': return who.reason;
     default: return who.type;
   }
-}
-
-function swatch(state) {
-  const dash = DASHES[state];
-  const style = dash.length === 0 ? '' : dash[0] > 4 ? 'dashed' : 'dotted';
-  return element('span', { class: `state ${state} ${style}`, 'aria-hidden': 'true' });
 }
 
 export function map(main) {
@@ -32,6 +26,9 @@ export function map(main) {
   // What is shown: where nothing of it has changed, nothing is made anew.
   let before = '';
   let rows = ROWS;
+  // What was chosen, and who had the focus before.
+  let open = null;
+  let opener = null;
   const hidden = new Set();
 
   const option = (value, label) => element('option', { value }, label ?? value);
@@ -42,27 +39,59 @@ export function map(main) {
   const port = element('input', { id: 'port', inputmode: 'numeric', class: 'short', autocomplete: 'off', oninput: () => filter() });
   const mode = element('select', { ...change, id: 'mode' }, option('', 'all'), ['Off', 'Learn', 'Audit', 'Enforce'].map((word) => option(word)));
   const legend = element('ul', { class: 'legend', 'aria-label': 'States of connections: what is shown' });
+  const summary = element('p', {});
   const canvas = element('canvas', { tabindex: '0', role: 'img', id: 'canvas',
     'aria-label': 'Map of connections. Arrow keys move it, plus and minus zoom, 0 shows all. The table below holds the same.' });
   const list = element('div', { class: 'scroll', id: 'connections' });
   const detail = element('aside', { id: 'detail', 'aria-label': 'What was chosen', tabindex: '-1', hidden: true });
-  const frame = element('div', { class: 'frame' }, canvas);
+  const tip = element('div', { class: 'tip', hidden: true, 'aria-hidden': 'true' });
+  const nothing = empty('No connection yet', element('p', {}, 'Learners tell of connections as soon as somebody makes one. If none appears within a minute, nanoseg doctor says what is missing.'));
+  nothing.hidden = true;
+  const frame = element('div', { class: 'frame' }, canvas, nothing, tip);
   const whole = element('div', { class: 'map alone' }, frame, detail);
   const known = element('datalist', { id: 'parties' });
-  const drawing = new Drawing(canvas, choose);
+  const drawing = new Drawing(canvas, choose, hint);
   frame.append(element('div', { class: 'tools' },
     button('+', () => drawing.zoom(1.4), { 'aria-label': 'Zoom in' }),
     button('−', () => drawing.zoom(1 / 1.4), { 'aria-label': 'Zoom out' }),
     button('Fit', () => drawing.fit(), { 'aria-label': 'Show all' })));
+  const key = (word) => element('kbd', {}, word);
   main.append(
-    element('h1', {}, 'Map'),
+    element('div', { class: 'head' }, element('h1', {}, 'Map'), summary),
     element('div', { class: 'filters' },
-      element('label', {}, 'Show', level),
+      element('label', { class: 'broad' }, 'Workload or name', find),
       element('label', {}, 'Namespace', namespace),
-      element('label', {}, 'Workload or name', find),
+      element('label', {}, 'Show', level),
       element('label', {}, 'Port', port),
       element('label', {}, 'Mode', mode), known),
-    legend, whole, list);
+    legend, whole,
+    element('p', { class: 'keys' }, 'On the map: ', key('←'), key('→'), key('↑'), key('↓'), ' move, ', key('+'), key('−'), ' zoom, ',
+      key('0'), ' shows all. Anywhere: ', key('/'), ' finds a name, ', key('Esc'), ' closes what was chosen.'),
+    element('div', { class: 'panel bare' }, list));
+  const keyed = (event) => {
+    if (event.key === 'Escape' && !detail.hidden) {
+      event.preventDefault();
+      close();
+    } else if (event.key === '/' && !event.ctrlKey && !event.metaKey && !event.target.closest('input, select')) {
+      event.preventDefault();
+      find.focus();
+    }
+  };
+  document.addEventListener('keydown', keyed);
+
+  /** What lies under the pointer, in words. */
+  function hint(found, x, y) {
+    tip.hidden = !found;
+    if (!found) return;
+    const { party, stroke, group } = found;
+    if (party) tip.textContent = [asked(party) || party.title, party.about].join(', ');
+    else if (group) tip.textContent = `${group.title}: ${group.about}`;
+    else if (stroke.protocol) tip.textContent = `${stroke.source.title} → ${stroke.destination.title} ${stroke.protocol} ${stroke.port}: ${words(stroke.state)}`;
+    else tip.textContent = `${counted(stroke.edges, 'connection')}: ${words(stroke.state)}`;
+    const left = Math.min(x + 14, frame.clientWidth - tip.offsetWidth - 8);
+    const top = y + 18 + tip.offsetHeight > frame.clientHeight ? y - tip.offsetHeight - 8 : y + 18;
+    tip.style.transform = `translate(${Math.max(left, 8)}px, ${top}px)`;
+  }
 
   /** The connections that the filters leave. */
   function kept() {
@@ -91,7 +120,10 @@ export function map(main) {
     const touched = new Set(shown.flatMap((edge) => [edge.source, edge.destination]));
     for (const party of told.parties) party.shown = !filtered || touched.has(party);
     if (drawing.detailed) {
-      drawing.strokes(shown.map((edge) => ({ from: edge.source.place, to: edge.destination.place, state: edge.state, told: edge })));
+      drawing.strokes(shown.map((edge) => ({
+        from: edge.source.place, to: edge.destination.place, state: edge.state, told: edge,
+        label: edge.protocol === 'TCP' ? String(edge.port) : `${edge.protocol} ${edge.port}`,
+      })));
     } else {
       const pairs = new Set(shown.map((edge) => `${edge.source.group} ${edge.destination.group}`));
       const place = new Map(told.groups.map((group) => [group.id, group.place]));
@@ -103,18 +135,15 @@ export function map(main) {
   }
 
   function connections(shown) {
+    const end = (party) => [party.title, element('span', { class: 'quiet' }, ` ${party.where}`)];
     const columns = [
-      ['From', (edge) => edge.source.title],
-      ['', (edge) => edge.source.where],
-      ['To', (edge) => edge.destination.title],
-      ['', (edge) => edge.destination.where],
-      ['Port', (edge) => `${edge.protocol} ${edge.port}`],
-      ['State', (edge) => [swatch(edge.state), ' ', words(edge.state)]],
-      ['More', (edge) => button('Evidence and rule', () => choose({ stroke: edge }), { class: 'plain', 'aria-label': `Evidence and rule: ${edge.source.title} to ${edge.destination.title}, ${edge.protocol} ${edge.port}` })],
+      ['From', (edge) => end(edge.source)],
+      ['To', (edge) => end(edge.destination)],
+      ['Port', (edge) => `${edge.protocol} ${edge.port}`, 'tight'],
+      ['State', (edge) => [swatch(edge.state), ` ${words(edge.state)}`]],
+      ['More', (edge) => button('Evidence and rule', () => choose({ stroke: edge }), { class: 'plain', 'aria-label': `Evidence and rule: ${edge.source.title} to ${edge.destination.title}, ${edge.protocol} ${edge.port}` }), 'tight'],
     ];
-    columns[1][0] = 'in';
-    columns[3][0] = 'in ';
-    swap(list, table(`${shown.length} of ${edges.length} connections`, columns, shown.slice(0, rows)),
+    swap(list, table(`${shown.length} of ${counted(edges.length, 'connection')}`, columns, shown.slice(0, rows)),
       shown.length > rows ? button(`Show more (${shown.length - rows})`, () => { rows += ROWS * 4; show(); }) : '');
   }
 
@@ -123,38 +152,74 @@ export function map(main) {
   }
 
   function fillLegend() {
-    swap(legend, told.states.map(({ name, words: meaning, count }) => element('li', {}, element('label', {},
-      element('input', { type: 'checkbox', checked: !hidden.has(name), value: name, onchange: (event) => {
+    // A state that nothing is in explains nothing.
+    const shown = told.states.filter(({ name, count }) => count || hidden.has(name));
+    swap(legend, shown.map(({ name, words: meaning, count }) => element('li', {}, element('label', {},
+      element('input', { type: 'checkbox', checked: !hidden.has(name), value: name, 'aria-label': `${meaning} (${count})`, onchange: (event) => {
         if (event.target.checked) hidden.delete(name);
         else hidden.add(name);
         filter();
       } }),
-      swatch(name), ` ${meaning} (${count})`))));
+      swatch(name), meaning, element('strong', {}, count.toLocaleString())))));
   }
 
-  function open(...content) {
-    detail.replaceChildren(button('Close', close, { class: 'close' }), ...content.flat(Infinity).filter(Boolean));
+  function summarise() {
+    const { totals, observed } = told;
+    const kinds = [[totals.workloads, 'workload'], [totals.external, 'address outside', 'addresses outside'], [totals.nodes, 'node'], [totals.edges, 'connection']];
+    summary.replaceChildren(kinds.filter(([number]) => number).map(([number, one, many]) => counted(number, one, many)).join(' · '));
+    if (observed) summary.append(', seen from ', time(observed.firstSeen), ' to ', time(observed.lastSeen));
+    nothing.hidden = told.parties.length > 0;
+  }
+
+  function tell(...content) {
+    swap(detail, button('Close', close, { class: 'close' }), ...content);
     detail.hidden = false;
     whole.classList.remove('alone');
-    detail.focus({ preventScroll: false });
   }
 
   function close() {
     detail.hidden = true;
     whole.classList.add('alone');
+    open = null;
     drawing.choose(null);
+    // Who was taken away from something is taken back there, or to what stands in its place by now.
+    const label = opener?.ariaLabel;
+    const back = opener?.isConnected ? opener : [...list.querySelectorAll('button')].find((made) => label && made.ariaLabel === label);
+    back?.focus({ preventScroll: true });
+    opener = null;
   }
 
   async function choose(found) {
     if (!found) return;
+    if (detail.hidden) opener = document.activeElement;
+    await explain(found);
+    detail.focus({ preventScroll: false });
+  }
+
+  /** Tells what is known of something, and does so again for later maps. */
+  async function explain(found) {
+    open = found;
     try {
       if (found.stroke?.protocol) await tellEdge(found.stroke);
       else if (found.stroke) tellLink(found.stroke);
       else if (found.party) await tellParty(found.party);
       else tellGroup(found.group);
     } catch (error) {
-      open(element('p', { class: 'bad' }, error.message));
+      tell(element('p', { class: 'bad' }, error.message));
     }
+  }
+
+  /** The same thing on the map as it is now; `null` if it is gone. */
+  function again({ stroke, party, group }) {
+    const pick = (key, things, is) => {
+      const found = things.find(is);
+      return found ? { [key]: found } : null;
+    };
+    if (party) return pick('party', told.parties, ({ id }) => id === party.id);
+    if (group) return pick('group', told.groups, ({ id }) => id === group.id);
+    if (!stroke.protocol) return pick('stroke', told.links, (link) => link.source === stroke.source && link.destination === stroke.destination);
+    return pick('stroke', edges, (edge) => edge.source.id === stroke.source.id && edge.destination.id === stroke.destination.id
+      && edge.protocol === stroke.protocol && edge.port === stroke.port);
   }
 
   function side(name, judged) {
@@ -177,8 +242,8 @@ export function map(main) {
     const id = `${edge.source.id}>${edge.destination.id}:${edge.protocol}:${edge.port}`;
     const full = await ask(`/api/map/edge?id=${encodeURIComponent(id)}`);
     const seen = full.observed;
-    const question = [asked(edge.source), asked(edge.destination), edge.protocol, edge.port].map((part) => encodeURIComponent(part)).join('/');
-    open(
+    const question = address('what-if', asked(edge.source), asked(edge.destination), edge.protocol, edge.port);
+    tell(
       element('h2', {}, `${edge.source.title} → ${edge.destination.title}`),
       terms([
         ['From', asked(edge.source) || edge.source.title], ['To', asked(edge.destination) || edge.destination.title],
@@ -194,27 +259,27 @@ export function map(main) {
         : element('p', {}, 'None since the controller began: only the baseline knows it.'),
       judgement('Policies in force', full.live),
       judgement('With what is proposed', full.proposed),
-      element('p', {}, element('a', { href: `#what-if/${question}` }, 'What if')),
+      element('p', {}, element('a', { href: question }, 'What if')),
       [edge.source, edge.destination].map(reviewed));
   }
 
   function reviewed(party) {
     const { who } = party;
     if (who.type !== 'Workload' || !who.segment) return '';
-    return element('p', {}, element('a', { href: `#segments/${encodeURIComponent(who.namespace)}/${encodeURIComponent(who.segment)}` }, `Review ${who.kind} ${who.name}`));
+    return element('p', {}, element('a', { href: address('segments', who.namespace, who.segment) }, `Review ${who.kind} ${who.name}`));
   }
 
   function tellLink(link) {
     drawing.choose(link);
     const title = (id) => told.groups.find((group) => group.id === id)?.title ?? id;
-    open(element('h2', {}, `${title(link.source)} → ${title(link.destination)}`),
-      element('p', {}, `${link.edges} connections`),
+    tell(element('h2', {}, `${title(link.source)} → ${title(link.destination)}`),
+      element('p', {}, counted(link.edges, 'connection')),
       terms(Object.entries(link.states).map(([state, number]) => [words(state), number])),
       button('Show the workloads of both', () => { namespace.value = link.source; level.value = 'parties'; filter(); }));
   }
 
   function tellGroup(group) {
-    open(element('h2', {}, group.title), element('p', {}, group.about),
+    tell(element('h2', {}, group.title), element('p', {}, group.about),
       terms([['Open in ingress', group.openIngress], ['Open in egress', group.openEgress]]),
       button('Show its connections alone', () => {
         namespace.value = group.id;
@@ -229,20 +294,21 @@ export function map(main) {
     const { who } = await ask(`/api/map/party?id=${encodeURIComponent(party.id)}`);
     const own = edges.filter((edge) => edge.source === party || edge.destination === party);
     const isolation = (judged) => judged && [judged.status, ...(judged.policies ?? [])].join(', ');
-    open(
+    tell(
       element('h2', {}, party.title),
       terms([
-        ['What', asked(party) || who.type], ['Phase', who.segment?.phase], ['Because', who.segment?.reason], ['Mode', who.segment?.mode],
+        ['What', asked(party) || who.type], ['Phase', who.segment && phase(who.segment.phase)], ['Because', who.segment?.reason], ['Mode', who.segment?.mode],
         ['Ingress', isolation(who.protection?.ingress)], ['Egress', isolation(who.protection?.egress)],
         ['Pods', who.pods?.map((pod) => pod.name).join(', ')],
         ['Images', who.images?.map((image) => [image.name, image.digest].filter(Boolean).join(' ')).join(', ')],
         ['Asked for as', who.names?.join(', ')], ['Addresses', who.addresses?.join(', ')],
       ]),
       reviewed(party),
-      element('h3', {}, `${own.length} connections`),
-      element('ul', {}, own.slice(0, 100).map((edge) => element('li', {},
+      element('h3', {}, counted(own.length, 'connection')),
+      element('ul', { class: 'list' }, own.slice(0, 100).map((edge) => element('li', {},
         button(`${edge.source === party ? '→' : '←'} ${edge.source === party ? edge.destination.title : edge.source.title} ${edge.protocol} ${edge.port}`,
-          () => choose({ stroke: edge }), { class: 'plain' }), ` ${words(edge.state)}`))));
+          () => choose({ stroke: edge }), { class: 'plain' }),
+        element('div', { class: 'quiet' }, swatch(edge.state), ` ${words(edge.state)}`)))));
   }
 
   return {
@@ -256,26 +322,40 @@ export function map(main) {
       before = now;
       told = next;
       const groups = new Map(told.groups.map((group) => [group.id, group]));
-      for (const group of told.groups) group.about = `${group.parties} ${group.parties === 1 ? 'party' : 'parties'}`;
+      for (const group of told.groups) group.about = counted(group.parties, 'party', 'parties');
       for (const party of told.parties) {
         party.about = about(party);
         party.where = groups.get(party.group)?.title ?? '';
       }
       edges = lines.edges.map(([source, destination, number, protocol, state]) => ({
-        source: told.parties[source], destination: told.parties[destination], port: number, protocol, state: told.states[state].name,
+        source: told.parties[source], destination: told.parties[destination], port: number, protocol, state: told.states[state].name, rank: state,
       }));
+      // What most needs attention comes first.
+      edges.sort((one, other) => one.rank - other.rank);
       const chosen = namespace.value;
       namespace.replaceChildren(option('', 'all'), ...told.groups.map((group) => option(group.id, group.title)));
       namespace.value = groups.has(chosen) ? chosen : '';
       known.replaceChildren(...told.parties.slice(0, 2000).map((party) => option(party.title)));
-      if (!drawn && told.parties.length > MANY) level.value = 'groups';
+      // Of two boxes nobody learns anything.
+      const telling = told.groups.length > 2 && (told.parties.length > MANY || !drawing.readable(told));
+      if (!drawn && telling) level.value = 'groups';
       fillLegend();
-      drawing.show(told, !drawn && told.parties.length > 0);
+      summarise();
+      drawing.detailed = level.value === 'parties';
+      drawing.show(told);
       drawn ||= told.parties.length > 0;
       show();
+      if (open) {
+        const found = again(open);
+        if (found) await explain(found);
+        else close();
+      }
       return told.awaited;
     },
     recolour: () => drawing.rest(),
-    close: () => drawing.close(),
+    close() {
+      document.removeEventListener('keydown', keyed);
+      drawing.close();
+    },
   };
 }

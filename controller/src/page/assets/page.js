@@ -132,7 +132,9 @@ function theme() {
 theme();
 window.addEventListener('hashchange', async () => {
   await show();
-  main.focus();
+  // Another view begins at its beginning, and what stays above does not hide it.
+  main.focus({ preventScroll: true });
+  window.scrollTo(0, 0);
 });
 await show();
 const before = await ask('/api/violations').catch(() => ({ total: 0 }));

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use nanoseg_policy::evaluate::PolicySet;
-use nanoseg_policy::map::{Input, Map, Party, State, Who};
+use nanoseg_policy::map::{Input, Map, Party, Places, State, Who};
 use serde_json::{Value, json};
 
 use crate::page::board::Copy;
@@ -12,10 +12,13 @@ use crate::reconcile::Snapshot;
 
 /// The whole map, drawn once for each copy.
 fn drawn(copy: &Copy) -> Arc<Map> {
-    Arc::clone(copy.map.get_or_init(|| Arc::new(draw(&copy.snapshot))))
+    Arc::clone(
+        copy.map
+            .get_or_init(|| Arc::new(draw(&copy.snapshot, copy.places.as_ref()))),
+    )
 }
 
-fn draw(snapshot: &Snapshot) -> Map {
+fn draw(snapshot: &Snapshot, places: Option<&Places>) -> Map {
     let (live, _rejected) = PolicySet::parse_all(&snapshot.live, &snapshot.cluster_policies);
     let (proposed, _rejected) = PolicySet::parse_all(&snapshot.proposed, &snapshot.cluster_policies);
     // What cannot be read the controller has told in its log.
@@ -31,6 +34,7 @@ fn draw(snapshot: &Snapshot) -> Map {
         proposed: Some(&proposed),
         segments: &segments,
         stale_before: None,
+        places,
     })
 }
 

@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 
 use super::compare;
 use super::segments::row;
+use super::violations::novel;
 use crate::cli::{by, combined_word};
 use crate::page::board::Copy;
 use crate::reconcile::Snapshot;
@@ -30,7 +31,6 @@ pub fn review(copy: &Copy, name: &SegmentName) -> Option<Value> {
     told["version"] = copy.version.into();
     let Some(SegmentStatus {
         baseline,
-        novel_edges,
         quarantined,
         proposal,
         proposal_hash,
@@ -42,7 +42,7 @@ pub fn review(copy: &Copy, name: &SegmentName) -> Option<Value> {
         return Some(told);
     };
     told["baseline"] = json!(baseline);
-    told["novelEdges"] = json!(novel_edges);
+    told["novelEdges"] = json!(novel(segment));
     told["quarantinedEdges"] = json!(quarantined);
     told["notes"] = json!(notes);
     told["history"] = json!(history);

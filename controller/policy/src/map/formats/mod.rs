@@ -28,6 +28,7 @@ pub use markdown::markdown;
 pub use mermaid::mermaid;
 pub use svg::svg;
 pub use table::csv;
+pub use text::visible;
 
 use super::document::{Map, Party, Who};
 

@@ -102,6 +102,11 @@ fn map_of(names: &[String; 8]) -> Map {
         name: name.clone(),
     });
     graph.insert(edges[0].clone(), &elsewhere);
+    // What a name server may answer with: of all that is printable, a name keeps these characters.
+    for answer in ["-2.evil", "*bold*", "_em_", "\\n\\l", "*", "a\\.b"] {
+        let (source, outside) = (&edges[2].source, &edges[2].destination);
+        graph.name(source, outside, &answer.to_owned().try_into().unwrap());
+    }
     Map::draw(&Input {
         cluster: &cluster([Object::Pod(of_kind)]),
         graph: &graph,
@@ -109,6 +114,7 @@ fn map_of(names: &[String; 8]) -> Map {
         proposed: None,
         segments: &[segment],
         stale_before: None,
+        places: None,
     })
 }
 

@@ -12,8 +12,8 @@ fn deceives(character: char) -> bool {
         )
 }
 
-/// A text in one line, of characters that are seen.
-pub(super) fn visible(text: &str) -> String {
+/// A text in one line, of characters that are seen: others are written out, so that a name does nothing to whoever looks at it.
+pub fn visible(text: &str) -> String {
     let mut seen = String::with_capacity(text.len());
     for character in text.chars() {
         if deceives(character) {
