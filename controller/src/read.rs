@@ -13,6 +13,7 @@ pub mod flows;
 pub mod live;
 pub mod manifests;
 pub mod place;
+mod yaml;
 
 pub use fault::{Fault, Syntax};
 pub use flows::report;

@@ -103,7 +103,10 @@ impl World {
             match manifest {
                 Manifest::Object(object) => cluster.observe(object, Timestamp::UNIX_EPOCH),
                 Manifest::NetworkPolicy(policy) => policies.push(*policy),
-                Manifest::ClusterNetworkPolicy(_) | Manifest::OtherPolicy(_) | Manifest::Other { .. } => {}
+                Manifest::ClusterNetworkPolicy(_)
+                | Manifest::OtherPolicy(_)
+                | Manifest::OtherVersion { .. }
+                | Manifest::Other { .. } => {}
             }
         }
         let (policies, rejected) = PolicySet::parse(&policies);

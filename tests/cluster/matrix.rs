@@ -80,7 +80,10 @@ fn known(shop: &Shop) -> (Known, Vec<NetworkPolicy>) {
         match manifest {
             Manifest::Object(object) => cluster.observe(object, Timestamp::now()),
             Manifest::NetworkPolicy(policy) => policies.push(*policy),
-            Manifest::ClusterNetworkPolicy(_) | Manifest::OtherPolicy(_) | Manifest::Other { .. } => {}
+            Manifest::ClusterNetworkPolicy(_)
+            | Manifest::OtherPolicy(_)
+            | Manifest::OtherVersion { .. }
+            | Manifest::Other { .. } => {}
         }
     }
     (cluster, policies)

@@ -134,8 +134,9 @@ pub struct Subject {
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct NamespacedPod {
-    /// The namespaces; empty means all.
-    pub namespace_selector: LabelSelector,
+    /// The namespaces; empty means all, and so does absent, which [`v1alpha1`] does not allow.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub namespace_selector: Option<LabelSelector>,
     /// The pods; empty means all.
     pub pod_selector: LabelSelector,
 }
@@ -147,7 +148,7 @@ pub struct IngressRule {
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// `Accept`, `Deny` or `Pass`.
+    /// `Accept`, `Deny` or `Pass`; in [`v1alpha1`] `Allow` for `Accept`.
     pub action: String,
     /// Sources; at least one.
     #[serde(default)]
@@ -164,7 +165,7 @@ pub struct EgressRule {
     /// For people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub name: Option<String>,
-    /// `Accept`, `Deny` or `Pass`.
+    /// `Accept`, `Deny` or `Pass`; in [`v1alpha1`] `Allow` for `Accept`.
     pub action: String,
     /// Destinations; at least one.
     #[serde(default)]

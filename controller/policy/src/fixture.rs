@@ -223,9 +223,11 @@ fn manifests_in(documents: impl IntoIterator<Item = Value>) -> Vec<Manifest> {
 pub(crate) fn policies(yaml: &str) -> Vec<NetworkPolicy> {
     let policy = |manifest| match manifest {
         Manifest::NetworkPolicy(policy) => Some(*policy),
-        Manifest::Object(_) | Manifest::ClusterNetworkPolicy(_) | Manifest::OtherPolicy(_) | Manifest::Other { .. } => {
-            None
-        }
+        Manifest::Object(_)
+        | Manifest::ClusterNetworkPolicy(_)
+        | Manifest::OtherPolicy(_)
+        | Manifest::OtherVersion { .. }
+        | Manifest::Other { .. } => None,
     };
     manifests(yaml).into_iter().filter_map(policy).collect()
 }
@@ -246,6 +248,7 @@ fn cluster_among(manifests: Vec<Manifest>) -> Cluster {
         Manifest::NetworkPolicy(_)
         | Manifest::ClusterNetworkPolicy(_)
         | Manifest::OtherPolicy(_)
+        | Manifest::OtherVersion { .. }
         | Manifest::Other { .. } => None,
     };
     cluster(manifests.into_iter().filter_map(object))

@@ -31,6 +31,32 @@ pub enum SelectorError {
         /// Which expression.
         index: usize,
     },
+    /// What cannot be a label's key.
+    #[error("{0:?} cannot be a label's key")]
+    Key(String),
+    /// What cannot be a label's value.
+    #[error("{0:?} cannot be a label's value")]
+    Value(String),
+}
+
+/// Whether it can be a label's value: letters, digits and `-_.` within, 63 at most, or empty.
+fn is_value(text: &str) -> bool {
+    let within = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+    let ends = [text.bytes().next(), text.bytes().next_back()];
+    text.len() <= 63 && text.bytes().all(within) && ends.into_iter().flatten().all(|end| end.is_ascii_alphanumeric())
+}
+
+/// Whether it can be a label's key: a name like a value's, and perhaps a domain before it.
+fn is_key(text: &str) -> bool {
+    let is_part = |part: &str| {
+        let within = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+        !part.is_empty() && part.bytes().all(within) && !part.starts_with('-') && !part.ends_with('-')
+    };
+    let is_domain = |domain: &str| domain.len() <= 253 && domain.split('.').all(is_part);
+    let (domain, name) = text
+        .split_once('/')
+        .map_or((None, text), |(domain, name)| (Some(domain), name));
+    !name.is_empty() && is_value(name) && domain.is_none_or(is_domain)
 }
 
 /// One requirement; a selector is all of its requirements.
@@ -49,6 +75,23 @@ pub enum Requirement {
 }
 
 impl Requirement {
+    /// Whether any label could be meant.
+    fn check(&self) -> Result<(), SelectorError> {
+        let (key, value, values) = match self {
+            Self::Equals(key, value) => (key, Some(value), None),
+            Self::In(key, values) | Self::NotIn(key, values) => (key, None, Some(values)),
+            Self::Exists(key) | Self::DoesNotExist(key) => (key, None, None),
+        };
+        if !is_key(key) {
+            return Err(SelectorError::Key(key.clone()));
+        }
+        let mut values = value.into_iter().chain(values.into_iter().flatten());
+        match values.find(|value| !is_value(value)) {
+            Some(value) => Err(SelectorError::Value(value.clone())),
+            None => Ok(()),
+        }
+    }
+
     fn matches(&self, labels: &Labels) -> bool {
         match self {
             Self::Equals(key, value) => labels.get(key) == Some(value),
@@ -117,6 +160,9 @@ impl Selector {
                 }
             };
             requirements.push(requirement);
+        }
+        for requirement in &requirements {
+            requirement.check()?;
         }
         Ok(Self::All(requirements))
     }
@@ -206,6 +252,58 @@ mod tests {
             ),
         ] {
             assert_eq!(Selector::parse(Some(&expression("a", operator, values))), Err(expected));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_a_label_is_refused() {
+        let long = [
+            "n".repeat(63),
+            "n".repeat(64),
+            format!("{}/n", "d".repeat(253)),
+            format!("{}/n", "d".repeat(254)),
+        ];
+        let [name, too_long, domain, too_long_domain] = long.each_ref().map(String::as_str);
+        for key in ["a", "A_b.c-9", "example.com/a", "x/y", name, domain] {
+            let parsed = Selector::parse(Some(&expression(key, "Exists", &[])));
+            assert!(parsed.is_ok(), "{key}: {parsed:?}");
+        }
+        for key in [
+            "",
+            "-a",
+            "a.",
+            "a b",
+            "{{ x }}",
+            "/a",
+            "a/",
+            "a/b/c",
+            "Example.com/a",
+            "a..b/c",
+            too_long,
+            too_long_domain,
+        ] {
+            let parsed = Selector::parse(Some(&expression(key, "Exists", &[])));
+            assert_eq!(parsed, Err(SelectorError::Key(key.to_owned())), "{key}");
+        }
+        for (value, is_value) in [
+            ("", true),
+            ("a", true),
+            ("A_b.c-9", true),
+            (name, true),
+            (too_long, false),
+            ("-a", false),
+            ("{{ x }}", false),
+            ("a/b", false),
+        ] {
+            let selector = LabelSelector {
+                match_labels: Some([("a".to_owned(), value.to_owned())].into()),
+                match_expressions: None,
+            };
+            for selector in [selector, expression("a", "NotIn", &["x", value])] {
+                let refused = Selector::parse(Some(&selector)).err();
+                let expected = (!is_value).then(|| SelectorError::Value(value.to_owned()));
+                assert_eq!(refused, expected, "{value}");
+            }
         }
     }
 

@@ -94,7 +94,11 @@ impl Live for OnDirectory {
         }
         let folder = self.out.join(PROPOSED);
         for path in read::files(&folder, &read::MANIFEST_EXTENSIONS).unwrap_or_default() {
-            if !current.contains(&path) && is_ours(&path) {
+            // A linked folder is not this one's to tidy.
+            let is_here = path
+                .parent()
+                .is_some_and(|parent| parent.parent() == Some(&folder) && !parent.is_symlink());
+            if is_here && !current.contains(&path) && is_ours(&path) {
                 remove(&path)?;
             }
         }

@@ -182,7 +182,7 @@ impl Input {
             cluster_policies,
             places,
             faults,
-            other: _,
+            ..
         } = manifests;
         for fault in &faults {
             self.faults.about(fault, screen);

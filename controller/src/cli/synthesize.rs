@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_policy::direction::{Direction, Port};
 use nanoseg_policy::ownership::owned_workload;
@@ -11,7 +12,7 @@ use nanoseg_policy::verify::{Accepted, Candidate, Others, accept};
 use serde::Serialize;
 
 use super::input::Input;
-use super::output::{Screen, yaml};
+use super::output::{Screen, counted, yaml};
 use super::{CommandError, Found};
 use crate::apply::write_policy;
 use crate::settings::commands::{Manner, SynthesizeArguments};
@@ -67,6 +68,7 @@ pub fn synthesize_policies(arguments: &SynthesizeArguments, screen: &mut Screen<
             screen.remark(format_args!("note: {workload}: {note}"));
         }
     }
+    tell_without_dns(&graph, &proposals, screen);
     for (_, refusal) in &refusals {
         screen.remark(format_args!("no policy: {refusal}"));
     }
@@ -97,6 +99,25 @@ pub fn synthesize_policies(arguments: &SynthesizeArguments, screen: &mut Screen<
         })?;
     }
     Ok(Found::when(!violations.is_empty()))
+}
+
+/// Ports at which name servers listen: the second is that of a cluster's own where they run without privileges.
+const DNS: [u16; 2] = [53, 5353];
+
+/// Says if nobody at all asks a name server. One workload may need no names; where none does, whoever recorded the flows left it
+/// out, and the policies would cut it.
+fn tell_without_dns(graph: &ConnectionGraph, proposals: &[Proposal], screen: &mut Screen<'_>) {
+    let isolated = proposals
+        .iter()
+        .filter(|proposal| proposal.directions.contains(&Direction::Egress))
+        .count();
+    if isolated > 0 && !graph.edges().any(|(edge, _)| DNS.contains(&edge.port)) {
+        let policies = counted(isolated as u64, "policy isolates", "policies isolate");
+        screen.remark(format_args!(
+            "note: no flow leads to a name server (port 53), and {policies} egress: whoever looks names up is cut off from that. \
+             Add those flows, or allow DNS by a policy of your own"
+        ));
+    }
 }
 
 /// Everything as one document.

@@ -72,6 +72,28 @@ pub enum Fault {
         /// The policy.
         object: Box<ObjectName>,
     },
+    /// An object that no API server takes as it is written.
+    #[error("{place}: {object} is left out: it is of {found}, and API servers have this kind in {expected}")]
+    OtherVersion {
+        /// Where.
+        place: Place,
+        /// The object.
+        object: Box<ObjectName>,
+        /// The API that it names.
+        found: String,
+        /// The API that has its kind.
+        expected: &'static str,
+    },
+    /// Another object with the same kind, namespace and name.
+    #[error("{place}: {object} is another one than at {before}, and the later counts")]
+    Again {
+        /// Where.
+        place: Place,
+        /// The object.
+        object: String,
+        /// Where it was before.
+        before: Place,
+    },
     /// A policy that no API server would take.
     #[error("{}left out, the API server would not take it", at(place.as_ref()))]
     Policy {
@@ -134,10 +156,14 @@ pub enum Fault {
 }
 
 impl Fault {
-    /// Whether something was left out because of it.
+    /// Whether something was left out because of it that a cluster may have.
     pub const fn leaves_out(&self) -> bool {
         match self {
-            Self::UnknownField { .. } | Self::UnknownKey { .. } | Self::OtherPolicy { .. } => false,
+            Self::UnknownField { .. }
+            | Self::UnknownKey { .. }
+            | Self::OtherPolicy { .. }
+            | Self::OtherVersion { .. }
+            | Self::Again { .. } => false,
             Self::Unreadable { .. }
             | Self::Syntax { .. }
             | Self::Field { .. }

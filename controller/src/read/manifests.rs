@@ -1,12 +1,13 @@
 //! Manifests: YAML and JSON, several documents in one file, lists as kubectl prints them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use nanoseg_graph::cluster::{Object, Pod};
+use nanoseg_graph::cluster::{Object, ObjectKey, Pod};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 use nanoseg_policy::evaluate::PolicyRef;
 use nanoseg_policy::objects::{self, Manifest, Parsed};
@@ -16,6 +17,7 @@ use serde_json::Value;
 
 use super::fault::{Fault, Syntax};
 use super::place::{MANIFEST_EXTENSIONS, Place, ReadError, STANDARD_INPUT, files, open};
+use super::yaml;
 
 /// A document of a file.
 #[derive(Clone, Debug)]
@@ -75,6 +77,10 @@ pub struct Manifests {
     pub faults: Vec<Fault>,
     /// How many objects are of a kind that does not matter.
     pub other: usize,
+    /// Where each object was read last, and which of [`Self::objects`] it is.
+    objects_at: BTreeMap<ObjectKey, (usize, Place)>,
+    /// Which of [`Self::policies`] or [`Self::cluster_policies`] each policy was last.
+    policies_at: BTreeMap<PolicyRef, usize>,
 }
 
 impl Manifests {
@@ -114,16 +120,31 @@ impl Manifests {
         self.declared.extend(declared);
         for manifest in manifests {
             match manifest {
-                Manifest::Object(object) => self.objects.push(object),
+                Manifest::Object(object) => self.object(object, &place),
                 Manifest::NetworkPolicy(policy) => {
                     let name = PolicyRef::Namespaced(PolicyName::of(&policy).into());
-                    self.places.insert(name, place.clone());
+                    let before = self.policies_at.insert(name.clone(), self.policies.len());
+                    let differs = before.is_some_and(|before| self.policies[before].spec != policy.spec);
+                    self.policy(name, &place, differs);
                     self.policies.push(*policy);
                 }
                 Manifest::ClusterNetworkPolicy(policy) => {
-                    self.places.insert(PolicyRef::Cluster(policy.name()), place.clone());
+                    let name = PolicyRef::Cluster(policy.name());
+                    let before = self.policies_at.insert(name.clone(), self.cluster_policies.len());
+                    let differs = before.is_some_and(|before| self.cluster_policies[before].spec != policy.spec);
+                    self.policy(name, &place, differs);
                     self.cluster_policies.push(*policy);
                 }
+                Manifest::OtherVersion {
+                    object,
+                    found,
+                    expected,
+                } => self.faults.push(Fault::OtherVersion {
+                    place: place.clone(),
+                    object: Box::new(object),
+                    found,
+                    expected,
+                }),
                 Manifest::OtherPolicy(object) => {
                     self.other += 1;
                     self.faults.push(Fault::OtherPolicy {
@@ -143,6 +164,36 @@ impl Manifests {
                 place: place.clone(),
                 source: Box::new(field),
             }));
+    }
+}
+
+impl Manifests {
+    fn object(&mut self, object: Object, place: &Place) {
+        let key = object.key();
+        let name = key.to_string();
+        let at = (self.objects.len(), place.clone());
+        if let Some((before, first)) = self.objects_at.insert(key, at)
+            && self.objects[before] != object
+        {
+            self.again(name, place, first);
+        }
+        self.objects.push(object);
+    }
+
+    fn policy(&mut self, policy: PolicyRef, place: &Place, differs: bool) {
+        let name = policy.to_string();
+        let before = self.places.insert(policy, place.clone());
+        if let Some(before) = before.filter(|_| differs) {
+            self.again(name, place, before);
+        }
+    }
+
+    fn again(&mut self, object: String, place: &Place, before: Place) {
+        self.faults.push(Fault::Again {
+            place: place.clone(),
+            object,
+            before,
+        });
     }
 }
 
@@ -172,8 +223,8 @@ fn unreadable(file: &Path, source: io::Error) -> Fault {
 
 /// The documents of what a file holds.
 pub fn documents_in(file: &Path, bytes: &[u8]) -> (Vec<Document>, Vec<Fault>) {
-    let text = match std::str::from_utf8(bytes) {
-        Ok(text) => text.strip_prefix('\u{feff}').unwrap_or(text),
+    let text = match text(bytes) {
+        Ok(text) => text,
         Err(error) => {
             let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
             let source = io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"));
@@ -186,18 +237,30 @@ pub fn documents_in(file: &Path, bytes: &[u8]) -> (Vec<Document>, Vec<Fault>) {
         documents: Vec::new(),
         faults: Vec::new(),
     };
+    let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     for (line, part) in split(text) {
         if part.trim_start().starts_with('{') {
             reader.json(part, line);
         } else {
             let place = reader.place(line);
-            match yaml(part) {
+            match yaml::document(part) {
                 Ok(value) => reader.documents.push(Document { place, value }),
-                Err(error) => reader.faults.push(not_yaml(place, &error)),
+                Err(error) => reader.faults.push(not_yaml(place, part, &error)),
             }
         }
     }
     (reader.documents, reader.faults)
+}
+
+/// Text in UTF-8, or in UTF-16 if it begins with a byte order mark that says so, as what a shell on Windows redirects to a file.
+fn text(bytes: &[u8]) -> Result<Cow<'_, str>, std::str::Utf8Error> {
+    let order: fn([u8; 2]) -> u16 = match bytes {
+        [0xff, 0xfe, ..] => u16::from_le_bytes,
+        [0xfe, 0xff, ..] => u16::from_be_bytes,
+        _ => return std::str::from_utf8(bytes).map(Cow::Borrowed),
+    };
+    let units: Vec<u16> = bytes.as_chunks::<2>().0.iter().copied().map(order).collect();
+    Ok(Cow::Owned(String::from_utf16_lossy(&units)))
 }
 
 struct Reader<'a> {
@@ -238,10 +301,10 @@ impl Reader<'_> {
                 Some(Err(error)) => {
                     let end = rest.find("\n{").map_or(rest.len(), |at| at + 1);
                     let place = self.place(line);
-                    match yaml(&rest[..end]) {
+                    match yaml::document(&rest[..end]) {
                         Ok(value) => self.documents.push(Document { place, value }),
                         Err(_) if is_json(rest) => self.faults.push(not_json(place, &error)),
-                        Err(error) => self.faults.push(not_yaml(place, &error)),
+                        Err(error) => self.faults.push(not_yaml(place, &rest[..end], &error)),
                     }
                     end
                 }
@@ -269,9 +332,9 @@ fn not_json(place: Place, error: &serde_json::Error) -> Fault {
     }
 }
 
-fn not_yaml(place: Place, error: &serde_yaml::Error) -> Fault {
+fn not_yaml(place: Place, part: &str, error: &serde_yaml::Error) -> Fault {
     let text = error.to_string();
-    let source = Syntax(match error.location() {
+    let reason = match error.location() {
         Some(at) => {
             let line = (place.line + at.line()).saturating_sub(1);
             // Lines in the parser's words count from the document's first.
@@ -279,33 +342,18 @@ fn not_yaml(place: Place, error: &serde_yaml::Error) -> Fault {
             format!("{reason} at line {line}, column {}", at.column())
         }
         None => text,
-    });
+    };
+    // Of templates it is true and does not help.
+    let advice = if part.contains("{{") {
+        "; it looks like a template, which has to be rendered first, as `helm template` does"
+    } else {
+        ""
+    };
     Fault::Syntax {
         place,
         language: "YAML",
-        source,
+        source: Syntax(format!("{reason}{advice}")),
     }
-}
-
-/// Brackets that may be open at once in YAML. The parser refuses objects deeper than 128, but its time grows with the square of
-/// what is open before it gets there; text in a block of a real object has a few open brackets at most.
-const OPEN: usize = 1000;
-
-fn yaml(text: &str) -> Result<Value, serde_yaml::Error> {
-    let mut open: usize = 0;
-    for byte in text.bytes() {
-        match byte {
-            b'[' | b'{' => open += 1,
-            b']' | b'}' => open = open.saturating_sub(1),
-            _ => {}
-        }
-        if open > OPEN {
-            return Err(serde::de::Error::custom("it is nested too deeply"));
-        }
-    }
-    let mut value: serde_yaml::Value = serde_yaml::from_str(text)?;
-    value.apply_merge()?;
-    serde_yaml::from_value(value)
 }
 
 fn newlines(text: &str) -> usize {

@@ -1,5 +1,6 @@
 //! Where something stands: a path or standard input, a document, a line.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::fs;
 use std::io::{self, Read};
@@ -65,7 +66,8 @@ pub fn open(path: &Path) -> io::Result<Box<dyn Read>> {
 }
 
 /// The files of a path, sorted: the path itself, or every file with one of the extensions in the folder and below. What
-/// begins with a dot is left out (own files of editors and of volumes).
+/// begins with a dot is left out (own files of editors and of volumes). What is linked counts as if it were there, once. A folder
+/// or a link that leads nowhere is among the files, so that whoever reads it learns why it cannot be read.
 pub fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, ReadError> {
     let unreadable = |source| ReadError::Path {
         path: path.to_owned(),
@@ -76,12 +78,23 @@ pub fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, ReadError
     }
     let mut found = Vec::new();
     let mut folders = vec![path.to_owned()];
-    while let Some(folder) = folders.pop() {
+    // Entered last, so that what lies in the folder itself is called by its own name.
+    let mut linked = BTreeSet::new();
+    let mut entered = BTreeSet::new();
+    while let Some(folder) = folders.pop().or_else(|| linked.pop_first()) {
+        // A link could lead back, or to what another link leads to.
+        if !entered.insert(fs::canonicalize(&folder).unwrap_or_else(|_| folder.clone())) {
+            continue;
+        }
         let entries = match fs::read_dir(&folder) {
             Ok(entries) => entries,
+            Err(source) if folder == path => return Err(unreadable(source)),
             // Gone since its parent was listed.
-            Err(error) if folder != path && error.kind() == io::ErrorKind::NotFound => continue,
-            Err(source) => return Err(ReadError::Path { path: folder, source }),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+            Err(_) => {
+                found.push(folder);
+                continue;
+            }
         };
         for entry in entries {
             let entry = entry.map_err(|source| ReadError::Path {
@@ -96,13 +109,52 @@ pub fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, ReadError
                 .extension()
                 .is_some_and(|extension| extensions.iter().any(|known| extension == *known));
             match fs::metadata(&path) {
-                // A link to a folder is not followed: it could lead back.
-                Ok(metadata) if metadata.is_dir() && !path.is_symlink() => folders.push(path),
+                Ok(metadata) if metadata.is_dir() && path.is_symlink() => {
+                    linked.insert(path);
+                }
+                Ok(metadata) if metadata.is_dir() => folders.push(path),
                 Ok(metadata) if metadata.is_file() && fits => found.push(path),
+                Err(_) if fits && path.is_symlink() => found.push(path),
                 Ok(_) | Err(_) => {}
             }
         }
     }
     found.sort();
     Ok(found)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    #[test]
+    fn what_is_linked_is_read_once_and_what_leads_nowhere_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        let at = |name: &str| root.path().join(name);
+        for folder in ["in/a/..data", "outside/b", "in/.git"] {
+            fs::create_dir_all(at(folder)).unwrap();
+        }
+        for file in [
+            "in/a/1.yaml",
+            "in/a/..data/2.yaml",
+            "outside/b/3.yml",
+            "outside/4.json",
+            "in/.git/5.yaml",
+            "in/6.txt",
+        ] {
+            fs::write(at(file), "").unwrap();
+        }
+        symlink("..data/2.yaml", at("in/a/2.yaml")).unwrap();
+        symlink("../outside", at("in/linked")).unwrap();
+        symlink("../outside/b", at("in/linked-too")).unwrap();
+        symlink("..", at("in/a/back")).unwrap();
+        symlink("nowhere.yaml", at("in/gone.yaml")).unwrap();
+        symlink("nowhere", at("in/gone")).unwrap();
+        let found = files(&at("in"), &MANIFEST_EXTENSIONS).unwrap();
+        let names: Vec<_> = found.iter().map(|file| file.strip_prefix(at("in")).unwrap()).collect();
+        let expected = ["a/1.yaml", "a/2.yaml", "gone.yaml", "linked/4.json", "linked/b/3.yml"];
+        assert_eq!(names, expected.map(Path::new));
+    }
 }

@@ -1,5 +1,7 @@
 //! What is synthesized is what an API server takes, word for word: a dry run of every policy, with unknown fields refused.
 
+mod worlds;
+
 use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::fs;
@@ -106,7 +108,10 @@ const SHAPES: &str = include_str!("../../policy/src/synthesize/tests/shapes.yaml
 /// A policy that is synthesized of objects in code, and compared with this file.
 const READABLE: &str = include_str!("../../policy/src/synthesize/tests/readable.yaml");
 
-/// Every case of the project that has a cluster as manifests.
+/// Random clusters: each is a run of the program.
+const WORLDS: usize = 60;
+
+/// Every case of the project that has a cluster as manifests, and random ones of the shapes that are made in code.
 fn cases() -> Vec<Case> {
     let mut cases = vec![Case {
         title: "names and labels of every form".to_owned(),
@@ -142,6 +147,7 @@ fn cases() -> Vec<Case> {
             flows: flows.join("\n"),
         });
     }
+    cases.extend(worlds::worlds(WORLDS));
     cases
 }
 
@@ -203,7 +209,8 @@ async fn every_policy_is_what_an_api_server_takes() {
     let server = Server::start(&kubernetes).await;
     let client = server.client().await;
     let mut policies = vec![("readable.yaml".to_owned(), serde_yaml::from_str(READABLE).unwrap())];
-    for (index, case) in cases().iter().enumerate() {
+    let cases = cases();
+    for (index, case) in cases.iter().enumerate() {
         let made = synthesized(case);
         if index == 0 {
             // All but the one on its node's network.
@@ -216,8 +223,8 @@ async fn every_policy_is_what_an_api_server_takes() {
                 .map(|policy: NetworkPolicy| (case.title.clone(), policy)),
         );
     }
-    println!("{} policies of {} cases", policies.len(), cases().len());
-    assert!(policies.len() > 100, "only {} policies", policies.len());
+    println!("{} policies of {} cases", policies.len(), cases.len());
+    assert!(policies.len() > 200, "only {} policies", policies.len());
 
     let namespaces: BTreeSet<_> = policies
         .iter()

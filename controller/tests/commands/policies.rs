@@ -7,6 +7,21 @@ use serde_json::{Value, json};
 use super::{Folder, OBJECTS, POLICY, ip, lines, pod, question};
 
 #[test]
+fn p19_policies_of_flows_without_any_dns_say_what_they_cut() {
+    let folder = Folder::new();
+    let objects = format!("kind: List\napiVersion: v1\nitems:{OBJECTS}");
+    let call = question(&pod("web-0"), &ip("198.19.0.10"), 80, "TCP");
+    let dns = question(&pod("web-0"), &ip("192.0.2.53"), 53, "UDP");
+    folder.write("without.jsonl", call.clone());
+    folder.write("with.jsonl", format!("{call}\n{dns}"));
+    let without = folder.run_with(&["synthesize", "--cluster", "-", "--flows", "without.jsonl"], &objects);
+    let told = "note: no flow leads to a name server (port 53), and 1 policy isolates egress: ";
+    assert!(without.err.contains(told), "{}", without.err);
+    let with = folder.run_with(&["synthesize", "--cluster", "-", "--flows", "with.jsonl"], &objects);
+    assert!(!with.err.contains("name server"), "{}", with.err);
+}
+
+#[test]
 fn synthesize_to_a_stream_to_folders_and_to_json() {
     let folder = Folder::new();
     folder.write(

@@ -68,7 +68,7 @@ pub(super) fn policy(rng: &mut Rng, index: u8, addresses: &Addresses) -> Cluster
 
 fn pods(rng: &mut Rng) -> NamespacedPod {
     NamespacedPod {
-        namespace_selector: namespaces(rng),
+        namespace_selector: (rng.u8(0..4) > 0).then(|| namespaces(rng)),
         pod_selector: selector(rng),
     }
 }

@@ -148,7 +148,7 @@ impl Ingress {
         } = self;
         IngressRule {
             name,
-            action: accept(action),
+            action,
             from,
             protocols: ports.map(protocols),
         }
@@ -165,15 +165,11 @@ impl Egress {
         } = self;
         EgressRule {
             name,
-            action: accept(action),
+            action,
             to,
             protocols: ports.map(protocols),
         }
     }
-}
-
-fn accept(action: String) -> String {
-    if action == "Allow" { "Accept".to_owned() } else { action }
 }
 
 fn protocols(ports: Vec<PolicyPort>) -> Vec<Protocol> {

@@ -58,7 +58,7 @@ impl ClusterPolicy {
         let api::Subject { namespaces, pods } = subject;
         let (namespaces, pods) = match (namespaces, pods) {
             (Some(namespaces), None) => (read(namespaces, "spec.subject.namespaces")?, Selector::everything()),
-            (None, Some(pods)) => named_pods(pods, "spec.subject.pods")?,
+            (None, Some(pods)) => named_pods(kind, pods, "spec.subject.pods")?,
             (None, None) => return Err(("spec.subject".to_owned(), Problem::OneField(0))),
             (Some(_), Some(_)) => return Err(("spec.subject".to_owned(), Problem::OneField(2))),
         };
@@ -121,15 +121,18 @@ fn read(labels: &LabelSelector, path: &str) -> Result<Selector, Fault> {
     selector(Some(labels), || path.to_owned())
 }
 
-fn named_pods(pods: &api::NamespacedPod, path: &str) -> Result<(Selector, Selector), Fault> {
+fn named_pods(kind: Kind, pods: &api::NamespacedPod, path: &str) -> Result<(Selector, Selector), Fault> {
     let api::NamespacedPod {
         namespace_selector,
         pod_selector,
     } = pods;
-    Ok((
-        read(namespace_selector, &format!("{path}.namespaceSelector"))?,
-        read(pod_selector, &format!("{path}.podSelector"))?,
-    ))
+    let field = format!("{path}.namespaceSelector");
+    let namespaces = match (namespace_selector, kind) {
+        (Some(namespaces), _) => read(namespaces, &field)?,
+        (None, Kind::ClusterNetworkPolicy) => Selector::everything(),
+        (None, Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy) => return Err((field, Problem::Missing)),
+    };
+    Ok((namespaces, read(pod_selector, &format!("{path}.podSelector"))?))
 }
 
 fn items(found: usize, most: usize, path: impl FnOnce() -> String) -> Result<(), Fault> {
@@ -148,16 +151,25 @@ fn rule_of(
     path: &str,
     list: &str,
 ) -> Result<Rule, Fault> {
-    let action = match action {
-        "Accept" => Action::Accept,
-        "Deny" => Action::Deny,
-        "Pass" => Action::Pass,
-        other => return Err((format!("{path}.action"), Problem::Action(other.to_owned()))),
+    let action = match (action, kind) {
+        ("Accept", Kind::ClusterNetworkPolicy)
+        | ("Allow", Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy) => Action::Accept,
+        ("Deny", _) => Action::Deny,
+        ("Pass", Kind::ClusterNetworkPolicy | Kind::AdminNetworkPolicy) => Action::Pass,
+        (other, _) => {
+            let found = other.to_owned();
+            let expected = match kind {
+                Kind::ClusterNetworkPolicy => "Accept, Deny or Pass",
+                Kind::AdminNetworkPolicy => "Allow, Deny or Pass",
+                Kind::BaselineAdminNetworkPolicy => "Allow or Deny",
+            };
+            return Err((format!("{path}.action"), Problem::Action { found, expected }));
+        }
     };
     items(peers.len(), most(kind), || format!("{path}.{list}"))?;
     let mut named = Vec::new();
     for (index, peer) in peers.iter().enumerate() {
-        named.extend(peers_of(peer, action, &format!("{path}.{list}[{index}]"))?);
+        named.extend(peers_of(kind, peer, action, &format!("{path}.{list}[{index}]"))?);
     }
     let ports = protocols
         .map(|protocols| {
@@ -165,7 +177,7 @@ fn rule_of(
             items(protocols.len(), most(kind), || format!("{path}.{list}"))?;
             let numbered = protocols.iter().enumerate();
             numbered
-                .map(|(index, protocol)| port_of(protocol, &format!("{path}.{list}[{index}]")))
+                .map(|(index, protocol)| port_of(kind, protocol, &format!("{path}.{list}[{index}]")))
                 .collect::<Result<Vec<_>, _>>()
         })
         .transpose()?;
@@ -176,7 +188,7 @@ fn rule_of(
     })
 }
 
-fn peers_of(peer: &api::Peer, action: Action, path: &str) -> Result<Vec<Peer>, Fault> {
+fn peers_of(kind: Kind, peer: &api::Peer, action: Action, path: &str) -> Result<Vec<Peer>, Fault> {
     let api::Peer {
         namespaces,
         pods,
@@ -203,7 +215,7 @@ fn peers_of(peer: &api::Peer, action: Action, path: &str) -> Result<Vec<Peer>, F
         })]);
     }
     if let Some(pods) = pods {
-        let (namespaces, pods) = named_pods(pods, &format!("{path}.pods"))?;
+        let (namespaces, pods) = named_pods(kind, pods, &format!("{path}.pods"))?;
         return Ok(vec![Peer::Pods(Pods {
             namespaces: Some(Arc::new(namespaces)),
             selector: Arc::new(pods),
@@ -232,7 +244,7 @@ fn peers_of(peer: &api::Peer, action: Action, path: &str) -> Result<Vec<Peer>, F
     Ok(vec![Peer::Unsupported])
 }
 
-fn port_of(protocol: &api::Protocol, path: &str) -> Result<PortMatch, Fault> {
+fn port_of(kind: Kind, protocol: &api::Protocol, path: &str) -> Result<PortMatch, Fault> {
     let api::Protocol {
         tcp,
         udp,
@@ -266,7 +278,12 @@ fn port_of(protocol: &api::Protocol, path: &str) -> Result<PortMatch, Fault> {
     let Some((transport, name, api::Ports { destination_port })) = found else {
         return Err((path.to_owned(), Problem::OneField(0)));
     };
-    let path = format!("{path}.{name}.destinationPort");
+    let (path, number_field, range_field) = match kind {
+        Kind::ClusterNetworkPolicy => (format!("{path}.{name}.destinationPort"), "number", "range"),
+        Kind::AdminNetworkPolicy | Kind::BaselineAdminNetworkPolicy => {
+            (path.to_owned(), "portNumber.port", "portRange")
+        }
+    };
     let number = |value: i32, path: String| {
         u16::try_from(value)
             .ok()
@@ -279,17 +296,17 @@ fn port_of(protocol: &api::Protocol, path: &str) -> Result<PortMatch, Fault> {
             number: Some(value),
             range: None,
         }) => {
-            let number = number(*value, format!("{path}.number"))?;
+            let number = number(*value, format!("{path}.{number_field}"))?;
             PortNumbers::Range(number..=number)
         }
         Some(api::Port {
             number: None,
             range: Some(api::PortRange { start, end }),
         }) => {
-            let first = number(*start, format!("{path}.range.start"))?;
-            let last = number(*end, format!("{path}.range.end"))?;
+            let first = number(*start, format!("{path}.{range_field}.start"))?;
+            let last = number(*end, format!("{path}.{range_field}.end"))?;
             if first >= last {
-                return Err((format!("{path}.range.end"), Problem::RangeEnd(*end)));
+                return Err((format!("{path}.{range_field}.end"), Problem::RangeEnd(*end)));
             }
             PortNumbers::Range(first..=last)
         }

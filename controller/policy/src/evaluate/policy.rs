@@ -23,11 +23,14 @@ use crate::selector::{Selector, SelectorError};
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum Problem {
     /// A selector.
-    #[error("is not a label selector")]
-    Selector(#[source] SelectorError),
+    #[error("is not a label selector: {0}")]
+    Selector(SelectorError),
     /// A policy type that does not exist.
     #[error("is {0:?}, expected Ingress or Egress")]
     PolicyType(String),
+    /// There are two policy types.
+    #[error("has {0} items, expected 2 at most")]
+    PolicyTypes(usize),
     /// A peer without any field means nothing.
     #[error("must have ipBlock, podSelector or namespaceSelector")]
     EmptyPeer,
@@ -46,6 +49,11 @@ pub enum Problem {
     /// Not a port number.
     #[error("is {0}, expected a number from 1 to 65535")]
     PortNumber(i32),
+    /// Not a name that a port can have; a number in quotes is none.
+    #[error(
+        "is {0:?}, expected a port's number or its name: 15 of a-z, 0-9 and single - within, with a letter among them"
+    )]
+    PortName(String),
     /// A range needs a first number.
     #[error("needs port to be a number")]
     EndPortAlone,
@@ -59,8 +67,16 @@ pub enum Problem {
     #[error("is {0}, expected a number from 0 to 1000")]
     Priority(i32),
     /// An action that does not exist.
-    #[error("is {0:?}, expected Accept, Deny or Pass")]
-    Action(String),
+    #[error("is {found:?}, expected {expected}")]
+    Action {
+        /// What it holds.
+        found: String,
+        /// What it may hold.
+        expected: &'static str,
+    },
+    /// A field that must be there.
+    #[error("is missing")]
+    Missing,
     /// There is one policy of its kind at most.
     #[error("is {0:?}, expected default")]
     NotDefault(String),
@@ -380,6 +396,10 @@ impl Policy {
                 }
             }
         }
+        let types = policy_types.as_ref().map_or(0, Vec::len);
+        if types > 2 {
+            return Err(("spec.policyTypes".to_owned(), Problem::PolicyTypes(types)));
+        }
         if !isolates_ingress && !isolates_egress {
             isolates_ingress = true;
             isolates_egress = !egress.is_empty();
@@ -480,7 +500,10 @@ impl PortMatch {
         };
         let numbers = match (port, end_port) {
             (None, None) => PortNumbers::Any,
-            (Some(IntOrString::String(name)), None) => PortNumbers::Named(name.clone()),
+            (Some(IntOrString::String(name)), None) if is_port_name(name) => PortNumbers::Named(name.clone()),
+            (Some(IntOrString::String(name)), None) => {
+                return Err((format!("{path}.port"), Problem::PortName(name.clone())));
+            }
             (None | Some(IntOrString::String(_)), Some(_)) => {
                 return Err((format!("{path}.endPort"), Problem::EndPortAlone));
             }
@@ -504,6 +527,16 @@ impl PortMatch {
             port: numbers,
         })
     }
+}
+
+fn is_port_name(name: &str) -> bool {
+    let within = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
+    (1..=15).contains(&name.len())
+        && name.bytes().all(within)
+        && name.bytes().any(|byte| byte.is_ascii_lowercase())
+        && !name.contains("--")
+        && !name.starts_with('-')
+        && !name.ends_with('-')
 }
 
 /// An address range, whichever of its addresses it is written with.

@@ -158,7 +158,19 @@ fn what_the_api_server_would_refuse_is_rejected_with_its_field() {
         ),
         (
             "{podSelector: {matchExpressions: [{key: a, operator: Is}]}}",
-            "spec.podSelector is not a label selector",
+            "spec.podSelector is not a label selector: matchExpressions[0].operator is \"Is\", expected In, NotIn, Exists or DoesNotExist",
+        ),
+        (
+            "{ingress: [{from: [{namespaceSelector: {matchLabels: {team: '{{ x }}'}}}]}]}",
+            "spec.ingress[0].from[0].namespaceSelector is not a label selector: \"{{ x }}\" cannot be a label's value",
+        ),
+        (
+            "{policyTypes: [Ingress, Egress, Ingress]}",
+            "spec.policyTypes has 3 items, expected 2 at most",
+        ),
+        (
+            "{egress: [{ports: [{port: '80'}]}]}",
+            "spec.egress[0].ports[0].port is \"80\", expected a port's number or its name: 15 of a-z, 0-9 and single - within, with a letter among them",
         ),
         (
             "{ingress: [{from: [{}]}]}",
@@ -293,5 +305,30 @@ proptest! {
                 prop_assert!(!matches!(together, Verdict::NotIsolated | Verdict::Allowed(_)), "{together:?}");
             }
         }
+    }
+}
+
+#[test]
+fn names_of_ports() {
+    for (name, is_name) in [
+        ("http", true),
+        ("a", true),
+        ("9p", true),
+        ("a-b-c", true),
+        ("fifteen-letters", true),
+        ("sixteen-letters1", false),
+        ("", false),
+        ("80", false),
+        ("8-0", false),
+        ("HTTP", false),
+        ("a--b", false),
+        ("-a", false),
+        ("a-", false),
+        ("a_b", false),
+    ] {
+        let yaml = format!(
+            "{{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {{namespace: shop, name: p}}, spec: {{ingress: [{{ports: [{{port: '{name}'}}]}}]}}}}"
+        );
+        assert_eq!(PolicySet::parse(&policies(&yaml)).0.len() == 1, is_name, "{name}");
     }
 }

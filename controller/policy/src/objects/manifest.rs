@@ -7,7 +7,9 @@ use k8s_openapi::serde::de::DeserializeOwned;
 use nanoseg_graph::cluster::{Object, Pod};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use serde_path_to_error::Segment;
 
+use super::custom::{self, CustomWorkload};
 use super::template::{self, Declaration};
 use super::{ObjectName, Unreadable};
 use crate::cluster_policy::{self, ClusterNetworkPolicy, v1alpha1::AdminNetworkPolicy};
@@ -23,6 +25,15 @@ pub enum Manifest {
     ClusterNetworkPolicy(Box<ClusterNetworkPolicy>),
     /// A policy of a kind that is not evaluated, though somebody may enforce it.
     OtherPolicy(ObjectName),
+    /// An object of a kind that is read, in an API of Kubernetes' own that does not have it, or not any more.
+    OtherVersion {
+        /// The object.
+        object: ObjectName,
+        /// Its `apiVersion`.
+        found: String,
+        /// The `apiVersion` that has the kind.
+        expected: &'static str,
+    },
     /// An object of a kind that does not matter here.
     Other {
         /// Its `apiVersion`.
@@ -139,9 +150,7 @@ fn object(
         ("discovery.k8s.io/v1", "EndpointSlice") => super::endpoint_slice(&document.decode()?),
         ("networking.k8s.io/v1", "NetworkPolicy") => {
             let policy: NetworkPolicy = document.decode()?;
-            if policy.metadata.name.as_deref().is_none_or(str::is_empty) {
-                return Err(document.name.missing("metadata.name"));
-            }
+            super::name_of(&document.name)?;
             return Ok(Manifest::NetworkPolicy(Box::new(policy)));
         }
         _ if let Some(kind) = cluster_policy_kind(api_version, kind) => {
@@ -151,12 +160,18 @@ fn object(
                     document.decode::<AdminNetworkPolicy>()?.into_cluster_policy(kind)
                 }
             };
-            if policy.metadata.name.as_deref().is_none_or(str::is_empty) {
-                return Err(document.name.missing("metadata.name"));
-            }
+            super::name_of(&document.name)?;
             return Ok(Manifest::ClusterNetworkPolicy(Box::new(policy)));
         }
+        _ if custom::is_workload(api_version, kind) => document.custom_workload(),
         _ if is_other_policy(api_version, kind) => return Ok(Manifest::OtherPolicy(document.name)),
+        _ if let Some(expected) = other_version(api_version, kind) => {
+            return Ok(Manifest::OtherVersion {
+                object: document.name,
+                found: api_version.to_owned(),
+                expected,
+            });
+        }
         _ => {
             let name = document.name.name;
             return Ok(Manifest::Other {
@@ -169,24 +184,53 @@ fn object(
     object.map(Manifest::Object)
 }
 
+/// The API that has a kind of Kubernetes' own, where a manifest names another of Kubernetes' own: an older one that is served no
+/// longer, or a wrong one.
+fn other_version(api_version: &str, kind: &str) -> Option<&'static str> {
+    let group = api_version.split_once('/').map_or("", |(group, _)| group);
+    let own = [
+        "",
+        "apps",
+        "batch",
+        "extensions",
+        "networking.k8s.io",
+        "discovery.k8s.io",
+    ];
+    if !own.contains(&group) {
+        return None;
+    }
+    match kind {
+        "Pod" | "Service" | "Node" | "Namespace" | "ReplicationController" => Some("v1"),
+        "ReplicaSet" | "Deployment" | "StatefulSet" | "DaemonSet" => Some("apps/v1"),
+        "Job" | "CronJob" => Some("batch/v1"),
+        "EndpointSlice" => Some("discovery.k8s.io/v1"),
+        "NetworkPolicy" => Some("networking.k8s.io/v1"),
+        _ => None,
+    }
+}
+
 /// Kinds by which other network plugins and meshes allow and deny connections.
 fn is_other_policy(api_version: &str, kind: &str) -> bool {
     let group = api_version.split_once('/').map_or("", |(group, _)| group);
-    matches!(
-        (group, kind),
-        ("cilium.io", "CiliumNetworkPolicy" | "CiliumClusterwideNetworkPolicy")
-            | (
-                "crd.projectcalico.org" | "projectcalico.org",
-                "NetworkPolicy" | "GlobalNetworkPolicy"
-            )
-            | ("crd.antrea.io", "NetworkPolicy" | "ClusterNetworkPolicy")
-            | (
-                "policy.networking.k8s.io",
-                "AdminNetworkPolicy" | "BaselineAdminNetworkPolicy" | "ClusterNetworkPolicy"
-            )
-            | ("k8s.cni.cncf.io", "MultiNetworkPolicy")
-            | ("security.istio.io", "AuthorizationPolicy")
-    )
+    let kinds: &[&str] = match group {
+        "cilium.io" => &["CiliumNetworkPolicy", "CiliumClusterwideNetworkPolicy"],
+        "crd.projectcalico.org" | "projectcalico.org" => &["NetworkPolicy", "GlobalNetworkPolicy"],
+        "crd.antrea.io" => &["NetworkPolicy", "ClusterNetworkPolicy"],
+        // Of a version that is not read.
+        "policy.networking.k8s.io" => &[
+            "AdminNetworkPolicy",
+            "BaselineAdminNetworkPolicy",
+            "ClusterNetworkPolicy",
+        ],
+        "k8s.cni.cncf.io" => &["MultiNetworkPolicy"],
+        "k8s.ovn.org" => &["EgressFirewall", "UserDefinedNetwork", "ClusterUserDefinedNetwork"],
+        "network.openshift.io" => &["EgressNetworkPolicy"],
+        "networking.gke.io" => &["FQDNNetworkPolicy"],
+        "networking.k8s.aws" => &["ApplicationNetworkPolicy", "ClusterNetworkPolicy"],
+        "policy.linkerd.io" | "security.istio.io" => &["AuthorizationPolicy"],
+        _ => &[],
+    };
+    kinds.contains(&kind)
 }
 
 fn cluster_policy_kind(api_version: &str, kind: &str) -> Option<cluster_policy::Kind> {
@@ -208,36 +252,104 @@ impl Document<'_> {
     ) -> Result<Object, Unreadable> {
         let typed = self.decode()?;
         let object = read(&typed)?;
-        if let Some(declaration) = template(&typed) {
-            match declaration.pod(&self.name) {
-                Ok(pod) => self.parsed.declared.extend(pod),
-                // The workload is who it is, whatever its pods would be.
-                Err(unreadable) => self.parsed.unreadable.push(unreadable),
-            }
-        }
+        self.declare(template(&typed));
         Ok(object)
     }
 
+    fn custom_workload(&mut self) -> Result<Object, Unreadable> {
+        let mut document = Value::Object(std::mem::take(&mut self.fields));
+        let typed: CustomWorkload = self.typed(&mut document)?;
+        let object = typed.object(&self.name.kind)?;
+        // Of its other fields nobody knows here which there are.
+        if let Some(template) = typed.template() {
+            let spec = Path::Key(&Path::Root, "spec");
+            self.compare(&document["spec"]["template"], template, Path::Key(&spec, "template"));
+        }
+        self.declare(typed.declaration());
+        Ok(object)
+    }
+
+    fn declare(&mut self, declaration: Option<Declaration<'_>>) {
+        match declaration.map(|declaration| declaration.pod(&self.name)) {
+            Some(Ok(pod)) => self.parsed.declared.extend(pod),
+            // The workload is who it is, whatever its pods would be.
+            Some(Err(unreadable)) => self.parsed.unreadable.push(unreadable),
+            None => {}
+        }
+    }
+
     fn decode<T: DeserializeOwned + Serialize>(&mut self) -> Result<T, Unreadable> {
-        let document = Value::Object(std::mem::take(&mut self.fields));
-        let typed: T = serde_path_to_error::deserialize(&document).map_err(|error| Unreadable::Shape {
+        let mut document = Value::Object(std::mem::take(&mut self.fields));
+        let typed = self.typed(&mut document)?;
+        self.compare(&document, &typed, Path::Root);
+        Ok(typed)
+    }
+
+    fn typed<T: DeserializeOwned>(&self, document: &mut Value) -> Result<T, Unreadable> {
+        let mut read = serde_path_to_error::deserialize(&*document);
+        for _ in 0..OLDER {
+            match &read {
+                Err(error) if from_older_yaml(document, error.path(), &error.inner().to_string()) => {}
+                Ok(_) | Err(_) => break,
+            }
+            read = serde_path_to_error::deserialize(&*document);
+        }
+        read.map_err(|error| Unreadable::Shape {
             object: Box::new(self.name.clone()),
             field: error.path().to_string(),
             source: error.into_inner(),
-        })?;
-        // What was read is written again: a field that does not come back is one that the API does not have.
-        if let Ok(known) = serde_json::to_value(&typed) {
-            let mut fields = Vec::new();
-            lost(&document, &known, Path::Root, &mut fields);
-            self.parsed
-                .unknown_fields
-                .extend(fields.into_iter().map(|field| UnknownField {
-                    object: self.name.clone(),
-                    field,
-                }));
-        }
-        Ok(typed)
+        })
     }
+
+    /// What was read is written again: a field that does not come back is one that the API does not have.
+    fn compare(&mut self, before: &Value, typed: &impl Serialize, path: Path<'_>) {
+        let Ok(known) = serde_json::to_value(typed) else { return };
+        let mut fields = Vec::new();
+        lost(before, &known, path, &mut fields);
+        let fields = fields.into_iter().map(|field| UnknownField {
+            object: self.name.clone(),
+            field,
+        });
+        self.parsed.unknown_fields.extend(fields);
+    }
+}
+
+/// How many values of YAML 1.1 an object may have. Each costs another reading, and real ones are modes of a few volumes.
+const OLDER: usize = 64;
+
+/// Gives a text the value that it has in YAML 1.1, which Kubernetes reads: octal numbers begin with 0 alone there (`0400`), and
+/// `yes`, `no`, `on` and `off` are booleans. The later YAML has them as text. Returns whether there was something to do.
+fn from_older_yaml(document: &mut Value, path: &serde_path_to_error::Path, wrong: &str) -> bool {
+    let mut at = document;
+    for segment in path {
+        let below = match segment {
+            Segment::Seq { index } => at.get_mut(*index),
+            Segment::Map { key } => at.get_mut(key),
+            Segment::Enum { .. } | Segment::Unknown => None,
+        };
+        let Some(below) = below else { return false };
+        at = below;
+    }
+    let Value::String(text) = &*at else { return false };
+    let value = if wrong.ends_with("expected a boolean") {
+        match text.to_ascii_lowercase().as_str() {
+            "yes" | "y" | "on" => Some(Value::Bool(true)),
+            "no" | "n" | "off" => Some(Value::Bool(false)),
+            _ => None,
+        }
+    } else if wrong.ends_with("expected i32") || wrong.ends_with("expected i64") {
+        let digits = text.strip_prefix('0').filter(|digits| !digits.starts_with(['+', '-']));
+        digits
+            .and_then(|digits| i64::from_str_radix(digits, 8).ok())
+            .map(Value::from)
+    } else {
+        None
+    };
+    let is_older = value.is_some();
+    if let Some(value) = value {
+        *at = value;
+    }
+    is_older
 }
 
 /// Where in a document.

@@ -4,6 +4,7 @@
 //! Service's target port, a namespace's name label). A field that cannot be read is an error that names the object and the
 //! field.
 
+mod custom;
 mod manifest;
 mod template;
 #[cfg(test)]
@@ -361,17 +362,15 @@ pub fn service(service: &core::v1::Service) -> Result<Object, Unreadable> {
 }
 
 /// An `EndpointSlice`. Addresses of all its endpoints count, ready or not: readiness comes and goes without the slice's
-/// meaning changing. Ports without a number (all ports) are left out.
+/// meaning changing. Ports without a number (all ports) are left out. One that belongs to no Service has the empty name of none.
 pub fn endpoint_slice(slice: &discovery::v1::EndpointSlice) -> Result<Object, Unreadable> {
     let object = ObjectName::of("EndpointSlice", &slice.metadata);
     let name = name_of(&object)?;
     let labels = slice.metadata.labels.as_ref();
-    let Some(service) = labels.and_then(|labels| labels.get(SERVICE_NAME)) else {
-        return Err(object.missing("metadata.labels[kubernetes.io/service-name]"));
-    };
+    let service = labels.and_then(|labels| labels.get(SERVICE_NAME));
     let service = ServiceName {
         namespace: namespace_of(&object),
-        name: service.clone(),
+        name: service.cloned().unwrap_or_default(),
     };
     let mut addresses = BTreeSet::new();
     if slice.address_type != "FQDN" {
@@ -538,7 +537,12 @@ fn digest_in(reference: &str) -> Option<&str> {
 }
 
 fn name_of(object: &ObjectName) -> Result<String, Unreadable> {
-    non_empty(object.name.as_deref()).ok_or_else(|| object.missing("metadata.name"))
+    let name = non_empty(object.name.as_deref()).ok_or_else(|| object.missing("metadata.name"))?;
+    // In quotes a template is good YAML.
+    if name.contains("{{") {
+        return Err(object.invalid("metadata.name", name, "a name: a template has to be rendered first"));
+    }
+    Ok(name)
 }
 
 fn namespace_of(object: &ObjectName) -> String {

@@ -46,7 +46,7 @@ pub(super) struct Declaration<'a> {
 }
 
 impl<'a> Declaration<'a> {
-    const fn new(metadata: &'a ObjectMeta, template: &'a PodTemplateSpec) -> Self {
+    pub(super) const fn new(metadata: &'a ObjectMeta, template: &'a PodTemplateSpec) -> Self {
         Self {
             metadata,
             template,
@@ -102,7 +102,7 @@ impl<'a> Declaration<'a> {
 }
 
 /// Whether any pod is wanted. Absent means one.
-const fn wanted(replicas: Option<i32>) -> bool {
+pub(super) const fn wanted(replicas: Option<i32>) -> bool {
     !matches!(replicas, Some(0))
 }
 

@@ -354,3 +354,184 @@ fn a_template_stands_for_a_workload_without_pods_under_a_name_of_its_own() {
         "the Deployment has a pod"
     );
 }
+
+#[test]
+fn a_kind_of_kubernetes_in_another_of_its_apis_is_told() {
+    let found = |api_version: &str, kind: &str| {
+        let object =
+            json!({"apiVersion": api_version, "kind": kind, "metadata": {"namespace": "a", "name": "x"}, "spec": {}});
+        match parse(object).manifests.pop() {
+            Some(Manifest::OtherVersion {
+                object,
+                found,
+                expected,
+            }) => Some(format!("{object} {found} {expected}")),
+            Some(Manifest::Other { .. }) => None,
+            other => panic!("{other:?}"),
+        }
+    };
+    for (api_version, kind, expected) in [
+        ("extensions/v1beta1", "NetworkPolicy", "networking.k8s.io/v1"),
+        ("v1", "NetworkPolicy", "networking.k8s.io/v1"),
+        ("extensions/v1beta1", "Deployment", "apps/v1"),
+        ("apps/v1beta2", "StatefulSet", "apps/v1"),
+        ("v1", "DaemonSet", "apps/v1"),
+        ("apps/v1", "Pod", "v1"),
+        ("v1beta3", "ReplicationController", "v1"),
+        ("batch/v1beta1", "CronJob", "batch/v1"),
+        ("discovery.k8s.io/v1beta1", "EndpointSlice", "discovery.k8s.io/v1"),
+    ] {
+        let expected = format!("{kind} a/x {api_version} {expected}");
+        assert_eq!(found(api_version, kind), Some(expected), "{api_version} {kind}");
+    }
+    for (api_version, kind) in [
+        ("serving.knative.dev/v1", "Service"),
+        ("batch.volcano.sh/v1alpha1", "Job"),
+        ("extensions/v1beta1", "Ingress"),
+        ("v1", "ConfigMap"),
+    ] {
+        assert_eq!(found(api_version, kind), None, "{api_version} {kind}");
+    }
+}
+
+#[test]
+fn policies_of_other_makers_are_told() {
+    for (api_version, kind) in [
+        ("cilium.io/v2", "CiliumNetworkPolicy"),
+        ("projectcalico.org/v3", "GlobalNetworkPolicy"),
+        ("policy.networking.k8s.io/v1alpha1", "ClusterNetworkPolicy"),
+        ("k8s.ovn.org/v1", "UserDefinedNetwork"),
+        ("k8s.ovn.org/v1", "EgressFirewall"),
+        ("networking.k8s.aws/v1alpha1", "ClusterNetworkPolicy"),
+    ] {
+        let mut parsed = parse(json!({"apiVersion": api_version, "kind": kind, "metadata": {"name": "x"}}));
+        let manifest = parsed.manifests.pop();
+        assert!(
+            matches!(manifest, Some(Manifest::OtherPolicy(_))),
+            "{api_version} {kind}: {manifest:?}"
+        );
+    }
+}
+
+#[test]
+fn workloads_of_other_makers_have_templates_too() {
+    let template = "template: {metadata: {labels: {app: web}}, spec: {containers: [{name: c, ports: [{containerPort: 80, name: http}], imagePolicy: x}]}}";
+    let text = format!(
+        "{{apiVersion: v1, kind: List, items: [
+          {{apiVersion: apps.openshift.io/v1, kind: DeploymentConfig, metadata: {{namespace: a, name: web}}, spec: {{replicas: 2, selector: {{app: web}}, triggers: [], {template}}}}},
+          {{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {{namespace: a, name: api}}, spec: {{selector: {{matchLabels: {{app: web}}}}, strategy: {{canary: {{}}}}, {template}}}}},
+          {{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {{namespace: a, name: off}}, spec: {{replicas: 0, {template}}}}},
+          {{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {{namespace: a, name: elsewhere}}, spec: {{workloadRef: {{kind: Deployment, name: x}}}}}},
+          {{apiVersion: argoproj.io/v1alpha1, kind: Rollout, metadata: {{namespace: a, name: bad}}, spec: {{template: {{spec: {{containers: none}}}}}}}},
+        ]}}"
+    );
+    let parsed = parse(serde_yaml::from_str(&text).unwrap());
+    let unknown: BTreeSet<_> = parsed
+        .unknown_fields
+        .iter()
+        .map(|unknown| unknown.field.as_str())
+        .collect();
+    assert_eq!(unknown, ["spec.template.spec.containers[0].imagePolicy"].into());
+    let unreadable: Vec<_> = parsed.unreadable.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        unreadable,
+        ["Rollout a/bad: spec.template.spec.containers cannot be read"]
+    );
+    let app = labels([("app", "web")]);
+    let controllers: Vec<_> = parsed
+        .manifests
+        .iter()
+        .map(|manifest| match manifest {
+            Manifest::Object(Object::Controller(controller)) => {
+                let Controller {
+                    kind,
+                    name,
+                    selector,
+                    template_labels,
+                    ..
+                } = controller;
+                (
+                    kind.as_str(),
+                    name.as_str(),
+                    **selector == app,
+                    **template_labels == app,
+                )
+            }
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    assert_eq!(
+        controllers,
+        [
+            ("DeploymentConfig", "web", true, true),
+            ("Rollout", "api", true, true),
+            ("Rollout", "off", false, true),
+            ("Rollout", "elsewhere", false, false),
+        ]
+    );
+    let declared: Vec<_> = parsed
+        .declared
+        .iter()
+        .map(|pod| (&*pod.name, pod.labels.clone(), pod.ports.len()))
+        .collect();
+    assert_eq!(declared, [("web", app.clone().into(), 1), ("api", app.into(), 1)]);
+}
+
+#[test]
+fn what_the_older_yaml_has_as_numbers_and_booleans_is_read_as_them() {
+    let parsed = parse(json!({
+        "apiVersion": "apps/v1", "kind": "Deployment", "metadata": {"namespace": "a", "name": "web", "labels": {"on": "yes", "mode": "0400"}},
+        "spec": {"selector": {}, "template": {"spec": {
+            "hostNetwork": "yes", "automountServiceAccountToken": "Off",
+            "containers": [{"name": "c", "ports": [{"containerPort": "0120"}]}],
+            "volumes": [{"name": "v", "secret": {"secretName": "s", "defaultMode": "0400"}}],
+        }}},
+    }));
+    assert!(parsed.unreadable.is_empty(), "{:?}", parsed.unreadable);
+    assert!(parsed.unknown_fields.is_empty(), "{:?}", parsed.unknown_fields);
+    let pod = &parsed.declared[0];
+    assert!(pod.host_network);
+    assert_eq!(pod.ports.iter().next().unwrap().number, 0o120);
+    for port in ["80", "08", "0x50", "0-7", "yes"] {
+        let parsed = parse(json!({
+            "apiVersion": "v1", "kind": "Pod", "metadata": {"name": "web"},
+            "spec": {"containers": [{"name": "c", "ports": [{"containerPort": port}]}]},
+        }));
+        assert_eq!(
+            parsed.unreadable[0].to_string(),
+            "Pod web: spec.containers[0].ports[0].containerPort cannot be read",
+            "{port}"
+        );
+    }
+}
+
+#[test]
+fn a_slice_of_nobody_is_no_fault() {
+    let parsed = parse(json!({
+        "apiVersion": "discovery.k8s.io/v1", "kind": "EndpointSlice", "metadata": {"name": "x"}, "addressType": "IPv4",
+        "endpoints": [{"addresses": ["192.0.2.1"]}],
+    }));
+    assert!(parsed.unreadable.is_empty(), "{:?}", parsed.unreadable);
+    assert_eq!(parsed.manifests.len(), 1);
+}
+
+#[test]
+fn a_template_in_quotes_is_told() {
+    for (api_version, kind) in [
+        ("v1", "Pod"),
+        ("networking.k8s.io/v1", "NetworkPolicy"),
+        ("apps/v1", "Deployment"),
+    ] {
+        let parsed = parse(json!({
+            "apiVersion": api_version, "kind": kind, "metadata": {"namespace": "a", "name": "{{ .Release.Name }}-web"},
+            "spec": {"containers": [], "selector": {}, "podSelector": {}, "template": {}},
+        }));
+        assert!(parsed.manifests.is_empty(), "{:?}", parsed.manifests);
+        assert_eq!(
+            parsed.unreadable[0].to_string(),
+            format!(
+                "{kind} a/{{{{ .Release.Name }}}}-web: metadata.name is \"{{{{ .Release.Name }}}}-web\", expected a name: a template has to be rendered first"
+            )
+        );
+    }
+}

@@ -20,7 +20,7 @@ fn read(bytes: impl AsRef<[u8]>) -> (Vec<String>, Vec<String>) {
         .iter()
         .map(|fault| match fault.source() {
             Some(source) => format!("{fault}: {source}").replace("x.yaml: ", ""),
-            None => fault.to_string(),
+            None => fault.to_string().replace("x.yaml: ", ""),
         })
         .collect();
     (names, faults)
@@ -56,6 +56,7 @@ fn every_way_to_write_several_objects() {
         ("comments", format!("# one\n---\n# two\n---\n{flow}\n---\n{block}")),
         ("CR LF", format!("{flow}\n---\n{block}").replace('\n', "\r\n")),
         ("byte order mark", format!("\u{feff}{flow}\n---\n{block}")),
+        ("keys that are no text", format!("{a}\n---\n{block}---\nkind: ConfigMap\napiVersion: v1\ndata: {{80: a, true: b, 1.5: c}}\n")),
         ("JSON in a YAML stream", format!("{a}\n---\n{block}")),
         ("JSON lines", format!("{a}\n{b}\n")),
         ("JSON on one line", format!("{a}{b}")),
@@ -75,6 +76,15 @@ fn every_way_to_write_several_objects() {
             (vec!["a".to_owned(), "b".to_owned()], vec![]),
             "{what}:\n{text}"
         );
+    }
+}
+
+#[test]
+fn text_of_windows_is_text() {
+    let text = format!("\u{feff}{}\r\n---\r\n{}", pod("a"), pod("b"));
+    for order in [u16::to_le_bytes, u16::to_be_bytes] {
+        let bytes: Vec<u8> = text.encode_utf16().flat_map(order).collect();
+        assert_eq!(read(bytes), (vec!["a".to_owned(), "b".to_owned()], vec![]));
     }
 }
 
@@ -138,7 +148,12 @@ fn p18_a_bad_document_does_not_take_the_others_with_it() {
         (
             "template",
             format!("{}---\nkind: {{{{ .Values.kind }}}}\n---\n{}", block("a"), block("b")),
-            "document 2 (line 6): left out",
+            "document 2 (line 6): left out, because it is not YAML: ",
+        ),
+        (
+            "kind in an API that does not have it",
+            format!("{a}\n---\n{{kind: Pod, apiVersion: apps/v1, metadata: {{name: c}}}}\n---\n{b}\n"),
+            "document 2 (line 3): Pod c is left out: it is of apps/v1, and API servers have this kind in v1",
         ),
         (
             "tag",
@@ -152,6 +167,56 @@ fn p18_a_bad_document_does_not_take_the_others_with_it() {
         assert_eq!(faults.len(), 1, "{what}: {faults:?}");
         assert!(faults[0].starts_with(expected), "{what}: {}", faults[0]);
     }
+}
+
+#[test]
+fn a_template_is_told_from_other_errors() {
+    for (text, is_template) in [
+        ("kind: {{ .Values.kind }}\n", true),
+        ("{{- if .Values.on }}\n", true),
+        ("kind: Pod\nmetadata:\n  {{- include \"x\" . | nindent 2 }}\n", true),
+        ("kind: [\n", false),
+    ] {
+        let (names, faults) = read(text);
+        assert_eq!((names.len(), faults.len()), (0, 1), "{text}: {faults:?}");
+        assert_eq!(faults[0].contains("helm template"), is_template, "{text}: {faults:?}");
+    }
+}
+
+#[test]
+fn an_object_that_is_another_one_the_second_time_is_told() {
+    let policy = |name: &str, spec: &str| {
+        format!(
+            "{{kind: NetworkPolicy, apiVersion: networking.k8s.io/v1, metadata: {{namespace: n, name: {name}}}, spec: {{{spec}}}}}"
+        )
+    };
+    let cluster_policy = |priority: u16| {
+        format!(
+            "{{kind: ClusterNetworkPolicy, apiVersion: policy.networking.k8s.io/v1alpha2, metadata: {{name: c}}, spec: {{tier: Admin, priority: {priority}, subject: {{namespaces: {{}}}}}}}}"
+        )
+    };
+    let text = [
+        policy("p", "podSelector: {}"),
+        "{kind: Pod, apiVersion: v1, metadata: {namespace: n, name: p, labels: {a: b}}}".to_owned(),
+        "{kind: Pod, apiVersion: v1, metadata: {namespace: n, name: p, labels: {a: b}, resourceVersion: '7'}}"
+            .to_owned(),
+        policy("p", "podSelector: {}"),
+        policy("p", "podSelector: {matchLabels: {a: b}}"),
+        "{kind: Pod, apiVersion: v1, metadata: {namespace: n, name: p, labels: {a: c}}}".to_owned(),
+        cluster_policy(1),
+        cluster_policy(2),
+        policy("q", "podSelector: {}"),
+    ];
+    let (names, faults) = read(text.join("\n---\n"));
+    assert_eq!(names.len(), 7, "of the cluster's policies none is told: {names:?}");
+    assert_eq!(
+        faults,
+        [
+            "document 5 (line 9): NetworkPolicy n/p is another one than at document 4 (line 7), and the later counts",
+            "document 6 (line 11): Pod n/p is another one than at document 3 (line 5), and the later counts",
+            "document 8 (line 15): ClusterNetworkPolicy c is another one than at document 7 (line 13), and the later counts",
+        ]
+    );
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Objects of the cluster, reduced to what identity and policies need.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::net::IpAddr;
 use std::ops::Deref;
 use std::sync::Arc;
@@ -261,6 +262,19 @@ pub enum ObjectKey {
     Node(String),
     /// Name.
     Namespace(String),
+}
+
+impl fmt::Display for ObjectKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Pod(namespace, name) => write!(f, "Pod {namespace}/{name}"),
+            Self::Controller(namespace, kind, name) => write!(f, "{kind} {namespace}/{name}"),
+            Self::Service(name) => name.fmt(f),
+            Self::EndpointSlice(namespace, name) => write!(f, "EndpointSlice {namespace}/{name}"),
+            Self::Node(name) => write!(f, "Node {name}"),
+            Self::Namespace(name) => write!(f, "Namespace {name}"),
+        }
+    }
 }
 
 impl Object {

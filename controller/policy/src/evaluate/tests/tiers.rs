@@ -49,6 +49,15 @@ fn ask_both(of_cluster: &[&str], specs: &[&str], question: &str) -> Answer {
 
 const CASES: &[Case] = &[
     (
+        &[
+            "tier: Admin, priority: 1, subject: {pods: {podSelector: {}}}, ingress: [{action: Deny, from: [{pods: {podSelector: {matchLabels: {app: web}}}}]}]",
+        ],
+        &[],
+        "other/api shop/db 80",
+        "ND",
+        "pods without a namespaceSelector are those of all namespaces",
+    ),
+    (
         &["tier: Admin, priority: 1, ALL, ingress: [{action: Deny, from: EVERYONE}]"],
         &["{podSelector: {}, ingress: [{}]}"],
         "shop/web shop/db 80",
@@ -386,11 +395,41 @@ fn policies_of_the_former_api_are_the_tiers() {
     let named = read(
         "{apiVersion: policy.networking.k8s.io/v1alpha1, kind: BaselineAdminNetworkPolicy, metadata: {name: other}, spec: {subject: {namespaces: {}}}}",
     );
-    let (set, rejected) = PolicySet::parse_all([], [&admin, &baseline, &named]);
+    let lacking = read(
+        "{apiVersion: policy.networking.k8s.io/v1alpha1, kind: AdminNetworkPolicy, metadata: {name: lacking}, spec: {priority: 5, subject: {pods: {podSelector: {}}}}}",
+    );
+    let wrong = [
+        ("BaselineAdminNetworkPolicy", "", "default", "action: Pass, from: [{namespaces: {}}]"),
+        ("AdminNetworkPolicy", "priority: 1, ", "a1", "action: Accept, from: [{namespaces: {}}]"),
+        (
+            "AdminNetworkPolicy",
+            "priority: 1, ",
+            "a2",
+            "action: Deny, from: [{namespaces: {}}], ports: [{portRange: {start: 9, end: 8}}]",
+        ),
+        (
+            "AdminNetworkPolicy",
+            "priority: 1, ",
+            "a3",
+            "action: Deny, from: [{namespaces: {}}], ports: [{portNumber: {port: 0}}]",
+        ),
+    ]
+    .map(|(kind, priority, name, rule)| {
+        read(&format!("{{apiVersion: policy.networking.k8s.io/v1alpha1, kind: {kind}, metadata: {{name: {name}}}, spec: {{{priority}subject: {{namespaces: {{}}}}, ingress: [{{{rule}}}]}}}}"))
+    });
+    let all = [&admin, &baseline, &named, &lacking].into_iter().chain(&wrong);
+    let (set, rejected) = PolicySet::parse_all([], all);
     let rejected: Vec<String> = rejected.iter().map(ToString::to_string).collect();
     assert_eq!(
         rejected,
-        ["BaselineAdminNetworkPolicy other: metadata.name is \"other\", expected default"]
+        [
+            "BaselineAdminNetworkPolicy other: metadata.name is \"other\", expected default",
+            "AdminNetworkPolicy lacking: spec.subject.pods.namespaceSelector is missing",
+            "BaselineAdminNetworkPolicy default: spec.ingress[0].action is \"Pass\", expected Allow or Deny",
+            "AdminNetworkPolicy a1: spec.ingress[0].action is \"Accept\", expected Allow, Deny or Pass",
+            "AdminNetworkPolicy a2: spec.ingress[0].ports[0].portRange.end is not behind start, 8",
+            "AdminNetworkPolicy a3: spec.ingress[0].ports[0].portNumber.port is 0, expected a number from 1 to 65535",
+        ]
     );
     let cluster = cluster_of(CLUSTER);
     for (question, expected) in [
