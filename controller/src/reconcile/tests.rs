@@ -1,5 +1,6 @@
 mod drift;
 mod durable;
+mod identity;
 mod pods;
 mod promotion;
 mod rollback;

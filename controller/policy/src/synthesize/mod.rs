@@ -27,7 +27,7 @@ use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::{Endpoint, Workload};
 
 use crate::direction::Direction;
-use crate::identity::{Label, Proof};
+use crate::identity::{Identity, Label, Proof};
 use crate::ownership;
 use gather::{Gathered, Meanings, Side};
 pub use note::{Blocker, Note};
@@ -157,6 +157,11 @@ impl<'a> Synthesizer<'a> {
             cluster,
             settings,
         }
+    }
+
+    /// The labels by which policies know a workload, and what they were shown to select; `None` for one that is gone.
+    pub fn identity(&self, workload: &Workload) -> Option<&Identity> {
+        self.surroundings.identities.get(workload)
     }
 
     /// The policy of one workload.
