@@ -4,6 +4,7 @@ mod identity;
 mod pods;
 mod promotion;
 mod rollback;
+mod tampered;
 
 use std::sync::Arc;
 

@@ -378,21 +378,9 @@ async fn the_labels_of_a_workload_are_put_on_by_nobody_else_where_the_namespace_
     let ephemeral = json!({ "spec": { "ephemeralContainers": [{ "name": "d", "image": "second" }] } });
     let outcome = author.change_pod(&third, Some("ephemeralcontainers"), &ephemeral).await;
     refused("an ephemeral container", outcome, "Deployment web");
-    let uid = set.uid().unwrap();
+    let of_third = author.pods.get(&third).await.unwrap().metadata;
+    let uid = of_third.owner_references.unwrap().remove(0).uid;
     let orphaned = json!({ "metadata": { "ownerReferences": [{ "$patch": "delete", "uid": uid }] } });
-    let owner = author
-        .pods
-        .get(&third)
-        .await
-        .unwrap()
-        .metadata
-        .owner_references
-        .unwrap();
-    let orphaned = if owner[0].uid == uid {
-        orphaned
-    } else {
-        json!({ "metadata": { "ownerReferences": [{ "$patch": "delete", "uid": owner[0].uid }] } })
-    };
     refused(
         "another owner",
         author.change_pod(&third, None, &orphaned).await,

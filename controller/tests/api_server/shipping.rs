@@ -280,8 +280,12 @@ async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
         .await
         .unwrap();
     let of_the_cluster = acting_as(&server, "system:serviceaccount:kube-system:namespace-controller").await;
-    policies(&of_the_cluster)
-        .delete("db", &DeleteParams::default())
-        .await
-        .unwrap();
+    // An API server gives the cluster's own controllers their rights a moment after it is ready.
+    until("a namespace's policies to go with it", || async {
+        policies(&of_the_cluster)
+            .delete("db", &DeleteParams::default())
+            .await
+            .ok()
+    })
+    .await;
 }
