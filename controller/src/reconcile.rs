@@ -326,6 +326,12 @@ impl Core {
                 }
             }
             Event::Enforcement(found) => {
+                let plugin = found.as_ref().map(|found| found.plugin()).unwrap_or_default();
+                if plugin != self.guide.synthesis.plugin {
+                    self.guide.synthesis.plugin = plugin;
+                    self.accepted.plugin = plugin;
+                    self.rethink();
+                }
                 let refuted = found.and_then(|found| found.refuted());
                 if refuted != self.refuted {
                     self.refuted = refuted;

@@ -6,7 +6,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_policy::direction::{Direction, Port};
 use nanoseg_policy::ownership::owned_workload;
-use nanoseg_policy::synthesize::{Note, Proposal, Refusal, synthesize_all};
+use nanoseg_policy::synthesize::{NamedService, Note, Proposal, Refusal, synthesize_all};
 use nanoseg_policy::verify::{Accepted, Candidate, Others, accept};
 use serde::Serialize;
 
@@ -153,6 +153,7 @@ fn strings<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
     items.into_iter().map(|item| item.to_string()).collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of note")]
 fn told(workload: &Workload, note: &Note) -> Told {
     let blank = |kind, direction: Option<Direction>| Told {
         workload: workload.to_string(),
@@ -233,6 +234,19 @@ fn told(workload: &Workload, note: &Note) -> Told {
             concerns: vec![conflict.inside.to_string()],
             peer: Some(conflict.group.clone()),
             ..blank("GroupNotUsed", None)
+        },
+        Note::ServiceAddress(NamedService {
+            service,
+            addresses,
+            ports,
+        }) => Told {
+            concerns: strings(addresses),
+            ..at(
+                "ServiceAddress",
+                Some(Direction::Egress),
+                Some(service.to_string()),
+                ports,
+            )
         },
         Note::PortRange {
             direction,
