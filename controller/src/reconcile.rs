@@ -51,6 +51,7 @@ use self::attested::{Arrival, Attested, Released};
 use self::memory::{Hold, Subject};
 use self::stand::{compare, stand};
 use self::status::{Standing, Standpoint};
+use crate::enforcement::Enforcement;
 use crate::lifecycle::{Life, Rules};
 use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of, to_learned};
 
@@ -325,19 +326,7 @@ impl Core {
                     self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
                 }
             }
-            Event::Enforcement(found) => {
-                let plugin = found.as_ref().map(|found| found.plugin()).unwrap_or_default();
-                if plugin != self.guide.synthesis.plugin {
-                    self.guide.synthesis.plugin = plugin;
-                    self.accepted.plugin = plugin;
-                    self.rethink();
-                }
-                let refuted = found.and_then(|found| found.refuted());
-                if refuted != self.refuted {
-                    self.refuted = refuted;
-                    self.due = Due::Soon;
-                }
-            }
+            Event::Enforcement(found) => self.take_enforcement(found.as_deref()),
             Event::Synced(source) => {
                 if source == Source::Watch("pods") {
                     self.listed = Some(now);
@@ -362,6 +351,20 @@ impl Core {
             self.take(Event::Attested(report), now);
         }
         self.attested.settle(owed, self.heard);
+    }
+
+    fn take_enforcement(&mut self, found: Option<&Enforcement>) {
+        let plugin = found.map(Enforcement::plugin).unwrap_or_default();
+        if plugin != self.guide.synthesis.plugin {
+            self.guide.synthesis.plugin = plugin;
+            self.accepted.plugin = plugin;
+            self.rethink();
+        }
+        let refuted = found.and_then(Enforcement::refuted);
+        if refuted != self.refuted {
+            self.refuted = refuted;
+            self.due = Due::Soon;
+        }
     }
 
     fn rethink(&mut self) {
