@@ -45,7 +45,7 @@ use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::FlowTable;
 use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
-use nanoseg_policy::synthesize;
+use nanoseg_policy::synthesize::{self, Plugin};
 
 use self::attested::{Arrival, Attested, Released};
 use self::memory::{Hold, Subject};
@@ -124,6 +124,8 @@ pub struct Core {
     news: Vec<News>,
     /// What the cluster was shown not to do with policies.
     refuted: Option<String>,
+    /// What people said of the network plugin, which counts where nothing else was shown of it.
+    chosen: Plugin,
     /// Something changed that resolving, judging, proposing or verifying depends on.
     outdated: bool,
     due: Due,
@@ -148,6 +150,7 @@ impl Core {
             unanswered: synthesize::Unanswered::Learn,
             ..guide.synthesis.clone()
         };
+        let chosen = guide.synthesis.plugin;
         Self {
             guide,
             accepted,
@@ -166,6 +169,7 @@ impl Core {
             held: BTreeMap::new(),
             news: Vec::new(),
             refuted: None,
+            chosen,
             outdated: true,
             due: Due::No,
             think_at: None,
@@ -354,7 +358,10 @@ impl Core {
     }
 
     fn take_enforcement(&mut self, found: Option<&Enforcement>) {
-        let plugin = found.map(Enforcement::plugin).unwrap_or_default();
+        let shown = found
+            .map(Enforcement::plugin)
+            .filter(|shown| *shown != Plugin::default());
+        let plugin = shown.unwrap_or(self.chosen);
         if plugin != self.guide.synthesis.plugin {
             self.guide.synthesis.plugin = plugin;
             self.accepted.plugin = plugin;

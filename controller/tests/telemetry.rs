@@ -258,13 +258,13 @@ async fn a_collector_is_told_of_rounds_and_violations() {
         let rounds = collector.named("round");
         rounds
             .iter()
-            .any(|round| told(round, "policies").as_deref() == Some("1"))
+            .any(|round| told(round, "policies").as_deref() == Some("2"))
     })
     .await;
     let rounds = collector.named("round");
     let round = rounds
         .iter()
-        .find(|round| told(round, "policies").as_deref() == Some("1"))
+        .find(|round| told(round, "policies").as_deref() == Some("2"))
         .unwrap();
     for part in ["decide", "apply"] {
         let parts = collector.named(part);
