@@ -12,6 +12,8 @@ use nanoseg_health::ListenError;
 use nanoseg_policy::ownership::PolicyName;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{self, mpsc, oneshot};
+use tracing::field::Empty;
+use tracing::{Instrument as _, info_span};
 
 use crate::apply::{Live, OnCluster, OnDirectory, WriteError, apply};
 use crate::directory::{self, Directory};
@@ -27,6 +29,7 @@ use crate::receive::identity::Recogniser;
 use crate::receive::{self, Delivery, Door, ReceiveError, Trust};
 use crate::reconcile::{Core, Due, Event, Guide, RefusedPart, Round, Why};
 use crate::settings::{Place, Settings};
+use crate::telemetry::{Lost, ROUND};
 use crate::watch;
 
 /// How long to wait for more after something changed: a rollout is hundreds of events, and one round for all of them.
@@ -82,11 +85,11 @@ pub enum ControllerError {
     Signal(#[source] std::io::Error),
 }
 
-/// Runs until SIGTERM or SIGINT.
-pub async fn run(settings: Settings) -> Result<(), ControllerError> {
+/// Runs until SIGTERM or SIGINT. `lost` counts what a collector of OpenTelemetry was not told.
+pub async fn run(settings: Settings, lost: &Lost) -> Result<(), ControllerError> {
     let mut term = signal(SignalKind::terminate()).map_err(ControllerError::Signal)?;
     let mut interrupt = signal(SignalKind::interrupt()).map_err(ControllerError::Signal)?;
-    let health = Arc::new(Health::default());
+    let health = Arc::new(Health::counting(lost));
     // A task of its own: whoever asks is answered while a round is held.
     let answers = tokio::spawn(health::answer(settings.health_listen, Arc::clone(&health)).await?);
     let mut leadership = None;
@@ -420,7 +423,22 @@ impl Pace {
     /// Holds a round. Returns what was written.
     async fn round(&mut self, live: &impl Live) -> Vec<Event> {
         let began = Instant::now();
-        let Round { writes, news, next } = self.core.round(Timestamp::now());
+        let span = info_span!(
+            target: ROUND,
+            "round",
+            segments = Empty,
+            policies = Empty,
+            removed = Empty,
+            violations = Empty,
+            failed = Empty,
+            otel.status_code = Empty,
+        );
+        let Round { writes, news, next } =
+            info_span!(target: ROUND, parent: &span, "decide").in_scope(|| self.core.round(Timestamp::now()));
+        span.record("segments", writes.segments.len());
+        span.record("policies", writes.put.len());
+        span.record("removed", writes.remove.len());
+        span.record("violations", writes.violations.len());
         self.cost = began.elapsed();
         self.health.await_sources(self.core.awaited());
         self.changed = None;
@@ -437,7 +455,16 @@ impl Pace {
                 .map(|step| (PolicyName::of(&step.desired), step.why))
                 .collect();
             let counted = Counted { live, health: &health };
-            written = apply(&counted, writes).await;
+            let applying = info_span!(target: ROUND, parent: &span, "apply");
+            written = apply(&counted, writes).instrument(applying).await;
+            let failed = written
+                .iter()
+                .filter(|event| matches!(event, Event::Failed { .. }))
+                .count();
+            span.record("failed", failed);
+            if failed > 0 {
+                span.record("otel.status_code", "ERROR");
+            }
             for event in &written {
                 if let Event::Policy(policy) = event
                     && let Some(why) = whys.get(&PolicyName::of(policy))

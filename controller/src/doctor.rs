@@ -121,15 +121,16 @@ fn of_enforcement(enforcement: &Enforcement) -> Vec<Finding> {
             });
         }
         let check = format!("endPort by {family}");
-        let avoid = "do not group ports into ranges (--port-range): rules with endPort are not understood";
+        let avoid = "the controller writes no ranges here, and lists ports one by one; `nanoseg synthesize` does with --list-ports";
         findings.push(match end_port {
             Proof::Shown => Finding::well(&check, "a range lets its ports through, and no other"),
             Proof::Refuted => Finding::fault(&check, "a range does not let through what it names, or more", avoid),
             Proof::Unknown(why) => Finding::of(&check, Verdict::Unknown, why, None),
         });
         let check = format!("Services by {family}");
-        let differs = "egress policies of nanoseg name the target port, as the specification has it: connections through Services whose \
-                       port is another would be refused. Keep workloads that use such Services from being enforced";
+        let named = "the controller names the addresses of Services beside their pods here; `nanoseg synthesize` does with \
+                     --service-addresses";
+        let open = "no egress policy can allow a Service here: the controller leaves the egress of workloads open that use one";
         findings.push(match services {
             Translation::After => Finding::well(&check, "egress rules see the target port"),
             Translation::Either => Finding::notice(
@@ -137,10 +138,8 @@ fn of_enforcement(enforcement: &Enforcement) -> Vec<Finding> {
                 "egress rules let the Service's port and the target port through",
                 "nothing",
             ),
-            Translation::Before => Finding::fault(&check, "egress rules see the Service's port", differs),
-            Translation::Neither => {
-                Finding::fault(&check, "egress rules let no connection to a Service through", differs)
-            }
+            Translation::Before => Finding::notice(&check, "egress rules see the Service's port", named),
+            Translation::Neither => Finding::fault(&check, "egress rules let no connection to a Service through", open),
             Translation::Unknown(why) => Finding::of(&check, Verdict::Unknown, why, None),
         });
     }

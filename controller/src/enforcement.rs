@@ -8,6 +8,7 @@ use std::fmt;
 
 use jiff::Timestamp;
 use k8s_openapi::api::core::v1::ConfigMap;
+use nanoseg_policy::synthesize::{Plugin, Ranges, ServiceView};
 use serde::{Deserialize, Serialize};
 
 /// Name of the `ConfigMap` that the finding is kept in, in nanoseg's namespace.
@@ -104,6 +105,23 @@ impl Enforcement {
             Family::V4 => &self.ipv4,
             Family::V6 => &self.ipv6,
         }
+    }
+
+    /// What proposals have to heed: what was shown, in either family, to be otherwise than the specification says.
+    pub fn plugin(&self) -> Plugin {
+        let both = [&self.ipv4, &self.ipv6];
+        let ranges = if both.iter().any(|family| family.end_port == Proof::Refuted) {
+            Ranges::Listed
+        } else {
+            Ranges::Grouped
+        };
+        let seen = |what: &Translation| both.iter().any(|family| family.services == *what);
+        let services = match (seen(&Translation::Neither), seen(&Translation::Before)) {
+            (true, _) => ServiceView::Nothing,
+            (false, true) => ServiceView::Untranslated,
+            (false, false) => ServiceView::Translated,
+        };
+        Plugin { ranges, services }
     }
 
     /// What policies were shown not to do here, as a sentence: no policy of such a cluster is said to enforce.
@@ -407,6 +425,69 @@ mod tests {
                     }
                 }
             }
+        }
+    }
+
+    #[test]
+    fn proposals_heed_what_was_shown_of_either_family_and_nothing_else() {
+        use Translation::{After, Before, Either, Neither};
+        let unknown = || Proof::Unknown("nobody called".to_owned());
+        let family = |end_port: Proof, services: Translation| OfFamily {
+            ingress: Proof::Shown,
+            egress: Proof::Shown,
+            end_port,
+            services,
+        };
+        let nobody = || Translation::Unknown("nobody called".to_owned());
+        for (end_ports, services, ranges, view) in [
+            (
+                [Proof::Shown, Proof::Shown],
+                [After, After],
+                Ranges::Grouped,
+                ServiceView::Translated,
+            ),
+            (
+                [unknown(), unknown()],
+                [nobody(), nobody()],
+                Ranges::Grouped,
+                ServiceView::Translated,
+            ),
+            (
+                [Proof::Shown, Proof::Refuted],
+                [After, Either],
+                Ranges::Listed,
+                ServiceView::Translated,
+            ),
+            (
+                [Proof::Refuted, unknown()],
+                [Before, nobody()],
+                Ranges::Listed,
+                ServiceView::Untranslated,
+            ),
+            (
+                [Proof::Shown, Proof::Shown],
+                [After, Before],
+                Ranges::Grouped,
+                ServiceView::Untranslated,
+            ),
+            (
+                [Proof::Shown, unknown()],
+                [Before, Neither],
+                Ranges::Grouped,
+                ServiceView::Nothing,
+            ),
+        ] {
+            let ([v4, v6], [of_v4, of_v6]) = (end_ports.clone(), services.clone());
+            let found = Enforcement {
+                at: Timestamp::UNIX_EPOCH,
+                ipv4: family(v4, of_v4),
+                ipv6: family(v6, of_v6),
+            };
+            assert_eq!(
+                found.plugin(),
+                Plugin { ranges, services: view },
+                "{end_ports:?} {services:?}"
+            );
         }
     }
 

@@ -10,6 +10,7 @@ use nanoseg_health::{ListenError, Pulse, Vital};
 
 use crate::metrics::Metrics;
 use crate::reconcile::Source;
+use crate::telemetry::Lost;
 
 /// How long the loop may not come round. It rests a minute at most, and a request to an API server that does not answer is given
 /// up after five.
@@ -26,6 +27,14 @@ pub struct Health {
 }
 
 impl Health {
+    /// With what a collector of OpenTelemetry was not told among what is counted.
+    pub fn counting(lost: &Lost) -> Self {
+        Self {
+            metrics: Metrics::new(lost),
+            ..Self::default()
+        }
+    }
+
     /// The loop has come round, or a part of its work is done.
     pub fn beat(&self) {
         self.pulse.beat();

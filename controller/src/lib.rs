@@ -18,6 +18,7 @@
 //! * [`controller`]: `nanoseg controller`, the loop that joins them.
 //! * [`doctor`], [`enforcement`]: what is wrong with a cluster, and whether it enforces policies at all.
 //! * [`health`], [`metrics`]: what kubelet and Prometheus are told.
+//! * [`telemetry`]: what a collector of OpenTelemetry is told.
 //! * [`cli`]: every other command.
 
 pub mod apply;
@@ -36,5 +37,6 @@ pub mod receive;
 pub mod reconcile;
 pub mod segment;
 pub mod settings;
+pub mod telemetry;
 pub mod trouble;
 pub mod watch;

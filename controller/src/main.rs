@@ -8,7 +8,11 @@ use nanoseg::cli::{self, CommandError, Found, Screen};
 use nanoseg::controller;
 use nanoseg::settings::terminal::Terminal;
 use nanoseg::settings::{Arguments, Command, LogFormat};
+use nanoseg::telemetry::Telemetry;
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::{FilterExt as _, filter_fn};
+use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     let Arguments { command, log_format } = Arguments::typed();
@@ -35,9 +39,18 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
         Command::Controller(arguments) => {
             drop(screen);
             drop(out);
-            log_to_stderr(log_format);
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
-            let outcome = runtime.block_on(controller::run((*arguments).into()));
+            let outcome = runtime.block_on(async {
+                let telemetry = arguments.telemetry.settings();
+                let telemetry = telemetry.as_ref().map(Telemetry::begin).transpose()?;
+                log_to_stderr(log_format, telemetry.as_ref());
+                let lost = telemetry.as_ref().map(Telemetry::lost).unwrap_or_default();
+                let outcome = controller::run((*arguments).into(), &lost).await;
+                if let Some(telemetry) = telemetry {
+                    telemetry.end().await;
+                }
+                outcome.map_err(anyhow::Error::from)
+            });
             runtime.shutdown_background();
             outcome?;
             return Ok(Found::Nothing);
@@ -72,17 +85,22 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
     Ok(found?)
 }
 
-fn log_to_stderr(format: LogFormat) {
+fn log_to_stderr(format: LogFormat, telemetry: Option<&Telemetry>) {
     let filter = EnvFilter::try_from_default_env()
         .unwrap_or_else(|_unset| EnvFilter::new("info,kube_client=off,kube_runtime=off"));
-    let subscriber = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+    // Spans are for a collector: a line of the log stands for itself.
+    let filter = filter.and(filter_fn(|metadata| !metadata.is_span()));
+    let lines = tracing_subscriber::fmt::layer()
         .with_writer(io::stderr)
         .with_ansi(io::stderr().is_terminal());
-    match format {
-        LogFormat::Text => subscriber.with_target(false).init(),
-        LogFormat::Json => subscriber.json().flatten_event(true).init(),
-    }
+    let lines = match format {
+        LogFormat::Text => lines.with_target(false).with_filter(filter).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),
+    };
+    tracing_subscriber::registry()
+        .with(lines)
+        .with(telemetry.map(Telemetry::layer))
+        .init();
 }
 
 fn is_broken_pipe(error: &anyhow::Error) -> bool {

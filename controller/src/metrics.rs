@@ -26,6 +26,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use crate::reconcile::{Census, RefusedPart, Violation, Why};
 use crate::segment::{Decision, Mode, Phase};
+use crate::telemetry::Lost;
 
 /// Nodes that have series of their own: 7 reasons of loss and one time each.
 pub const NODES: usize = 1000;
@@ -164,11 +165,20 @@ pub struct Metrics {
 
 impl Default for Metrics {
     fn default() -> Self {
+        Self::new(&Lost::default())
+    }
+}
+
+impl Metrics {
+    /// With what a collector of OpenTelemetry was not told.
+    pub fn new(lost: &Lost) -> Self {
         let mut registry = Registry::default();
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("nanoseg_build", "The controller's version", version);
         registry.register_collector(Box::new(Process::default()));
         let mut metrics = Register(&mut registry);
+        let untold = "Spans and log records that no collector of OpenTelemetry took, by what they were and why";
+        metrics.put("nanoseg_telemetry_lost", untold, lost.metric());
         let held = "Objects that are left alone for a while after a write of them failed";
         let in_sync = "1 once everything was read from the API server and rounds are held, 0 before";
         let leader = "1 while this controller is the one that writes, 0 while it stands by";

@@ -47,13 +47,14 @@ use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::FlowTable;
 use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
-use nanoseg_policy::synthesize;
+use nanoseg_policy::synthesize::{self, Plugin};
 
 use self::attested::Attested;
 use self::learners::Learners;
 use self::memory::{Hold, Subject};
 use self::stand::{compare, stand};
 use self::status::{Standing, Standpoint};
+use crate::enforcement::Enforcement;
 use crate::lifecycle::{Life, Rules};
 use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of, to_learned};
 
@@ -127,6 +128,8 @@ pub struct Core {
     news: Vec<News>,
     /// What the cluster was shown not to do with policies.
     refuted: Option<String>,
+    /// What people said of the network plugin, which counts where nothing else was shown of it.
+    chosen: Plugin,
     /// Something changed that resolving, judging, proposing or verifying depends on.
     outdated: bool,
     due: Due,
@@ -151,6 +154,7 @@ impl Core {
             unanswered: synthesize::Unanswered::Learn,
             ..guide.synthesis.clone()
         };
+        let chosen = guide.synthesis.plugin;
         Self {
             guide,
             accepted,
@@ -170,6 +174,7 @@ impl Core {
             held: BTreeMap::new(),
             news: Vec::new(),
             refuted: None,
+            chosen,
             outdated: true,
             due: Due::No,
             think_at: None,
@@ -291,13 +296,7 @@ impl Core {
             Event::Stream { node, stream, open } => self.take_stream(&node, stream, open, now),
             Event::Attested(report) => self.take_attested(report, now),
             Event::Report(report) => self.take_report(&report),
-            Event::Enforcement(found) => {
-                let refuted = found.and_then(|found| found.refuted());
-                if refuted != self.refuted {
-                    self.refuted = refuted;
-                    self.due = Due::Soon;
-                }
-            }
+            Event::Enforcement(found) => self.take_enforcement(found.as_deref()),
             Event::Synced(source) => {
                 if source == Source::Watch("pods") {
                     self.listed = Some(now);
@@ -312,6 +311,23 @@ impl Core {
                 self.held.insert(id, hold);
                 self.due = Due::Soon;
             }
+        }
+    }
+
+    fn take_enforcement(&mut self, found: Option<&Enforcement>) {
+        let shown = found
+            .map(Enforcement::plugin)
+            .filter(|shown| *shown != Plugin::default());
+        let plugin = shown.unwrap_or(self.chosen);
+        if plugin != self.guide.synthesis.plugin {
+            self.guide.synthesis.plugin = plugin;
+            self.accepted.plugin = plugin;
+            self.rethink();
+        }
+        let refuted = found.and_then(Enforcement::refuted);
+        if refuted != self.refuted {
+            self.refuted = refuted;
+            self.due = Due::Soon;
         }
     }
 

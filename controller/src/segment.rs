@@ -11,6 +11,7 @@ mod evidence;
 mod on_map;
 mod packed;
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
@@ -358,6 +359,10 @@ pub struct SegmentStatus {
     /// Kind and name of the workload in one word, for `kubectl get`.
     #[serde(default)]
     pub workload: String,
+    /// The labels by which policies know the pods of this workload; absent until some were shown to select them and no others.
+    /// Where the namespace has the label nanoseg.io/identity=guarded nobody else puts them on.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub selector: BTreeMap<String, String>,
     /// What nanoseg may do with the workload: by spec.mode, else the namespace's label, else the controller's settings.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub mode: Option<Mode>,

@@ -6,6 +6,7 @@
 //! * [`page`]: arguments of the page that the controller serves.
 //! * [`review`]: arguments of the commands by which people decide on Segments.
 //! * [`terminal`]: what is known of the terminal.
+//! * [`telemetry`]: arguments about whom OpenTelemetry is told.
 //! * [`ui`]: arguments of the command that brings the page here.
 
 pub mod commands;
@@ -13,6 +14,7 @@ pub mod doctor;
 pub mod maps;
 pub mod page;
 pub mod review;
+pub mod telemetry;
 pub mod terminal;
 pub mod ui;
 
@@ -35,6 +37,7 @@ use doctor::{DoctorArguments, PodArguments};
 use maps::{ExportArguments, ReachArguments};
 use page::PageArguments;
 use review::{DecisionArguments, SegmentArguments, StatusArguments};
+use telemetry::TelemetryArguments;
 use ui::UiArguments;
 
 const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns that into NetworkPolicies.";
@@ -270,6 +273,9 @@ pub struct ControllerArguments {
     /// The page.
     #[command(flatten)]
     pub page: PageArguments,
+    /// Whom OpenTelemetry is told.
+    #[command(flatten)]
+    pub telemetry: TelemetryArguments,
 }
 
 /// `NAMESPACE[=DURATION]`.
@@ -389,6 +395,8 @@ impl From<ControllerArguments> for Settings {
             own_namespace,
             choice,
             page,
+            // Begins before anything else does, so that all of it is told.
+            telemetry: _,
         } = arguments;
         let place = match (cluster, flows, out) {
             (Some(cluster), Some(flows), Some(out)) => Place::Directory { cluster, flows, out },

@@ -2,10 +2,16 @@
 //!
 //! Laws:
 //! * of an [`Accepted`] policy every baseline edge is allowed at its workload, for every pair of live ends that the edge stands
-//!   for, with all other accepted and foreign policies taken in;
+//!   for, with all other accepted and foreign policies taken in; where it is a question for a name, in every transport in which
+//!   names are asked for;
+//! * an [`Accepted`] policy has its workload's name and says so, and selects no pod of another workload;
 //! * nothing else makes an [`Accepted`] policy, and nothing else is ever applied.
 //!
 //! No code is shared with synthesis.
+
+#[cfg(test)]
+mod mutants;
+mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -17,9 +23,10 @@ use nanoseg_graph::endpoint::{Endpoint, Workload};
 use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::direction::Direction;
 use crate::ends::Ends;
-use crate::evaluate::{Connection, Evaluator, PolicyRef, PolicySet, Rejected, Ruling, Undecidable, Verdict};
-use crate::ownership::PolicyName;
+use crate::evaluate::{Cause, Connection, Evaluator, PolicyRef, PolicySet, Rejected, Ruling, Undecidable, Verdict};
+use crate::ownership::{PolicyName, owned_workload, policy_name};
 use crate::synthesize::{Proposal, Settings};
+use names::NameServers;
 
 /// Something that is wrong with proposals.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +34,20 @@ pub enum Violation {
     /// A proposed policy is not one that the API server would take.
     #[error("the proposed policy is malformed")]
     Malformed(#[source] Rejected),
+    /// It would take another policy's place, or be taken for another workload's.
+    #[error("the proposed {found} is not the policy of {workload}, by its name, its label or its annotations")]
+    NotItsOwn {
+        /// What it is called.
+        found: PolicyName,
+        /// Whose policy it is to be.
+        workload: Workload,
+    },
+    /// It would isolate pods that it knows nothing of.
+    #[error("the proposed policy also selects pods of {}", list(.with))]
+    Strangers {
+        /// Whose.
+        with: BTreeSet<Workload>,
+    },
     /// A baseline edge would be cut, or cannot be shown to be allowed.
     #[error("{} to {} at {} {}: {verdict}", edge.source, edge.destination, edge.transport, edge.port)]
     Cut {
@@ -41,11 +62,30 @@ pub enum Violation {
     },
 }
 
+fn list(workloads: &BTreeSet<Workload>) -> String {
+    let workloads: Vec<String> = workloads.iter().map(ToString::to_string).collect();
+    workloads.join(", ")
+}
+
 impl Violation {
+    /// Whether this policy alone keeps it from being: what people forbid as well is not asked for.
+    fn is_by(&self, own: &PolicyRef) -> bool {
+        let Self::Cut {
+            verdict: Verdict::Denied(why),
+            ..
+        } = self
+        else {
+            return false;
+        };
+        why.iter().all(
+            |denial| matches!(&denial.cause, Cause::NoRule(policies) if policies.iter().all(|policy| policy == own)),
+        )
+    }
+
     /// What violations are ordered by.
     const fn place(&self) -> Option<(&EdgeKey, Direction)> {
         match self {
-            Self::Malformed(_) => None,
+            Self::Malformed(_) | Self::NotItsOwn { .. } | Self::Strangers { .. } => None,
             Self::Cut { edge, direction, .. } => Some((edge, *direction)),
         }
     }
@@ -99,12 +139,30 @@ pub fn accept<'a>(
     let check = Check::new(candidates.iter().map(|candidate| candidate.proposal), others);
     let evaluator = Evaluator::new(&check.policies, cluster);
     let ends = Ends::new(cluster, &evaluator);
+    let strangers = strangers(&candidates, &evaluator, &ends);
+    let servers = NameServers::of(cluster, settings);
     let verdict = |Candidate { proposal, baseline }: Candidate<'a>| {
         let mut violations: Vec<Violation> = check.malformed(proposal).collect();
-        let mut judge = |direction, edge, evidence| {
-            if settings.in_baseline(edge, evidence) {
-                let own = (direction, proposal.directions.contains(&direction));
-                violations.extend(cuts(edge, [own], &evaluator, &ends));
+        violations.extend(not_its_own(proposal));
+        let with = strangers.get(&PolicyName::of(&proposal.policy)).cloned();
+        violations.extend(with.map(|with| Violation::Strangers { with }));
+        let own = PolicyRef::Namespaced(PolicyName::of(&proposal.policy).into());
+        let mut judge = |direction, edge: Edge<'_>, evidence| {
+            if !settings.in_baseline(edge, evidence) {
+                return;
+            }
+            let ours = proposal.directions.contains(&direction);
+            violations.extend(cuts(edge, [(direction, ours)], &evaluator, &ends));
+            if ours {
+                for (port, transport) in servers.beside(edge) {
+                    let edge = Edge {
+                        port,
+                        transport,
+                        ..edge
+                    };
+                    let cut = cuts(edge, [(direction, true)], &evaluator, &ends);
+                    violations.extend(cut.into_iter().filter(|cut| cut.is_by(&own)));
+                }
             }
         };
         // Its own edges alone: one graph may be the baseline of all.
@@ -127,6 +185,47 @@ pub fn accept<'a>(
         .iter()
         .map(|candidate| (candidate.proposal.workload.clone(), verdict(*candidate)))
         .collect()
+}
+
+/// Whether a proposal's policy is its workload's, by all that it says of itself.
+fn not_its_own(proposal: &Proposal) -> Option<Violation> {
+    let Proposal { workload, policy, .. } = proposal;
+    let found = PolicyName::of(policy);
+    let own = PolicyName {
+        namespace: workload.namespace.clone(),
+        name: policy_name(workload),
+    };
+    (found != own || owned_workload(policy).as_ref() != Some(workload)).then(|| Violation::NotItsOwn {
+        found,
+        workload: workload.clone(),
+    })
+}
+
+/// Whose pods each proposal selects beside its own workload's.
+fn strangers(
+    candidates: &[Candidate<'_>],
+    evaluator: &Evaluator<'_>,
+    ends: &Ends<'_, '_>,
+) -> BTreeMap<PolicyName, BTreeSet<Workload>> {
+    let mut owners: BTreeMap<PolicyRef, &Proposal> = BTreeMap::new();
+    for Candidate { proposal, .. } in candidates {
+        owners.insert(PolicyRef::Namespaced(PolicyName::of(&proposal.policy).into()), proposal);
+    }
+    let mut strangers: BTreeMap<PolicyName, BTreeSet<Workload>> = BTreeMap::new();
+    for (workload, pods) in ends.all() {
+        for place in pods.kinds() {
+            for direction in [Direction::Ingress, Direction::Egress] {
+                for policy in evaluator.applies(&place, direction).isolating {
+                    let owner = owners.get(&policy).filter(|owner| owner.workload != *workload);
+                    if let Some(owner) = owner {
+                        let name = PolicyName::of(&owner.policy);
+                        strangers.entry(name).or_default().insert(workload.clone());
+                    }
+                }
+            }
+        }
+    }
+    strangers
 }
 
 /// Checks proposals against one graph, at both ends of each edge that touches one of their workloads.

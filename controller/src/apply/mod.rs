@@ -23,6 +23,7 @@ use crate::reconcile::{
     Event, Happening, Notice, ObjectId, PolicyStep, Proposals, SegmentWrite, Violation, Why, Writes,
 };
 use crate::segment::Segment;
+use crate::telemetry::VIOLATION;
 use crate::trouble::{Trouble, chain};
 
 pub use cluster::OnCluster;
@@ -115,11 +116,16 @@ pub async fn apply(live: &impl Live, writes: Writes) -> Vec<Event> {
             first_seen,
             count,
             verdict,
-            decision: _,
+            decision,
             enforced,
         } = violation;
         let (source, destination, port, protocol) = (&edge.source, &edge.destination, edge.port, edge.transport);
-        tracing::warn!(%workload, %source, %destination, port, %protocol, %first_seen, count, enforced, "violation, {verdict}");
+        tracing::warn!(
+            name: "nanoseg.violation",
+            target: VIOLATION,
+            %workload, %source, %destination, port, %protocol, %first_seen, count, ?decision, enforced,
+            "violation, {verdict}"
+        );
     }
     complain(live.record(&violations).await);
     if let Some(proposals) = proposals {

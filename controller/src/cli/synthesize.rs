@@ -7,7 +7,7 @@ use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_policy::direction::{Direction, Port};
 use nanoseg_policy::ownership::owned_workload;
-use nanoseg_policy::synthesize::{Note, Proposal, Refusal, synthesize_all};
+use nanoseg_policy::synthesize::{NamedService, Note, Proposal, Refusal, synthesize_all};
 use nanoseg_policy::verify::{Accepted, Candidate, Others, accept};
 use serde::Serialize;
 
@@ -175,6 +175,7 @@ fn strings<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
     items.into_iter().map(|item| item.to_string()).collect()
 }
 
+#[expect(clippy::too_many_lines, reason = "one arm for each kind of note")]
 fn told(workload: &Workload, note: &Note) -> Told {
     let blank = |kind, direction: Option<Direction>| Told {
         workload: workload.to_string(),
@@ -255,6 +256,19 @@ fn told(workload: &Workload, note: &Note) -> Told {
             concerns: vec![conflict.inside.to_string()],
             peer: Some(conflict.group.clone()),
             ..blank("GroupNotUsed", None)
+        },
+        Note::ServiceAddress(NamedService {
+            service,
+            addresses,
+            ports,
+        }) => Told {
+            concerns: strings(addresses),
+            ..at(
+                "ServiceAddress",
+                Some(Direction::Egress),
+                Some(service.to_string()),
+                ports,
+            )
         },
         Note::PortRange {
             direction,

@@ -324,6 +324,7 @@ fn status(life: &Life, baseline: &Baseline) -> Segment {
         history: Vec::new(),
         reason: String::new(),
         workload: String::new(),
+        selector: std::collections::BTreeMap::new(),
         learning_since: seconds(life.learning_since),
         frozen_at: life.frozen_at.map(seconds),
         gone_since: None,

@@ -1,7 +1,10 @@
 //! What the core keeps of one workload between rounds.
 
+use std::sync::Arc;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use nanoseg_graph::cluster::Labels;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_policy::direction::Direction;
 use nanoseg_policy::synthesize::{Proposal, Refusal};
@@ -28,6 +31,8 @@ pub(super) struct Subject {
     pub(super) unanswered: usize,
     /// Since when it is gone.
     pub(super) gone_since: Option<Timestamp>,
+    /// The labels that select its pods and were shown to select no others, if there are any.
+    pub(super) selector: Option<Arc<Labels>>,
     /// Its policy, or why it gets none; `None` when it is switched off, gone or has no edges.
     pub(super) proposal: Option<Result<Proposal, Refusal>>,
     /// What the evaluator says of the proposal: accepted, or why it is refused.
@@ -61,6 +66,10 @@ impl Subject {
             baseline,
             unanswered: 0,
             gone_since,
+            selector: status
+                .map(|status| &status.selector)
+                .filter(|selector| !selector.is_empty())
+                .map(|selector| Arc::new(selector.clone())),
             proposal: None,
             checked: None,
             unwritten: None,

@@ -1,8 +1,10 @@
 mod drift;
 mod durable;
+mod identity;
 mod pods;
 mod promotion;
 mod rollback;
+mod tampered;
 
 use std::sync::Arc;
 

@@ -1,6 +1,7 @@
 //! From what was observed to what each workload is to get: resolve, judge, propose, verify.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -11,6 +12,7 @@ use nanoseg_graph::resolve::resolve;
 use nanoseg_policy::audit::{self, Audit, audit};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 use nanoseg_policy::evaluate::PolicySet;
+use nanoseg_policy::identity::Proof;
 use nanoseg_policy::ownership::{PolicyName, owned_workload};
 use nanoseg_policy::synthesize::{Proposal, Synthesizer};
 use nanoseg_policy::verify::{Candidate, Others, Violation as Cut, accept};
@@ -212,6 +214,14 @@ impl Core {
         let mut changed = Vec::new();
         let mut any = false;
         for (workload, subject) in &mut self.subjects {
+            // A workload that is gone leaves its labels to whoever comes after it.
+            let identity = synthesizer.identity(workload).filter(|_| subject.gone_since.is_none());
+            match identity.map(|identity| (&identity.proof, &identity.labels)) {
+                Some((Proof::Exact, labels)) => subject.selector = Some(Arc::clone(labels)),
+                // Who puts them on as well must not end thereby that they are guarded.
+                Some((Proof::Overlaps { .. }, _)) => {}
+                Some((Proof::NoLabels { .. }, _)) | None => subject.selector = None,
+            }
             let wanted = subject.gone_since.is_none() && !subject.baseline.is_empty();
             let proposal = wanted.then(|| synthesizer.propose(workload, &graph_of(&subject.baseline)));
             let policy = |proposal: &Option<Result<Proposal, _>>| match proposal {
@@ -235,7 +245,7 @@ impl Core {
     }
 
     /// Has the evaluator check every proposal, together with people's own policies, against its baseline.
-    fn verify(&mut self) {
+    pub(super) fn verify(&mut self) {
         let proposed: Vec<(&Proposal, ConnectionGraph)> = self
             .subjects
             .values()

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use ipnet::IpNet;
 use nanoseg_graph::endpoint::ServiceName;
 use nanoseg_graph::flow::Transport;
-use nanoseg_policy::synthesize::{self, ExternalGroup, PortRange, Unanswered};
+use nanoseg_policy::synthesize::{self, ExternalGroup, Plugin, PortRange, Ranges, ServiceView, Unanswered};
 
 pub(super) const AUDIT_EXAMPLES: &str = "\
 Examples:
@@ -140,6 +140,14 @@ pub struct ChoiceArguments {
     /// Ports that belong together, such as `rtp=UDP:16384-32767`: one that was seen means them all. Can be given several times
     #[arg(long, value_name = "[NAME=]PROTOCOL:FIRST-LAST")]
     pub port_range: Vec<PortRange>,
+    /// Write ranges port by port, 64 ports at most: for network plugins that do not understand endPort, as `nanoseg doctor --probe` finds
+    /// out
+    #[arg(long)]
+    pub list_ports: bool,
+    /// Name the own addresses of Services in egress rules beside the pods behind them: for network plugins that compare before a
+    /// Service is translated, as `nanoseg doctor --probe` finds out
+    #[arg(long)]
+    pub service_addresses: bool,
 }
 
 impl ChoiceArguments {
@@ -152,12 +160,22 @@ impl ChoiceArguments {
             external_group,
             external_addresses,
             port_range,
+            list_ports,
+            service_addresses,
         } = self;
         let defaults = synthesize::Settings::default();
         let mut settings = synthesize::Settings {
             external_groups: external_group.iter().cloned().collect(),
             external_addresses: external_addresses.unwrap_or(defaults.external_addresses),
             port_ranges: port_range.iter().cloned().collect(),
+            plugin: Plugin {
+                ranges: if *list_ports { Ranges::Listed } else { Ranges::Grouped },
+                services: if *service_addresses {
+                    ServiceView::Untranslated
+                } else {
+                    ServiceView::Translated
+                },
+            },
             ..defaults
         };
         if *learn_unanswered {
@@ -356,10 +374,17 @@ mod tests {
             external_group: vec!["partner=203.0.113.0/24".parse().unwrap()],
             external_addresses: Some(7),
             port_range: vec!["rtp=UDP:16384-32767".parse().unwrap()],
+            list_ports: true,
+            service_addresses: false,
         };
         let settings = choices.settings();
         assert_eq!((settings.external_groups.len(), settings.port_ranges.len()), (1, 1));
         assert_eq!(settings.external_addresses, 7);
+        let listed = Plugin {
+            ranges: Ranges::Listed,
+            services: ServiceView::Translated,
+        };
+        assert_eq!(settings.plugin, listed);
         assert_eq!(settings.unanswered, Unanswered::Learn);
         assert_eq!(settings.dns_services.len(), 1);
         assert_eq!(settings.node_local_dns, synthesize::Settings::default().node_local_dns);

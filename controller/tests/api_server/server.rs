@@ -193,6 +193,26 @@ impl Server {
         server
     }
 
+    /// Starts controllers of the cluster, each of which acts by a `ServiceAccount` of its own.
+    pub(crate) fn start_controllers(&self, names: &[&str]) -> Running {
+        let at = |name: &str| self.folder.path().join(name);
+        let program = at("kube-controller-manager");
+        if !program.exists() {
+            std::os::unix::fs::symlink(&self.program, &program).unwrap();
+        }
+        let mut command = Command::new(program);
+        command.args([
+            format!("--kubeconfig={}", self.kubeconfig().display()),
+            format!("--service-account-private-key-file={}", at("key").display()),
+            format!("--cert-dir={}", at("certificates").display()),
+            format!("--controllers={}", names.join(",")),
+            "--use-service-account-credentials".to_owned(),
+            "--leader-elect=false".to_owned(),
+            "--secure-port=0".to_owned(),
+        ]);
+        Running::start(&mut command, at("controller-manager.log"))
+    }
+
     pub(crate) fn kubeconfig(&self) -> PathBuf {
         self.folder.path().join("kubeconfig")
     }

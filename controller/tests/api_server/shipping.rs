@@ -13,8 +13,8 @@ use serde::Deserialize as _;
 
 use super::*;
 
-const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
-const CONTROLLER: &str = "system:serviceaccount:nanoseg:nanoseg-controller";
+pub(crate) const MANIFESTS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../manifests");
+pub(crate) const CONTROLLER: &str = "system:serviceaccount:nanoseg:nanoseg-controller";
 
 /// What `kubectl apply -k` would send.
 fn kustomized(kubernetes: &Path, server: &Server, folder: &str) -> Vec<DynamicObject> {
@@ -32,7 +32,7 @@ fn kustomized(kubernetes: &Path, server: &Server, folder: &str) -> Vec<DynamicOb
 }
 
 /// The client of somebody else, with the rights of theirs alone.
-async fn acting_as(server: &Server, user: &str) -> Client {
+pub(crate) async fn acting_as(server: &Server, user: &str) -> Client {
     let kubeconfig = Kubeconfig::read_from(server.kubeconfig()).unwrap();
     let mut config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
@@ -41,7 +41,7 @@ async fn acting_as(server: &Server, user: &str) -> Client {
     Client::try_from(config).unwrap()
 }
 
-fn api_of(client: &Client, object: &DynamicObject) -> Api<DynamicObject> {
+pub(crate) fn api_of(client: &Client, object: &DynamicObject) -> Api<DynamicObject> {
     let kind = object.types.as_ref().unwrap();
     let resource = ApiResource::from_gvk(&GroupVersionKind::try_from(kind).unwrap());
     match object.metadata.namespace.as_deref() {
@@ -50,7 +50,11 @@ fn api_of(client: &Client, object: &DynamicObject) -> Api<DynamicObject> {
     }
 }
 
-async fn put(client: &Client, object: &DynamicObject, params: &PatchParams) -> Result<DynamicObject, kube::Error> {
+pub(crate) async fn put(
+    client: &Client,
+    object: &DynamicObject,
+    params: &PatchParams,
+) -> Result<DynamicObject, kube::Error> {
     api_of(client, object)
         .patch(&object.name_any(), params, &Patch::Apply(object))
         .await
@@ -73,7 +77,7 @@ fn role(name: &str, user: &str, group: &str, resources: &[&str], verbs: &[&str])
     ]
 }
 
-fn policy(name: &str, ours: bool) -> NetworkPolicy {
+pub(crate) fn policy(name: &str, ours: bool) -> NetworkPolicy {
     let labels = if ours {
         json!({ "app.kubernetes.io/managed-by": "nanoseg" })
     } else {
@@ -276,8 +280,12 @@ async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
         .await
         .unwrap();
     let of_the_cluster = acting_as(&server, "system:serviceaccount:kube-system:namespace-controller").await;
-    policies(&of_the_cluster)
-        .delete("db", &DeleteParams::default())
-        .await
-        .unwrap();
+    // An API server gives the cluster's own controllers their rights a moment after it is ready.
+    until("a namespace's policies to go with it", || async {
+        policies(&of_the_cluster)
+            .delete("db", &DeleteParams::default())
+            .await
+            .ok()
+    })
+    .await;
 }

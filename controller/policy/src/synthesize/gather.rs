@@ -4,15 +4,16 @@ use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
+use nanoseg_graph::cluster::{ContainerPort, ServicePort, TargetPort};
 use nanoseg_graph::connection::{ConnectionGraph, Edge, EvidenceRef, NodeIndex};
-use nanoseg_graph::endpoint::{Endpoint, Workload};
+use nanoseg_graph::endpoint::{Endpoint, ServiceName, Workload};
 use nanoseg_graph::flow::Transport;
 
 use super::cover;
-use super::note::{Blocker, Note};
+use super::note::{Blocker, NamedService, Note};
 use super::peers::{DNS_PORT, Meaning, Peer, View, Widening};
 use super::rules::{Entry, Reason, Rule, Whom, merge};
-use super::settings::{PortRange, Span};
+use super::settings::{LISTED, Plugin, PortRange, Ranges, ServiceView, Span};
 use super::words::Words;
 use crate::direction::{Direction, Port};
 
@@ -166,6 +167,15 @@ impl<'a> Side<'a, '_> {
             self.meanings.of[place.index.index()].get_or_init(|| self.view.meaning(peer, port))
         };
         let span = self.view.settings.span(port);
+        let Plugin { ranges, services } = self.view.settings.plugin;
+        if ranges == Ranges::Listed && span.len() > LISTED {
+            let count = span.len();
+            collected.blockers.insert(Blocker::LongRange { count, port });
+            return;
+        }
+        if self.direction == Direction::Egress && services != ServiceView::Translated {
+            self.collect_services(place, port, reason, collected);
+        }
         match (meaning, reason) {
             (Meaning::Blocked(obstacle), Reason::Observed { .. }) => {
                 collected.blockers.insert(obstacle.at(port));
@@ -229,6 +239,68 @@ impl<'a> Side<'a, '_> {
             peers.insert(peer);
             ports.insert(port);
         }
+    }
+
+    /// What stands for the Services that an edge goes through, where policies see those and not the pods behind them.
+    fn collect_services(&self, place: &Place<'a>, port: Port, reason: Reason<'a>, collected: &mut Collected<'a>) {
+        let through = match reason {
+            Reason::Observed { via, .. } => via,
+            Reason::Dns => &self.view.settings.dns_services,
+            Reason::DnsCache => return,
+        };
+        let itself = match place.peer {
+            Endpoint::Service(name) => Some(name),
+            Endpoint::Workload(_) | Endpoint::Node(_) | Endpoint::External(_) | Endpoint::Unknown { .. } => None,
+        };
+        for name in through.iter().chain(itself) {
+            let Some(service) = self.view.cluster.service(name) else {
+                continue;
+            };
+            let leads = service.ports.iter().filter(|own| self.leads(own, place.peer, port));
+            for own in leads {
+                if self.view.settings.plugin.services == ServiceView::Nothing {
+                    let service = name.clone();
+                    collected.blockers.insert(Blocker::ServiceUnseen { service, port });
+                    continue;
+                }
+                let own = Port {
+                    number: own.port,
+                    transport: own.transport,
+                };
+                for address in &service.cluster_ips {
+                    collected.entries.push(Entry {
+                        peer: Peer::address(*address),
+                        span: Span::of(own),
+                        whom: Whom::Endpoint(place.peer),
+                        reason,
+                        who: u32::try_from(place.index.index()).unwrap_or(u32::MAX),
+                    });
+                    let (addresses, ports) = collected.services.entry(name).or_default();
+                    addresses.insert(*address);
+                    ports.insert(own);
+                }
+            }
+        }
+    }
+
+    /// Whether a Service's port leads to this port of a peer.
+    fn leads(&self, own: &ServicePort, peer: &Endpoint, port: Port) -> bool {
+        own.transport == port.transport
+            && match (&own.target, peer) {
+                (TargetPort::Number(number), _) => *number == port.number,
+                (TargetPort::Name(name), Endpoint::Workload(workload)) => {
+                    let declared = |declared: &ContainerPort| {
+                        (declared.number, declared.transport) == (port.number, port.transport)
+                            && declared.name.as_ref() == Some(name)
+                    };
+                    self.view
+                        .cluster
+                        .pods_of(workload)
+                        .any(|pod| pod.ports.iter().any(declared))
+                }
+                // Nobody declares a name there: its slices have the number.
+                (TargetPort::Name(_), _) => true,
+            }
     }
 
     /// Adds the transport in which DNS was not seen.
@@ -297,6 +369,8 @@ struct Collected<'a> {
     dns: BTreeMap<&'a Endpoint, BTreeSet<Port>>,
     asks_dns: bool,
     cache: BTreeSet<Port>,
+    /// Services whose own addresses are named.
+    services: BTreeMap<&'a ServiceName, (BTreeSet<IpAddr>, BTreeSet<Port>)>,
 }
 
 impl<'a> Collected<'a> {
@@ -371,6 +445,14 @@ impl<'a> Collected<'a> {
         for (peer, ports) in std::mem::take(&mut self.dns) {
             let peer = peer.clone();
             notes.insert(Note::Dns { direction, peer, ports });
+        }
+        for (service, (addresses, ports)) in std::mem::take(&mut self.services) {
+            let service = service.clone();
+            notes.insert(Note::ServiceAddress(NamedService {
+                service,
+                addresses,
+                ports,
+            }));
         }
         if !self.cache.is_empty() {
             notes.insert(Note::NodeLocalDns {

@@ -27,14 +27,16 @@ use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::{Endpoint, Workload};
 
 use crate::direction::Direction;
-use crate::identity::{Label, Proof};
+use crate::identity::{Identity, Label, Proof};
 use crate::ownership;
 use gather::{Gathered, Meanings, Side};
-pub use note::{Blocker, Note};
+pub use note::{Blocker, NamedService, Note};
 pub use peers::Surroundings;
 use peers::View;
 use rules::Rule;
-pub use settings::{ExternalGroup, GroupConflict, PortRange, SettingError, Settings, Unanswered};
+pub use settings::{
+    ExternalGroup, GroupConflict, LISTED, Plugin, PortRange, Ranges, ServiceView, SettingError, Settings, Unanswered,
+};
 use words::Words;
 
 /// Bytes of evidence that an object carries at most. All annotations of an object together may have 256 KiB.
@@ -159,6 +161,11 @@ impl<'a> Synthesizer<'a> {
         }
     }
 
+    /// The labels by which policies know a workload, and what they were shown to select; `None` for one that is gone.
+    pub fn identity(&self, workload: &Workload) -> Option<&Identity> {
+        self.surroundings.identities.get(workload)
+    }
+
     /// The policy of one workload.
     pub fn propose(&self, workload: &Workload, graph: &ConnectionGraph) -> Result<Proposal, Refusal> {
         self.propose_with(workload, graph, &Meanings::of(graph))
@@ -244,7 +251,13 @@ impl<'a> Synthesizer<'a> {
             }),
             (true, false) => {
                 let directions = ready.keys().copied().collect();
-                let policy = policy(workload, (*identity.labels).clone(), &ready, &meanings.words, graph);
+                let policy = policy(
+                    workload,
+                    (*identity.labels).clone(),
+                    &ready,
+                    (&meanings.words, graph),
+                    self.settings,
+                );
                 Ok(Proposal {
                     workload: subject,
                     policy,
@@ -260,9 +273,10 @@ fn policy(
     workload: &Workload,
     labels: nanoseg_graph::cluster::Labels,
     ready: &BTreeMap<Direction, Vec<Rule<'_>>>,
-    words: &Words,
-    graph: &ConnectionGraph,
+    (words, graph): (&Words, &ConnectionGraph),
+    settings: &Settings,
 ) -> NetworkPolicy {
+    let ranges = settings.plugin.ranges;
     let mut metadata = ownership::metadata(workload);
     if let Some(evidence) = evidence(workload, ready, words, graph) {
         metadata
@@ -274,8 +288,8 @@ fn policy(
     let spec = NetworkPolicySpec {
         pod_selector: Some(rules::selector(labels)),
         policy_types: Some(ready.keys().map(|direction| direction.as_str().to_owned()).collect()),
-        ingress: rules(Direction::Ingress).map(|rules| rules.iter().map(Rule::ingress).collect()),
-        egress: rules(Direction::Egress).map(|rules| rules.iter().map(Rule::egress).collect()),
+        ingress: rules(Direction::Ingress).map(|rules| rules.iter().map(|rule| rule.ingress(ranges)).collect()),
+        egress: rules(Direction::Egress).map(|rules| rules.iter().map(|rule| rule.egress(ranges)).collect()),
     };
     NetworkPolicy {
         metadata,

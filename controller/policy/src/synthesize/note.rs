@@ -7,7 +7,7 @@ use std::net::IpAddr;
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
 
-use super::settings::{ExternalGroup, GroupConflict, PortRange};
+use super::settings::{ExternalGroup, GroupConflict, LISTED, PortRange};
 use crate::direction::{Direction, Port};
 use crate::identity::Label;
 
@@ -52,6 +52,20 @@ pub enum Blocker {
         /// How many a policy names at most.
         most: usize,
     },
+    /// The cluster does not understand ranges of ports, and this one has more than a policy lists one by one.
+    LongRange {
+        /// How many ports it has.
+        count: usize,
+        /// One of it that was observed.
+        port: Port,
+    },
+    /// The cluster lets no connection through a Service that an egress rule could be written for.
+    ServiceUnseen {
+        /// The Service.
+        service: ServiceName,
+        /// The listener's port.
+        port: Port,
+    },
 }
 
 impl fmt::Display for Blocker {
@@ -79,12 +93,49 @@ impl fmt::Display for Blocker {
                     "{service} at {port}: it has neither pods nor EndpointSlices with this port"
                 )
             }
+            Self::LongRange { count, port } => write!(
+                f,
+                "the range around {port} has {count} ports, ranges were shown not to be understood here (endPort), and a policy lists \
+                 {LISTED} ports at most: declare a shorter range (--port-range)"
+            ),
+            Self::ServiceUnseen { service, port } => write!(
+                f,
+                "{service} at {port}: no egress rule was shown to let connections to Services through here"
+            ),
             Self::ManyAddresses { count, most } => write!(
                 f,
                 "{count} external addresses are in no group, and a policy names {most} at most: name those that belong together \
                  as an external group"
             ),
         }
+    }
+}
+
+/// A Service whose own addresses a rule names, because egress rules were shown to be compared with them. Through the Service it lets
+/// every pod be reached that the Service leads to, now or later.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NamedService {
+    /// The Service.
+    pub service: ServiceName,
+    /// Its addresses.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Its ports.
+    pub ports: BTreeSet<Port>,
+}
+
+impl fmt::Display for NamedService {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            service,
+            addresses,
+            ports,
+        } = self;
+        write!(
+            f,
+            "egress at {}: the rule names the address of {service} ({}), which this cluster compares with before it is translated",
+            list(ports, ", "),
+            list(addresses, ", ")
+        )
     }
 }
 
@@ -175,6 +226,8 @@ pub enum Note {
     },
     /// A group could not be used: its addresses are named one by one.
     GroupNotUsed(GroupConflict),
+    /// The rule names a Service's own addresses beside its pods.
+    ServiceAddress(NamedService),
     /// Widening: some ports of a range were observed, and the rule means all of it, for everybody whom it allows there because
     /// of these peers.
     PortRange {
@@ -221,6 +274,7 @@ impl Note {
             | Self::Unanswered { .. }
             | Self::Echo { .. }
             | Self::PeerGone { .. }
+            | Self::ServiceAddress(_)
             | Self::GroupNotUsed(_) => false,
         }
     }
@@ -300,6 +354,7 @@ impl fmt::Display for Note {
                 )
             }
             Self::GroupNotUsed(conflict) => conflict.fmt(f),
+            Self::ServiceAddress(named) => named.fmt(f),
             Self::PortRange {
                 direction,
                 range,

@@ -19,7 +19,7 @@ use nanoseg_graph::flow::Reporter;
 use nanoseg_graph::name::DnsName;
 
 use super::peers::Peer;
-use super::settings::{ExternalGroup, Span};
+use super::settings::{ExternalGroup, Ranges, Span};
 use super::words::Words;
 use crate::direction::Direction;
 
@@ -198,15 +198,27 @@ impl<'a> Rule<'a> {
         2 + ports + peers
     }
 
-    fn ports(&self) -> Vec<NetworkPolicyPort> {
-        self.spans
-            .iter()
-            .map(|span| NetworkPolicyPort {
-                end_port: span.is_range().then_some(i32::from(span.last)),
-                port: Some(IntOrString::Int(i32::from(span.first))),
-                protocol: Some(span.transport.as_str().to_owned()),
-            })
-            .collect()
+    fn ports(&self, ranges: Ranges) -> Vec<NetworkPolicyPort> {
+        let port = |span: &Span, first: u16, last: Option<u16>| NetworkPolicyPort {
+            end_port: last.map(i32::from),
+            port: Some(IntOrString::Int(i32::from(first))),
+            protocol: Some(span.transport.as_str().to_owned()),
+        };
+        let mut ports = Vec::with_capacity(self.spans.len());
+        for span in &self.spans {
+            match ranges {
+                Ranges::Listed => ports.extend((span.first..=span.last).map(|number| port(span, number, None))),
+                Ranges::Grouped => ports.push(port(span, span.first, span.is_range().then_some(span.last))),
+            }
+        }
+        if ranges == Ranges::Listed {
+            // A port may stand beside a range that it lies in.
+            let mut known = BTreeSet::new();
+            ports.retain(|port| {
+                known.insert((port.protocol.clone(), port.port.clone().map(|port| format!("{port:?}"))))
+            });
+        }
+        ports
     }
 
     fn peers(&self) -> Vec<NetworkPolicyPeer> {
@@ -229,17 +241,17 @@ impl<'a> Rule<'a> {
             .collect()
     }
 
-    pub(super) fn ingress(&self) -> NetworkPolicyIngressRule {
+    pub(super) fn ingress(&self, ranges: Ranges) -> NetworkPolicyIngressRule {
         NetworkPolicyIngressRule {
             from: Some(self.peers()),
-            ports: Some(self.ports()),
+            ports: Some(self.ports(ranges)),
         }
     }
 
-    pub(super) fn egress(&self) -> NetworkPolicyEgressRule {
+    pub(super) fn egress(&self, ranges: Ranges) -> NetworkPolicyEgressRule {
         NetworkPolicyEgressRule {
             to: Some(self.peers()),
-            ports: Some(self.ports()),
+            ports: Some(self.ports(ranges)),
         }
     }
 

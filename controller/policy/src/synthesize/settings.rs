@@ -23,6 +23,40 @@ pub enum Unanswered {
     Learn,
 }
 
+/// Ports of a range that a policy lists one by one at most, where ranges are not understood: what a person can still read.
+pub const LISTED: usize = 64;
+
+/// How a range of ports is written.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Ranges {
+    /// As a range.
+    #[default]
+    Grouped,
+    /// Port by port, at most [`LISTED`]: the network plugin was shown not to understand ranges.
+    Listed,
+}
+
+/// What a network plugin compares a connection to a Service with.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum ServiceView {
+    /// The pod behind the Service and its port, as the specification has it.
+    #[default]
+    Translated,
+    /// The Service's own address and port.
+    Untranslated,
+    /// Nothing that a rule could name.
+    Nothing,
+}
+
+/// What the cluster's network plugin was shown to do with policies, where it is not what the specification says.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Plugin {
+    /// How ranges of ports are written.
+    pub ranges: Ranges,
+    /// What egress rules have to name where a connection goes through a Service.
+    pub services: ServiceView,
+}
+
 /// Choices.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
@@ -41,6 +75,8 @@ pub struct Settings {
     pub external_addresses: usize,
     /// Ports that mean their whole range as soon as one of them is observed.
     pub port_ranges: BTreeSet<PortRange>,
+    /// The network plugin.
+    pub plugin: Plugin,
 }
 
 impl Default for Settings {
@@ -58,6 +94,7 @@ impl Default for Settings {
             // What a person can still read in one policy.
             external_addresses: 100,
             port_ranges: BTreeSet::new(),
+            plugin: Plugin::default(),
         }
     }
 }
@@ -295,6 +332,11 @@ impl Span {
 
     pub(super) const fn is_range(self) -> bool {
         self.first < self.last
+    }
+
+    /// How many ports it has.
+    pub(super) const fn len(self) -> usize {
+        (self.last - self.first) as usize + 1
     }
 }
 

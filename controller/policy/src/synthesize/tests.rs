@@ -1,4 +1,5 @@
 mod laws;
+mod plugins;
 mod shapes;
 
 use std::sync::Arc;

@@ -34,6 +34,7 @@ pub(super) fn row(segment: &Segment) -> Value {
         phase,
         reason,
         workload: _,
+        selector: _,
         mode,
         conditions,
         learning_since,

@@ -182,6 +182,7 @@ fn declared(proposal: &Proposal, world: &World, cluster: &Cluster) -> BTreeSet<(
             | Note::Echo { .. }
             | Note::PeerGone { .. }
             | Note::GroupNotUsed(_)
+            | Note::ServiceAddress(_)
             | Note::PortRange { .. } => {}
         }
     }
