@@ -1,5 +1,6 @@
 mod drift;
 mod durable;
+mod parts;
 mod pods;
 mod promotion;
 mod rollback;
@@ -109,6 +110,7 @@ struct World {
     violations: Vec<Violation>,
     /// Others own the policies.
     reports_only: bool,
+    policies_per_second: Option<NonZeroU32>,
 }
 
 impl World {
@@ -157,6 +159,7 @@ impl World {
             report_interval: SignedDuration::from_secs(5),
             synthesis: synthesize::Settings::default(),
             reports_only: self.reports_only,
+            policies_per_second: self.policies_per_second,
         };
         let mut core = Core::new(guide, ["198.18.0.0/16".parse().unwrap()], [Source::Manifests], now);
         for object in objects {
