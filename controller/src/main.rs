@@ -9,11 +9,6 @@ use nanoseg::controller;
 use nanoseg::settings::{Arguments, Command, LogFormat};
 use tracing_subscriber::EnvFilter;
 
-/// Lists of pods and learners' first reports come at once and are gone a moment later. This allocator gives back what they took; the
-/// system's keeps it, for each thread.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     let Arguments { command, log_format } = Arguments::typed();
     match run(command, log_format) {

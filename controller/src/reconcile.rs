@@ -363,16 +363,7 @@ impl Core {
                     self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
                 }
             }
-            Event::Enforcement(found) => {
-                let refuted = found.and_then(|found| found.refuted());
-                if refuted != self.refuted {
-                    self.refuted = refuted;
-                    for subject in self.subjects.values_mut() {
-                        subject.is_planned = false;
-                    }
-                    self.due = Due::Soon;
-                }
-            }
+            Event::Enforcement(found) => self.take_refuted(found.and_then(|found| found.refuted())),
             Event::Synced(source) => {
                 if source == Source::Watch("pods") {
                     self.listed = Some(now);
@@ -388,6 +379,16 @@ impl Core {
                 self.heard_of.of(id);
                 self.due = Due::Soon;
             }
+        }
+    }
+
+    fn take_refuted(&mut self, refuted: Option<String>) {
+        if refuted != self.refuted {
+            self.refuted = refuted;
+            for subject in self.subjects.values_mut() {
+                subject.is_planned = false;
+            }
+            self.due = Due::Soon;
         }
     }
 

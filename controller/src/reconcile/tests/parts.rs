@@ -61,7 +61,8 @@ fn events(world: &mut World, step: &Step) -> Vec<Event> {
         Step::Mode(of, mode) => change(*of, &|segment| segment.spec.mode = *mode),
         Step::Reject(of) => change(*of, &|segment| {
             let status = segment.status.as_ref();
-            segment.spec.rejected_edges = status.map(|status| status.baseline.clone()).unwrap_or_default();
+            let learned = status.into_iter().flat_map(|status| &status.baseline);
+            segment.spec.rejected_edges = learned.map(|learned| learned.edge.clone()).collect();
         }),
         Step::Delete(of) => {
             let name = policy_name(*of);
