@@ -39,6 +39,7 @@ bench: ## What the policy kernel costs beside two other engines, capturing besid
 	@.ci/setup test
 	cargo bench --locked -p nanoseg-learner --bench capture
 	cargo bench --locked -p nanoseg-tests --bench table
+	NANOSEG_REQUIRE_ROOT=1 cargo bench --locked -p nanoseg --bench scale
 	NANOSEG_REQUIRE_ROOT=1 cargo test --locked -p nanoseg --test page -- --ignored --nocapture many
 
 fuzz-policy: ## The policy evaluator against two other engines: 10,000,000 questions to each, other ones every time

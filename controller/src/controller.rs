@@ -10,6 +10,7 @@ use k8s_openapi::api::core::v1::ConfigMap;
 use kube::{Api, Client};
 use nanoseg_health::ListenError;
 use nanoseg_policy::ownership::PolicyName;
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{self, mpsc, oneshot};
 use tracing::field::Empty;
@@ -27,7 +28,7 @@ use crate::read::live::{ConnectError, client, configuration};
 use crate::receive::certificates::Certificates;
 use crate::receive::identity::Recogniser;
 use crate::receive::{self, Delivery, Door, ReceiveError, Trust};
-use crate::reconcile::{Core, Due, Event, Guide, RefusedPart, Round, Why};
+use crate::reconcile::{Core, Due, Event, Guide, RefusedPart, Round, Why, Work};
 use crate::settings::{Place, Settings};
 use crate::telemetry::{Lost, ROUND};
 use crate::watch;
@@ -51,7 +52,10 @@ const ENFORCEMENT: Duration = Duration::from_secs(30);
 const LONGEST_REST: Duration = Duration::from_mins(1);
 
 /// Events that wait to be taken before their sources wait: a few milliseconds of work.
-const WAITING: usize = 4096;
+const WAITING: usize = 1024;
+
+/// Reports that wait: the first of a node tells all that it has seen, in tens of kilobytes.
+const REPORTS: usize = 64;
 
 /// Why the controller cannot run.
 #[derive(Debug, thiserror::Error)]
@@ -137,6 +141,7 @@ fn guide(settings: Settings) -> Guide {
         report_interval,
         synthesis,
         reports_only,
+        policies_per_second,
         health_listen: _,
         page: _,
     } = settings;
@@ -145,6 +150,7 @@ fn guide(settings: Settings) -> Guide {
         report_interval,
         synthesis,
         reports_only,
+        policies_per_second,
     }
 }
 
@@ -221,9 +227,10 @@ async fn on_cluster(
         None => return Err(ControllerError::NoNamespace),
     };
     let listener = receive::listen(listen).await?;
+    open_as_many_files_as_possible();
     tracing::info!(url, learners = %listen, "watching the cluster");
 
-    let (deliver, mut deliveries) = mpsc::channel::<Delivery>(WAITING);
+    let (deliver, mut deliveries) = mpsc::channel::<Delivery>(REPORTS);
     let (tell, mut events) = mpsc::channel::<Event>(WAITING);
     let mut watches = watch::watch_all(&client, &url, &tell);
     if let Some(namespace) = &settings.rules.own_namespace {
@@ -305,6 +312,20 @@ async fn follow_enforcement(client: Client, namespace: String, tell: mpsc::Sende
     }
 }
 
+/// Each learner is a connection, and by default a process may have a thousand.
+fn open_as_many_files_as_possible() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = Rlimit {
+        current: limit.maximum,
+        maximum: limit.maximum,
+    };
+    if limit != most
+        && let Err(error) = setrlimit(Resource::Nofile, most)
+    {
+        tracing::warn!(?limit, "cannot allow more connections: {error}");
+    }
+}
+
 fn tell_of_refused(node: &str, before: &BTreeMap<RefusedPart, u64>, after: &BTreeMap<RefusedPart, u64>) {
     for (reason, total) in after {
         let parts = total - before.get(reason).unwrap_or(&0);
@@ -326,8 +347,8 @@ struct Pace {
     changed: Option<(Instant, Due)>,
     /// When to hold a round although nothing happened.
     wake: Option<Timestamp>,
-    /// How long rounds took, and when the last one ended.
-    cost: Duration,
+    /// How long the last round of each kind took, and when the last one of any ended.
+    costs: BTreeMap<Work, Duration>,
     ended: Instant,
     page: Page,
 }
@@ -341,7 +362,7 @@ impl Pace {
             health,
             changed: None,
             wake: None,
-            cost: Duration::ZERO,
+            costs: BTreeMap::new(),
             ended: Instant::now(),
             page,
         }
@@ -374,6 +395,12 @@ impl Pace {
 
     /// Tells learners of what is durable.
     fn acknowledge(&mut self) {
+        // Whoever waits for a round waits whatever Segments say, and there are many of both.
+        let judged = self.core.judged();
+        let waits = self.waiting.front().is_none_or(|(heard, _)| *heard > judged);
+        if waits && self.incomplete.is_empty() {
+            return;
+        }
         let durable = self.core.durable();
         while let Some(ready) = self.waiting.pop_front_if(|(heard, _)| *heard <= durable) {
             self.incomplete.push(ready);
@@ -400,8 +427,9 @@ impl Pace {
         self.health.beat();
         let by_change = self.changed.map(|(since, due)| {
             let settle = if due == Due::Soon { SETTLE } else { SETTLE_COUNTS };
+            let cost = self.costs.get(&self.core.work()).copied().unwrap_or_default();
             (since + settle)
-                .max(self.ended + self.cost * SHARE)
+                .max(self.ended + cost * SHARE)
                 .saturating_duration_since(Instant::now())
         });
         let by_clock = self.wake.map(|at| {
@@ -422,7 +450,7 @@ impl Pace {
 
     /// Holds a round. Returns what was written.
     async fn round(&mut self, live: &impl Live) -> Vec<Event> {
-        let began = Instant::now();
+        let (began, work) = (Instant::now(), self.core.work());
         let span = info_span!(
             target: ROUND,
             "round",
@@ -439,7 +467,8 @@ impl Pace {
         span.record("policies", writes.put.len());
         span.record("removed", writes.remove.len());
         span.record("violations", writes.violations.len());
-        self.cost = began.elapsed();
+        let cost = began.elapsed();
+        self.costs.insert(work, cost);
         self.health.await_sources(self.core.awaited());
         self.changed = None;
         self.wake = next;
@@ -449,7 +478,7 @@ impl Pace {
         self.page.note(&writes.violations);
         let mut written = Vec::new();
         if !writes.is_empty() {
-            tracing::debug!(millis = self.cost.as_millis(), "round");
+            tracing::debug!(millis = cost.as_millis(), ?work, "round");
             let health = Arc::clone(&self.health);
             let whys: BTreeMap<PolicyName, Why> = (writes.put.iter())
                 .map(|step| (PolicyName::of(&step.desired), step.why))
@@ -476,7 +505,7 @@ impl Pace {
                 self.core.take(event.clone(), Timestamp::now());
             }
         }
-        self.health.metrics.round(self.cost, &self.core.census());
+        self.health.metrics.round(cost, &self.core.census());
         self.ended = Instant::now();
         self.note();
         self.acknowledge();

@@ -20,14 +20,17 @@
 
 mod attested;
 mod census;
+mod desk;
 mod hearing;
 mod learners;
 mod members;
 mod memory;
 mod notice;
 mod open;
+mod pacing;
 mod rollback;
 mod snapshot;
+mod stale;
 mod stand;
 mod status;
 #[cfg(test)]
@@ -36,32 +39,35 @@ mod think;
 mod writes;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU32;
 
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nanoseg_graph::cluster::{Cluster, Object};
-use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::FlowTable;
+use nanoseg_graph::resolve::Resolution;
 use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
-use nanoseg_policy::synthesize::{self, Plugin};
+use nanoseg_policy::synthesize::{self, Plugin, Surroundings};
 
 use self::attested::Attested;
+use self::desk::Desk;
 use self::learners::Learners;
 use self::memory::{Hold, Subject};
-use self::stand::{compare, stand};
-use self::status::{Standing, Standpoint};
+use self::pacing::Pacing;
+use self::stale::{Heard, Stale};
 use crate::enforcement::Enforcement;
 use crate::lifecycle::{Life, Rules};
-use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of, to_learned};
+use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
 
 pub use self::attested::RefusedPart;
 pub use self::census::Census;
 pub use self::notice::{Happening, Notice};
 pub use self::snapshot::Snapshot;
+pub use self::stale::Work;
 pub use self::stand::MANAGER;
 pub use self::writes::{Event, News, ObjectId, PolicyStep, Proposals, SegmentWrite, Source, Violation, Why, Writes};
 
@@ -102,6 +108,8 @@ pub struct Guide {
     pub synthesis: synthesize::Settings,
     /// Others own the policies: none is written, and it is told how what is live differs from what is proposed.
     pub reports_only: bool,
+    /// How many policies a second, at most, go live that were not live before; `None`: all at once.
+    pub policies_per_second: Option<NonZeroU32>,
 }
 
 /// Everything that is known, and what follows from it.
@@ -110,6 +118,7 @@ pub struct Core {
     guide: Guide,
     /// As in the guide, and every edge counts: whether it was answered is asked when it joins a baseline, and not again.
     accepted: synthesize::Settings,
+    pacing: Pacing,
     started: Timestamp,
     awaited: BTreeSet<Source>,
     cluster: Cluster,
@@ -118,7 +127,13 @@ pub struct Core {
     /// When pods were last listed whole.
     listed: Option<Timestamp>,
     learners: Learners,
-    graph: ConnectionGraph,
+    /// When the next one that has left counts as away.
+    away_at: Option<Timestamp>,
+    resolution: Resolution,
+    /// What synthesis has to know of the cluster as it is.
+    surroundings: Option<Surroundings>,
+    /// What was lost of each workload.
+    losses: BTreeMap<Workload, u64>,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
     cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
     subjects: BTreeMap<Workload, Subject>,
@@ -130,8 +145,10 @@ pub struct Core {
     refuted: Option<String>,
     /// What people said of the network plugin, which counts where nothing else was shown of it.
     chosen: Plugin,
-    /// Something changed that resolving, judging, proposing or verifying depends on.
-    outdated: bool,
+    /// What resolving, judging, proposing and verifying depends on and has changed since.
+    stale: Stale,
+    /// What planning alone depends on.
+    heard_of: Heard,
     due: Due,
     /// When the next learning window ends, or the next trial is decided.
     think_at: Option<Timestamp>,
@@ -156,6 +173,7 @@ impl Core {
         };
         let chosen = guide.synthesis.plugin;
         Self {
+            pacing: Pacing::new(guide.policies_per_second),
             guide,
             accepted,
             started,
@@ -165,7 +183,10 @@ impl Core {
             attested: Attested::default(),
             listed: None,
             learners: Learners::default(),
-            graph: ConnectionGraph::default(),
+            away_at: None,
+            resolution: Resolution::default(),
+            surroundings: None,
+            losses: BTreeMap::new(),
             policies: BTreeMap::new(),
             cluster_policies: BTreeMap::new(),
             subjects: BTreeMap::new(),
@@ -175,7 +196,8 @@ impl Core {
             news: Vec::new(),
             refuted: None,
             chosen,
-            outdated: true,
+            stale: Stale::All,
+            heard_of: Heard::default(),
             due: Due::No,
             think_at: None,
             heard: 0,
@@ -191,7 +213,9 @@ impl Core {
         self.flows = FlowTable::default();
         self.attested = Attested::default();
         self.learners = Learners::default();
-        self.graph = ConnectionGraph::default();
+        self.away_at = None;
+        self.resolution = Resolution::default();
+        self.stale = Stale::All;
         self.held.clear();
         let segments = std::mem::take(&mut self.subjects).into_values();
         self.segments.clear();
@@ -221,6 +245,20 @@ impl Core {
     /// How many reports were taken in.
     pub const fn heard(&self) -> u64 {
         self.heard
+    }
+
+    /// How many reports rounds have taken in, or had no need to.
+    pub fn judged(&self) -> u64 {
+        if self.stale.is_nothing() {
+            self.heard
+        } else {
+            self.judged
+        }
+    }
+
+    /// What the next round has to do.
+    pub fn work(&self) -> Work {
+        self.stale.work()
     }
 
     /// Sources that were not read whole yet.
@@ -259,7 +297,7 @@ impl Core {
                 if let Some(gone) = self.policies.remove(&name) {
                     self.policy_changed(&gone);
                 }
-                self.held.remove(&ObjectId::Policy(name));
+                self.let_go(ObjectId::Policy(name));
             }
             Event::ClusterPolicy(policy) => {
                 let name = policy.name();
@@ -289,7 +327,7 @@ impl Core {
                     // What it told is known, and is written again while the workload exists.
                     subject.segment = None;
                 }
-                self.held.remove(&ObjectId::Segment(name));
+                self.let_go(ObjectId::Segment(name));
                 self.due = Due::Soon;
             }
             Event::Attested(_) | Event::Report(_) | Event::Stream { .. } if self.follows => {}
@@ -308,7 +346,8 @@ impl Core {
             }
             Event::Failed { id, reason, refused } => {
                 let hold = Hold::after(self.held.get(&id), reason, refused, now);
-                self.held.insert(id, hold);
+                self.held.insert(id.clone(), hold);
+                self.heard_of.of(id);
                 self.due = Due::Soon;
             }
         }
@@ -327,12 +366,21 @@ impl Core {
         let refuted = found.and_then(Enforcement::refuted);
         if refuted != self.refuted {
             self.refuted = refuted;
+            for subject in self.subjects.values_mut() {
+                subject.is_planned = false;
+            }
             self.due = Due::Soon;
         }
     }
 
+    /// What was held is not any more, if it was, and is to be planned again.
+    fn let_go(&mut self, id: ObjectId) {
+        self.held.remove(&id);
+        self.heard_of.of(id);
+    }
+
     fn rethink(&mut self) {
-        self.outdated = true;
+        self.stale = Stale::All;
         self.due = Due::Soon;
     }
 
@@ -358,14 +406,16 @@ impl Core {
         if known != Some(&policy) {
             self.policy_changed(&policy);
         }
-        self.held.remove(&ObjectId::Policy(name.clone()));
+        self.let_go(ObjectId::Policy(name.clone()));
         self.policies.insert(name, policy);
     }
 
     fn policy_changed(&mut self, policy: &NetworkPolicy) {
         self.due = Due::Soon;
         // What people's policies allow or deny is part of what a proposal is verified against; ours are planned only.
-        self.outdated |= owned_workload(policy).is_none();
+        if owned_workload(policy).is_none() {
+            self.stale = Stale::All;
+        }
     }
 
     fn take_segment(&mut self, segment: Segment, now: Timestamp) {
@@ -374,7 +424,7 @@ impl Core {
             Ok(workload) => workload,
             Err(error) => return self.leave_out(name, error.to_string()),
         };
-        self.held.remove(&ObjectId::Segment(name.clone()));
+        self.let_go(ObjectId::Segment(name.clone()));
         let known = self
             .subjects
             .get(&workload)
@@ -393,10 +443,11 @@ impl Core {
             let mode = wanted_mode(&self.cluster, &workload, Some(&segment));
             if subject.life.mode != mode {
                 subject.life.set_mode(mode, now);
-                self.outdated = true;
+                self.stale.judge(&workload);
             }
             match subject.life.hear(&segment) {
-                Ok(changed) => self.outdated |= changed,
+                Ok(true) => self.stale.judge(&workload),
+                Ok(false) => {}
                 Err(error) => self.news.push(News::SegmentLeftOut(name, error.to_string())),
             }
             subject.segment = Some(segment);
@@ -421,6 +472,7 @@ impl Core {
         {
             // A workload whose life is known already keeps it: its Segment is written again over what cannot be read.
             subject.segment = None;
+            self.heard_of.of(ObjectId::Segment(name));
             self.due = Due::Soon;
             return;
         }
@@ -435,19 +487,25 @@ impl Core {
     pub fn round(&mut self, now: Timestamp) -> Round {
         if self.follows || !self.awaited.is_empty() {
             self.due = Due::No;
+            // Whoever begins to lead plans for everybody.
+            self.heard_of = Heard::default();
             return Round {
                 news: std::mem::take(&mut self.news),
                 ..Round::default()
             };
         }
         let expected = self.attested.give_up(now);
-        let mut writes = Writes::default();
-        if self.outdated || self.think_at.is_some_and(|end| end <= now) {
-            self.think(now, &mut writes);
-            self.outdated = false;
+        if self.away_at.is_some_and(|at| at <= now) {
+            // Whose pods nobody watches any more is a matter of all that are learned.
+            self.away_at = None;
+            self.stale = Stale::All;
         }
-        self.due = Due::No;
-        let mut next = think::earlier(self.think_at, expected);
+        let mut writes = Writes::default();
+        if !self.stale.is_nothing() || self.think_at.is_some_and(|end| end <= now) {
+            self.think(now, &mut writes);
+        }
+        self.due = if self.stale.is_nothing() { Due::No } else { Due::Soon };
+        let mut next = think::earlier(expected, self.away_at);
         self.plan(now, &mut writes, &mut next);
         self.judged = self.heard;
         self.attested.forget(self.durable());
@@ -462,103 +520,42 @@ impl Core {
     }
 
     fn plan(&mut self, now: Timestamp, writes: &mut Writes, next: &mut Option<Timestamp>) {
-        let mut wake = |at: Timestamp| *next = Some(next.map_or(at, |next| next.min(at)));
+        let heard_of = std::mem::take(&mut self.heard_of);
         let mut forgotten = Vec::new();
+        self.think_at = None;
         for (workload, subject) in &mut self.subjects {
-            let stance = self.guide.rules.stance(&workload.namespace, subject.life.mode);
-            let timing = self.guide.rules.timing(&workload.namespace, self.started);
-            let policy = PolicyName {
-                namespace: workload.namespace.clone(),
-                name: policy_name(workload),
-            };
-            let live = self.policies.get(&policy);
-            let id = ObjectId::Policy(policy);
-            let hold = self.held.get(&id).filter(|hold| hold.until > now);
-
-            subject.lift(stance);
-            let reports_only = self.guide.reports_only;
-            let standing = if reports_only {
-                compare(workload, subject, stance, live)
-            } else {
-                stand(workload, subject, stance, (live, hold), now, writes)
-            };
-            if let Standing::Contested { until } = standing {
-                wake(until);
-            }
-            // The condition of a fight goes when it is over.
-            if let Some(calm) = subject.contest.calm_at().filter(|calm| *calm > now) {
-                wake(calm);
-            }
-            if let Some(at) = subject.try_out(&standing, &self.graph, now) {
-                self.think_at = think::earlier(self.think_at, Some(at));
-                wake(at);
-            }
-            if let Some(hold) = hold {
-                wake(hold.until);
-            }
-
-            let unwanted_live = live.is_some_and(|live| owned_workload(live).as_ref() == Some(workload));
-            if let Some(since) = subject.gone_since
-                && !unwanted_live
-            {
-                let keep = subject.life.frozen_at.is_some() && subject.life.mode != Some(Mode::Off);
-                let until = if keep {
-                    since.checked_add(REMEMBERED).unwrap_or(Timestamp::MAX)
-                } else {
-                    since
+            if !heard_of.is_nothing() && subject.is_planned {
+                let policy = PolicyName {
+                    namespace: workload.namespace.clone(),
+                    name: policy_name(workload),
                 };
-                if until <= now {
+                let ids = [ObjectId::Policy(policy), ObjectId::Segment(name_of(workload))];
+                subject.is_planned = !ids.iter().any(|id| heard_of.has(id));
+            }
+            if !subject.is_planned || subject.plan_at.is_some_and(|at| at <= now) {
+                let mut desk = Desk {
+                    guide: &self.guide,
+                    started: self.started,
+                    cluster: &self.cluster,
+                    graph: self.resolution.graph(),
+                    policies: &self.policies,
+                    held: &self.held,
+                    refuted: self.refuted.as_deref(),
+                    judged: self.judged,
+                    pacing: &mut self.pacing,
+                    news: &mut self.news,
+                };
+                let planned = desk.plan(workload, subject, now, writes);
+                subject.is_planned = true;
+                subject.plan_at = planned.again;
+                if planned.is_over {
                     forgotten.push(workload.clone());
-                    continue;
                 }
-                wake(until);
             }
-
-            let passed = subject.life.learning_since.checked_add(timing.window);
-            if let Some(passed) = passed.ok().filter(|at| subject.life.frozen_at.is_none() && *at > now) {
-                wake(passed);
-            }
-            let standpoint = Standpoint {
-                stance,
-                timing,
-                standing,
-                label_fault: label_fault(&self.cluster, workload),
-                reports_only,
-                refuted: self.refuted.clone(),
-                now,
-            };
-            let mut status = status::status_of(workload, subject, &standpoint);
-            subject.announce(workload, &status, &standpoint, &mut self.news, &mut writes.notices);
-            subject.history.clone_from(&status.history);
-            subject.conditions.clone_from(&status.conditions);
-            let written = subject.segment.as_ref().and_then(|segment| segment.status.as_ref());
-            if written == Some(&status) {
-                subject.unwritten = None;
-                continue;
-            }
-            let told_at = subject.lack(&status, self.judged);
-            let written = subject.segment.as_ref().and_then(|segment| segment.status.as_ref());
-            let may_be_written = [
-                self.held
-                    .get(&ObjectId::Segment(name_of(workload)))
-                    .map(|hold| hold.until),
-                told_at,
-                subject.written_at.and_then(|at| {
-                    at.checked_add(status::may_wait(written, &status, self.guide.report_interval))
-                        .ok()
-                }),
-            ];
-            if let Some(at) = may_be_written.into_iter().flatten().filter(|at| *at > now).max() {
-                wake(at);
-                continue;
-            }
-            subject.written_at = Some(now);
-            let exists = subject.segment.is_some();
-            let mut segment = subject.segment.clone().unwrap_or_else(|| Segment::of(workload));
-            status.baseline = status::told(to_learned(&subject.baseline), &subject.baseline, subject.trial.as_ref());
-            segment.status = Some(status);
-            writes.segments.push(SegmentWrite { segment, exists });
+            self.think_at = think::earlier(self.think_at, subject.think_at);
+            *next = think::earlier(*next, subject.plan_at);
         }
+        *next = think::earlier(*next, self.think_at);
         for workload in forgotten {
             self.segments.remove(&name_of(&workload));
             writes

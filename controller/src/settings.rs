@@ -20,6 +20,7 @@ pub mod ui;
 
 use std::ffi::OsStr;
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
@@ -261,6 +262,10 @@ pub struct ControllerArguments {
     /// the cluster differs from what is proposed
     #[arg(long)]
     pub report_only: bool,
+    /// How many policies a second, at most, go live that were not live before, or `unlimited`. Repairs and changes of live ones do
+    /// not wait
+    #[arg(long, value_name = "NUMBER", default_value = "5")]
+    pub policies_per_second: Rate,
     /// How long a controller that has gone silent is waited for before another one takes over
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = lease, conflicts_with = "cluster")]
     pub lease: Duration,
@@ -314,6 +319,24 @@ impl FromStr for Enforce {
     }
 }
 
+/// So many a second, or all at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Rate(Option<NonZeroU32>);
+
+impl FromStr for Rate {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "unlimited" {
+            return Ok(Self(None));
+        }
+        let number = text
+            .parse()
+            .map_err(|_not| format!("`{text}` is no number from 1 on, and not `unlimited`"))?;
+        Ok(Self(Some(number)))
+    }
+}
+
 fn duration(text: &str) -> Result<SignedDuration, String> {
     let parsed: Duration =
         humantime::parse_duration(text).map_err(|error| format!("{error} (write for example 90s, 15m, 24h, 7d)"))?;
@@ -344,6 +367,8 @@ pub struct Settings {
     pub synthesis: synthesize::Settings,
     /// Others own the policies, and none is written.
     pub reports_only: bool,
+    /// How many policies a second go live that were not live before.
+    pub policies_per_second: Option<NonZeroU32>,
     /// Where kubelet and Prometheus ask.
     pub health_listen: Option<SocketAddr>,
     /// The page.
@@ -391,6 +416,7 @@ impl From<ControllerArguments> for Settings {
             cluster_cidr,
             report_interval,
             report_only,
+            policies_per_second: Rate(policies_per_second),
             lease,
             own_namespace,
             choice,
@@ -424,6 +450,7 @@ impl From<ControllerArguments> for Settings {
             report_interval,
             synthesis: choice.settings(),
             reports_only: report_only,
+            policies_per_second,
             health_listen,
             page: page.into(),
         }
@@ -483,6 +510,7 @@ mod tests {
             (&["--cluster", "x"], "--flows"),
             (&["--out", "x"], "--cluster"),
             (&["--lease", "1ms"], "--lease"),
+            (&["--policies-per-second", "0"], "--policies-per-second"),
         ] {
             let error = settings(arguments).unwrap_err().to_string();
             assert!(error.contains(word), "{arguments:?}: {error}");

@@ -212,6 +212,9 @@ impl Backoff for Delay {
     }
 }
 
+/// Objects of one page: a page of pods is a megabyte on the wire, and several in memory as long as it is read.
+const PAGE: u32 = 200;
+
 struct Watch {
     source: Source,
     events: mpsc::Sender<Event>,
@@ -224,7 +227,7 @@ impl Watch {
         K: Resource + Clone + Debug + DeserializeOwned + Send + 'static,
     {
         let Self { source, events, outage } = self;
-        let stream = watcher(api, watcher::Config::default()).backoff(Delay::default());
+        let stream = watcher(api, watcher::Config::default().page_size(PAGE)).backoff(Delay::default());
         pin_mut!(stream);
         // Whether each object was there when the last list began; a list that is under way marks them again.
         let mut there: BTreeMap<Key, bool> = BTreeMap::new();

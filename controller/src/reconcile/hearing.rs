@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use nanoseg_graph::flow::Report;
 
 use super::attested::{Arrival, Released};
-use super::think::earlier;
+use super::memory::Subject;
+use super::stale::Stale;
 use super::writes::ObjectId;
 use super::{Core, Due};
 use crate::segment::name_of;
@@ -16,7 +17,7 @@ impl Core {
         if self.follows || !self.awaited.is_empty() {
             return 0;
         }
-        let judged = if self.outdated { self.judged } else { self.heard };
+        let judged = self.judged();
         let waiting = self.subjects.iter().filter_map(|(workload, subject)| {
             let before = subject.unwritten?;
             let hold = self.held.get(&ObjectId::Segment(name_of(workload)));
@@ -47,10 +48,14 @@ impl Core {
 
     pub(super) fn take_report(&mut self, report: &Report) {
         self.heard += 1;
-        let came = !self.flows.knows(&report.origin);
+        if self.flows.knows(&report.origin) {
+            self.stale.hear(report, &self.flows);
+        } else {
+            // From now on somebody watches the pods of this node.
+            self.stale = Stale::All;
+        }
         let novel = self.flows.merge(report);
-        if came || !report.flows.is_empty() || !report.node_addresses.is_empty() || !report.losses.is_empty() {
-            self.outdated = true;
+        if !self.stale.is_nothing() {
             self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
         }
     }
@@ -63,11 +68,20 @@ impl Core {
             return;
         }
         self.learners.left(node, stream, now);
-        // The round says when to look whether it has come back.
-        if self.subjects.values().any(|subject| subject.life.frozen_at.is_none()) {
-            self.think_at = earlier(self.think_at, self.learners.next(now));
+        self.look_for_learners(now);
+        if self.away_at.is_some() {
+            // The round says when to look whether it has come back.
             self.due = self.due.max(Due::Later);
         }
+    }
+
+    /// Notes when the next learner counts as away, which holds what is learned.
+    pub(super) fn look_for_learners(&mut self, now: Timestamp) {
+        let is_learned = |subject: &Subject| subject.life.frozen_at.is_none();
+        self.away_at = self
+            .learners
+            .next(now)
+            .filter(|_| self.subjects.values().any(is_learned));
     }
 
     /// Merges what waited for a pod.

@@ -8,18 +8,20 @@ use nanoseg_graph::cluster::{Pod, PodPhase};
 use nanoseg_graph::endpoint::Workload;
 
 use super::Core;
+use super::stale::About;
 use crate::lifecycle::pods::Member;
 
 /// The label that tells pods of one revision from another's where no object of their own does.
 const REVISION: &str = "controller-revision-hash";
 
 impl Core {
-    /// Pods of every workload that is learned. One pass over the pods of its namespaces: there may be a hundred thousand.
-    pub(super) fn members(&self, now: Timestamp) -> BTreeMap<Workload, Vec<Member>> {
+    /// Pods of every workload that is learned and that the round is about. One pass over the pods of its namespaces: there may be a
+    /// hundred thousand.
+    pub(super) fn members(&self, about: &About, now: Timestamp) -> BTreeMap<Workload, Vec<Member>> {
         let learned = self
             .subjects
             .iter()
-            .filter(|(_, subject)| subject.life.frozen_at.is_none());
+            .filter(|(workload, subject)| subject.life.frozen_at.is_none() && about.is(workload));
         let learned: BTreeSet<&Workload> = learned.map(|(workload, _)| workload).collect();
         if learned.is_empty() {
             return BTreeMap::new();

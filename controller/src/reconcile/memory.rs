@@ -39,6 +39,16 @@ pub(super) struct Subject {
     pub(super) checked: Option<Result<Accepted, String>>,
     /// Reports that had been judged before its Segment came to lack something; `None` while it lacks nothing.
     pub(super) unwritten: Option<u64>,
+    /// When its window or the trial of its policy ends.
+    pub(super) think_at: Option<Timestamp>,
+    /// What its proposal follows from has changed since that was made.
+    pub(super) is_outdated: bool,
+    /// Nothing was heard or thought of it since it was last planned.
+    pub(super) is_planned: bool,
+    /// When to plan again although nothing is.
+    pub(super) plan_at: Option<Timestamp>,
+    /// When its policy may go live, while it waits for that.
+    pub(super) turn: Option<Timestamp>,
     /// When its Segment was last written.
     pub(super) written_at: Option<Timestamp>,
     /// The trial of the policy that is live.
@@ -73,6 +83,11 @@ impl Subject {
             proposal: None,
             checked: None,
             unwritten: None,
+            think_at: None,
+            is_outdated: true,
+            is_planned: false,
+            plan_at: None,
+            turn: None,
             written_at: None,
             trial: status.and_then(trial_of),
             contest: Contest::default(),

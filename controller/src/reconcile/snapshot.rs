@@ -37,7 +37,7 @@ impl Core {
             at,
             awaited: self.awaited.iter().map(ToString::to_string).collect(),
             cluster: self.cluster.clone(),
-            graph: self.graph.clone(),
+            graph: self.resolution.graph().clone(),
             live: self.policies.values().cloned().collect(),
             proposed: self.foreign().chain(self.proposed()).cloned().collect(),
             cluster_policies: self.cluster_policies.values().cloned().collect(),

@@ -9,6 +9,7 @@ use nanoseg_policy::ownership::{EVIDENCE, PolicyName, owned_workload};
 use nanoseg_policy::plan::{Plan, same};
 
 use super::memory::{Hold, Subject};
+use super::pacing::Pacing;
 use super::status::{self, Drift, Standing};
 use super::writes::{PolicyStep, Why, Writes};
 use crate::lifecycle::Stance;
@@ -93,8 +94,10 @@ pub(super) fn stand(
     stance: Stance,
     (live, hold): (Option<&NetworkPolicy>, Option<&Hold>),
     now: Timestamp,
-    writes: &mut Writes,
+    (writes, pacing): (&mut Writes, &mut Pacing),
 ) -> Standing {
+    // Whoever does not get as far as to need it has none.
+    let turn = subject.turn.take();
     let is_ours = live.is_some_and(|live| owned_workload(live).as_ref() == Some(workload));
     if let Some(reason) = unwanted(subject, stance) {
         if let (Some(live), true, None) = (live, is_ours, hold) {
@@ -174,6 +177,13 @@ pub(super) fn stand(
             return Standing::Contested { until };
         }
         subject.contest.repaired(live.and_then(changed_by), now);
+    }
+    if why == Why::Wanted {
+        let turn = turn.unwrap_or_else(|| pacing.turn(now));
+        if turn > now {
+            subject.turn = Some(turn);
+            return Standing::Underway;
+        }
     }
     writes.put.push(PolicyStep {
         desired: desired.clone(),

@@ -1,6 +1,7 @@
 mod drift;
 mod durable;
 mod identity;
+mod parts;
 mod pods;
 mod promotion;
 mod rollback;
@@ -111,6 +112,7 @@ struct World {
     violations: Vec<Violation>,
     /// Others own the policies.
     reports_only: bool,
+    policies_per_second: Option<NonZeroU32>,
 }
 
 impl World {
@@ -159,6 +161,7 @@ impl World {
             report_interval: SignedDuration::from_secs(5),
             synthesis: synthesize::Settings::default(),
             reports_only: self.reports_only,
+            policies_per_second: self.policies_per_second,
         };
         let mut core = Core::new(guide, ["198.18.0.0/16".parse().unwrap()], [Source::Manifests], now);
         for object in objects {

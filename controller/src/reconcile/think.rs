@@ -5,19 +5,20 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use nanoseg_graph::connection::{ConnectionGraph, EdgeKey, Evidence, EvidenceRef};
+use nanoseg_graph::connection::{ConnectionGraph, Edge, EdgeKey, Evidence, EvidenceRef};
 use nanoseg_graph::endpoint::{Endpoint, Workload};
 use nanoseg_graph::flow::{LossReason, Origin, Subject as FlowSubject, Tally, Transport};
-use nanoseg_graph::resolve::resolve;
+use nanoseg_graph::resolve::Resolution;
 use nanoseg_policy::audit::{self, Audit, audit};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 use nanoseg_policy::evaluate::PolicySet;
 use nanoseg_policy::identity::Proof;
 use nanoseg_policy::ownership::{PolicyName, owned_workload};
-use nanoseg_policy::synthesize::{Proposal, Synthesizer};
+use nanoseg_policy::synthesize::{Proposal, Surroundings, Synthesizer};
 use nanoseg_policy::verify::{Candidate, Others, Violation as Cut, accept};
 
 use super::memory::Subject;
+use super::stale::{About, Stale};
 use super::{Core, Happening, News, Proposals, Violation, Writes, wanted_mode};
 use crate::lifecycle::guard::{START_UP, Sighting, suspicions};
 use crate::lifecycle::novel::Novel;
@@ -27,10 +28,10 @@ use crate::segment::{Baseline, Decision, Known, Sightings, Suspicion, name_of};
 
 impl Core {
     pub(super) fn think(&mut self, now: Timestamp, writes: &mut Writes) {
-        self.graph = resolve(&self.flows, &self.cluster);
-        let violations = self.judge(now, writes);
+        let about = self.resolve(now);
+        let violations = self.judge(&about, now, writes);
         let proposals = self.propose();
-        self.verify();
+        self.verify(&about);
         writes.violations = self.verdicts(violations, now);
         for violation in &writes.violations {
             let Violation {
@@ -41,6 +42,7 @@ impl Core {
             } = violation;
             if let Some(subject) = self.subjects.get_mut(workload) {
                 subject.life.decide(edge, *decision);
+                subject.is_planned = false;
                 let note = violation.to_string();
                 writes
                     .notices
@@ -50,19 +52,45 @@ impl Core {
         writes.proposals = proposals;
     }
 
-    /// Judges every workload by its own window. Returns the edges that are novel.
-    fn judge(&mut self, now: Timestamp, writes: &mut Writes) -> Vec<(Workload, EdgeKey)> {
-        let losses = self.losses();
-        let edges: Vec<_> = self
-            .graph
-            .edges()
-            // No policy can name it: it is in the graph alone.
-            .filter(|(edge, _)| edge.transport != Transport::Icmp)
-            .map(|(edge, evidence)| (edge.key(), evidence))
-            .collect();
+    /// Takes in what was heard since the last round. Returns the workloads that it matters to.
+    fn resolve(&mut self, now: Timestamp) -> About {
+        let mut these = match std::mem::take(&mut self.stale) {
+            Stale::Parts(flows, workloads) => self
+                .resolution
+                .follow(&flows, &self.flows, &self.cluster)
+                .map(|touched| (touched, workloads)),
+            Stale::All => None,
+        };
+        let Some((touched, workloads)) = &mut these else {
+            self.resolution = Resolution::of(&self.flows, &self.cluster);
+            self.losses = self.losses();
+            self.surroundings = None;
+            return About::All;
+        };
+        let graph = self.resolution.graph();
+        let mut sources = BTreeSet::new();
+        for (source, destination) in touched.iter() {
+            workloads.extend(destination.workload().cloned());
+            // Whether an edge is suspicious depends on what else its source does.
+            if sources.insert(source)
+                && let Some(index) = graph.index_of(source)
+            {
+                let others = graph.outgoing(index).map(|(_, edge, _)| edge.destination);
+                workloads.extend(others.chain([source]).filter_map(Endpoint::workload).cloned());
+            }
+        }
+        let waited = |subject: &Subject| subject.think_at.is_some_and(|at| at <= now);
+        let due = self.subjects.iter().filter(|(_, subject)| waited(subject));
+        workloads.extend(due.map(|(workload, _)| workload.clone()));
+        About::These(std::mem::take(workloads))
+    }
+
+    /// Judges each workload by its own window. Returns the edges that are novel.
+    fn judge(&mut self, about: &About, now: Timestamp, writes: &mut Writes) -> Vec<(Workload, EdgeKey)> {
+        let edges = edges_of(self.resolution.graph(), about);
         let sightings = edges.iter().map(|(key, evidence)| self.sighting(key, *evidence));
         let suspicions = suspicions(sightings);
-        let mut seen = by_workload(&edges, &suspicions, &self.graph);
+        let mut seen = by_workload(&edges, about, &suspicions, self.resolution.graph());
         for (workload, edges) in &seen {
             let name = name_of(workload);
             if !self.subjects.contains_key(workload)
@@ -76,26 +104,30 @@ impl Core {
             }
         }
 
-        let mut members = self.members(now);
-        self.think_at = None;
+        let mut members = self.members(about, now);
         let mut violations = Vec::new();
         let mut learned: BTreeMap<EdgeKey, Known> = BTreeMap::new();
         let is_internal =
             |address| self.cluster.is_cluster_address(address) || !self.cluster.owners_of(address, now, now).is_empty();
-        for (workload, subject) in &mut self.subjects {
+        let subjects = self.subjects.iter_mut().filter(|(workload, _)| about.is(workload));
+        for (workload, subject) in subjects {
+            subject.is_planned = false;
+            subject.think_at = None;
             let mode = wanted_mode(&self.cluster, workload, subject.segment.as_ref());
             if subject.life.mode != mode {
                 subject.life.set_mode(mode, now);
             }
             subject
                 .life
-                .lose(losses.get(workload).copied().unwrap_or_default(), now);
+                .lose(self.losses.get(workload).copied().unwrap_or_default(), now);
             let exists = self.cluster.has_workload(workload);
             subject.gone_since = if exists { None } else { subject.gone_since.or(Some(now)) };
+            subject.is_outdated |= matches!(about, About::All);
             let timing = match self.guide.rules.stance(&workload.namespace, subject.life.mode) {
                 Stance::Off => {
                     subject.life.switch_off(now);
                     subject.baseline.clear();
+                    subject.is_outdated = true;
                     subject.unanswered = 0;
                     continue;
                 }
@@ -110,6 +142,9 @@ impl Core {
             let ready = Life::ready_at(self.guide.rules.timing(&workload.namespace, self.started));
             let members = members.remove(workload).unwrap_or_default();
             subject.life.look(&workload.kind, &members, ready, now);
+            if subject.life.frozen_at.is_none() && ready > now {
+                subject.think_at = Some(ready);
+            }
             let edges = seen.remove(workload).unwrap_or_default();
             let judgement = subject.life.judge(edges, &subject.baseline, timing, is_internal, now);
             for (key, known) in &judgement.baseline {
@@ -118,20 +153,23 @@ impl Core {
                 }
             }
             if judgement.froze {
+                // What waits for a person is outside of a baseline that is frozen, and is told by the next round.
+                self.stale.judge(workload);
                 self.news.push(News::Frozen(workload.clone(), judgement.baseline.len()));
             }
             if subject.life.frozen_at.is_none()
                 && !judgement.baseline.is_empty()
                 && let Some(timing) = timing
             {
-                self.think_at = earlier(self.think_at, subject.life.wakes_at(timing));
+                subject.think_at = earlier(subject.think_at, subject.life.wakes_at(timing));
             }
             violations.extend(judgement.violations.into_iter().map(|key| (workload.clone(), key)));
             subject.unanswered = judgement.unanswered;
+            subject.is_outdated |= !means_the_same(&subject.baseline, &judgement.baseline);
             subject.baseline = judgement.baseline;
             if let Some(timing) = timing {
-                let Finding { failed, again } = subject.watch(&self.graph, Life::ready_at(timing), now);
-                self.think_at = earlier(self.think_at, again);
+                let Finding { failed, again } = subject.watch(self.resolution.graph(), Life::ready_at(timing), now);
+                subject.think_at = earlier(subject.think_at, again);
                 if let (Some(key), Some(rollback)) = (failed, &subject.rollback) {
                     let note = format!("{} was not answered any more with the policy live", rollback.edge);
                     writes
@@ -141,9 +179,7 @@ impl Core {
                 }
             }
         }
-        if self.subjects.values().any(|subject| subject.life.frozen_at.is_none()) {
-            self.think_at = earlier(self.think_at, self.learners.next(now));
-        }
+        self.look_for_learners(now);
         // One edge joins two baselines, and is told once.
         let learned = learned.into_iter().map(|(key, known)| News::EdgeLearned(key, known));
         self.news.splice(0..0, learned);
@@ -208,12 +244,19 @@ impl Core {
         }
     }
 
-    /// Makes each workload's policy from its own baseline. Returns all of them if any changed.
+    /// Makes the policy of each workload whose baseline has changed. Returns all of them if any of them changed.
     fn propose(&mut self) -> Option<Proposals> {
-        let synthesizer = Synthesizer::new(&self.cluster, &self.accepted);
+        if !self.subjects.values().any(|subject| subject.is_outdated) {
+            return None;
+        }
+        let surroundings = self
+            .surroundings
+            .get_or_insert_with(|| Surroundings::new(&self.cluster, &self.accepted));
+        let synthesizer = Synthesizer::within(surroundings, &self.cluster, &self.accepted);
         let mut changed = Vec::new();
         let mut any = false;
-        for (workload, subject) in &mut self.subjects {
+        let outdated = self.subjects.iter_mut().filter(|(_, subject)| subject.is_outdated);
+        for (workload, subject) in outdated {
             // A workload that is gone leaves its labels to whoever comes after it.
             let identity = synthesizer.identity(workload).filter(|_| subject.gone_since.is_none());
             match identity.map(|identity| (&identity.proof, &identity.labels)) {
@@ -244,12 +287,24 @@ impl Core {
         })
     }
 
-    /// Has the evaluator check every proposal, together with people's own policies, against its baseline.
-    pub(super) fn verify(&mut self) {
+    /// Has the evaluator check every proposal, together with people's own policies, against its baseline. What a policy isolates and
+    /// allows are pods of its own namespace, so a changed one is checked together with those of its namespace.
+    pub(super) fn verify(&mut self, about: &About) {
+        let outdated = self.subjects.iter().filter(|(_, subject)| subject.is_outdated);
+        let outdated = outdated.map(|(workload, _)| workload.namespace.clone());
+        let namespaces: BTreeSet<String> = outdated.collect();
+        let is_checked = |workload: &Workload| match about {
+            About::All => true,
+            About::These(_) => namespaces.contains(&workload.namespace),
+        };
+        if matches!(about, About::These(_)) && namespaces.is_empty() {
+            return;
+        }
         let proposed: Vec<(&Proposal, ConnectionGraph)> = self
             .subjects
-            .values()
-            .filter_map(|subject| match &subject.proposal {
+            .iter()
+            .filter(|(workload, _)| is_checked(workload))
+            .filter_map(|(_, subject)| match &subject.proposal {
                 Some(Ok(proposal)) => Some((proposal, graph_of(&subject.baseline))),
                 Some(Err(_)) | None => None,
             })
@@ -264,8 +319,10 @@ impl Core {
             cluster: &cluster,
         };
         let mut verdicts = accept(candidates, others, &self.cluster, &self.accepted);
-        for (workload, subject) in &mut self.subjects {
-            subject.checked = verdicts.remove(workload).map(|verdict| {
+        let checked = self.subjects.iter_mut().filter(|(workload, _)| is_checked(workload));
+        for (workload, subject) in checked {
+            subject.is_outdated = false;
+            let checked = verdicts.remove(workload).map(|verdict| {
                 // One edge that would be cut is reason enough, and one sentence.
                 let sentence = |violations: Vec<Cut>| {
                     violations
@@ -275,6 +332,8 @@ impl Core {
                 };
                 verdict.map_err(sentence)
             });
+            subject.is_planned &= subject.checked == checked;
+            subject.checked = checked;
         }
     }
 
@@ -283,8 +342,17 @@ impl Core {
         if novel.is_empty() {
             return Vec::new();
         }
+        let ends = novel.iter().flat_map(|(_, key)| [&key.source, &key.destination]);
+        let namespaces: BTreeSet<&str> = ends
+            .filter_map(|end| Some(end.workload()?.namespace.as_str()))
+            .collect();
+        let at_ends = |policy: &&NetworkPolicy| {
+            let namespace = policy.metadata.namespace.as_deref();
+            namespaces.contains(namespace.unwrap_or_default())
+        };
+        let proposed = self.proposed().filter(at_ends);
         let (policies, _rejected) =
-            PolicySet::parse_all(self.foreign().chain(self.proposed()), self.cluster_policies.values());
+            PolicySet::parse_all(self.foreign().chain(proposed), self.cluster_policies.values());
         let mut graph = ConnectionGraph::default();
         for (_, key) in &novel {
             graph.insert(key.clone(), &Evidence::default());
@@ -337,9 +405,33 @@ impl Core {
     }
 }
 
+/// Every edge of these workloads, and every other one of its source.
+fn edges_of<'a>(graph: &'a ConnectionGraph, about: &About) -> Vec<(EdgeKey, EvidenceRef<'a>)> {
+    let policies_can_name = |edge: &(Edge<'_>, EvidenceRef<'_>)| edge.0.transport != Transport::Icmp;
+    let owned = |(edge, evidence): (Edge<'_>, _)| (edge.key(), evidence);
+    let About::These(workloads) = about else {
+        return graph.edges().filter(policies_can_name).map(owned).collect();
+    };
+    let mut sources = BTreeSet::new();
+    for workload in workloads {
+        if let Some(index) = graph.index_of(&Endpoint::Workload(workload.clone())) {
+            sources.insert(index);
+            sources.extend(graph.incoming(index).map(|(source, _, _)| source));
+        }
+    }
+    let outgoing = sources.into_iter().flat_map(|source| graph.outgoing(source));
+    let mut edges: Vec<_> = outgoing
+        .map(|(_, edge, evidence)| (edge, evidence))
+        .filter(policies_can_name)
+        .collect();
+    edges.sort_by_key(|(edge, _)| *edge);
+    edges.into_iter().map(owned).collect()
+}
+
 /// What is seen of each workload.
 fn by_workload<'a>(
     edges: &'a [(EdgeKey, EvidenceRef<'_>)],
+    about: &About,
     suspicions: &BTreeMap<&EdgeKey, Suspicion>,
     graph: &ConnectionGraph,
 ) -> BTreeMap<Workload, Vec<Seen<'a>>> {
@@ -348,6 +440,7 @@ fn by_workload<'a>(
         let ends: BTreeSet<&Workload> = [&key.source, &key.destination]
             .into_iter()
             .filter_map(Endpoint::workload)
+            .filter(|workload| about.is(workload))
             .collect();
         let sightings = Sightings::of(*evidence);
         for end in ends {
@@ -368,6 +461,20 @@ fn by_workload<'a>(
 
 pub(super) fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Option<Timestamp> {
     one.into_iter().chain(other).min()
+}
+
+/// Whether the same policy follows from both: when and how often edges were seen makes no difference.
+fn means_the_same(one: &Baseline, other: &Baseline) -> bool {
+    let same = |((one_key, one), (other_key, other)): ((&EdgeKey, &Known), (&EdgeKey, &Known))| {
+        let Known {
+            via,
+            seen_at,
+            names,
+            sightings: _,
+        } = one;
+        one_key == other_key && *via == other.via && *seen_at == other.seen_at && *names == other.names
+    };
+    one.len() == other.len() && one.iter().zip(other).all(same)
 }
 
 /// A baseline as a graph. When and how often is left out: a policy must not depend on it.

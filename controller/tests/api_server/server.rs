@@ -127,7 +127,7 @@ pub(crate) fn free_port() -> u16 {
 pub(crate) struct Server {
     pub(crate) folder: TempDir,
     program: PathBuf,
-    etcd_port: u16,
+    pub(crate) etcd_port: u16,
     port: u16,
     api: Option<Running>,
     etcd_command: Command,
@@ -267,12 +267,17 @@ impl Server {
     }
 
     pub(crate) async fn client(&self) -> Client {
-        let kubeconfig = Kubeconfig::read_from(self.kubeconfig()).unwrap();
-        let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
-            .await
-            .unwrap();
-        Client::try_from(config).unwrap()
+        client_of(&self.kubeconfig()).await
     }
+}
+
+/// A client for the API server of a kubeconfig.
+pub(crate) async fn client_of(kubeconfig: &Path) -> Client {
+    let kubeconfig = Kubeconfig::read_from(kubeconfig).unwrap();
+    let config = kube::Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+        .await
+        .unwrap();
+    Client::try_from(config).unwrap()
 }
 
 async fn http_ready(client: &Client) -> bool {

@@ -139,6 +139,27 @@ impl Tally {
         self.unanswered = self.unanswered.saturating_add(*unanswered);
     }
 
+    /// What came to an earlier tally of the same flow: added to it, it gives this one.
+    #[must_use]
+    pub fn since(&self, earlier: &Self) -> Self {
+        let Self {
+            first_seen,
+            last_seen,
+            attempted,
+            established,
+            refused,
+            unanswered,
+        } = self;
+        Self {
+            first_seen: *first_seen,
+            last_seen: *last_seen,
+            attempted: attempted.saturating_sub(earlier.attempted),
+            established: established.saturating_sub(earlier.established),
+            refused: refused.saturating_sub(earlier.refused),
+            unanswered: unanswered.saturating_sub(earlier.unanswered),
+        }
+    }
+
     /// Whether no connection was seen to begin, and some were open: all of them are older than who tells.
     pub const fn is_older(&self) -> bool {
         self.attempted == 0 && self.established > 0
@@ -402,6 +423,35 @@ impl FlowTable {
             known.first_seen = known.first_seen.min(*first_seen);
         }
         novel
+    }
+
+    /// The tally of a flow.
+    pub fn tally(&self, origin: &Origin, key: &FlowKey) -> Option<&Tally> {
+        self.flows.get(origin)?.get(key)
+    }
+
+    /// Whether a report says more than is known, its flows aside.
+    pub fn lacks_beside_flows(&self, report: &Report) -> bool {
+        let Report {
+            origin,
+            flows: _,
+            losses,
+            node_addresses,
+            names,
+            held,
+        } = report;
+        let loss = |loss: &Loss| {
+            let Loss { subject, reason, count } = loss;
+            let known = self.losses.get(&(origin.clone(), subject.clone(), *reason));
+            known.is_none_or(|known| known < count)
+        };
+        let known = self.node_addresses.get(&origin.node);
+        let addresses = || {
+            node_addresses
+                .iter()
+                .all(|address| known.is_some_and(|known| known.contains(address)))
+        };
+        losses.iter().any(loss) || !names.is_empty() || !held.is_empty() || !addresses()
     }
 
     /// Every container that no kubelet started, and its node, in a fixed order.

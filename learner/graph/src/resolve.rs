@@ -4,9 +4,10 @@
 //! flow; an address that two owners had in that time is settled by the other end's report, and stays `Unknown` without one.
 
 mod hosts;
+mod kept;
 mod recorded;
 
-use std::cell::RefCell;
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::rc::Rc;
@@ -21,6 +22,7 @@ use crate::flow::{FlowKey, FlowTable, Origin, Reporter, Subject, Tally, Transpor
 use crate::name::DnsName;
 
 use hosts::Hosts;
+pub use kept::{Changes, Resolution};
 pub use recorded::resolve_recorded;
 
 /// Attributes both ends of every flow at the time of the flow and folds the flows into edges.
@@ -31,46 +33,20 @@ pub use recorded::resolve_recorded;
 /// * A pod's connection to its own address is not traffic.
 /// * Without any object of a cluster, containers and systemd units of the hosts are the workloads.
 pub fn resolve(flows: &FlowTable, cluster: &Cluster) -> ConnectionGraph {
-    let resolver = Resolver {
-        flows,
-        cluster,
-        reports: Reports::index(flows, cluster),
-        hosts: Hosts::of(flows, cluster),
-        live: RefCell::default(),
-    };
-    let names = resolver.names();
+    resolve_with(&Resolver::new(flows, cluster))
+}
+
+fn resolve_with(resolver: &Resolver<'_>) -> ConnectionGraph {
     let mut graph = ConnectionGraph::default();
-    for (origin, key, tally) in flows.flows() {
-        let own = resolver.own_end(&origin.node, &key.subject);
-        for Peer { endpoint, port, via } in resolver.peer_ends(origin, key, tally) {
-            let (source, destination) = match key.reporter {
-                Reporter::Source => (&own, &endpoint),
-                Reporter::Destination => (&endpoint, &own),
-            };
-            let edge = Edge {
-                source,
-                destination,
-                port,
-                transport: key.transport,
-            };
-            graph.count(edge, (key.reporter, origin, *tally), via.as_ref());
-            // Only what is outside has no better name.
-            if let (Endpoint::External(address), Reporter::Source) = (&endpoint, key.reporter)
-                && let Some(names) = names.get(&(own.clone(), *address))
-            {
-                let held = |(_, (first, until)): &&(_, (Timestamp, Timestamp))| {
-                    *first <= tally.last_seen && tally.first_seen <= *until
-                };
-                for (name, _) in names.iter().filter(held) {
-                    graph.name(&own, &endpoint, name);
-                }
-            }
-        }
+    for (origin, key, tally) in resolver.flows.flows() {
+        let peers = resolver.peer_ends(origin, key, tally);
+        resolver.count(&mut graph, (origin, key), (tally, tally), peers, |_, _| {});
     }
     graph
 }
 
 /// The other end of a flow.
+#[derive(PartialEq, Eq)]
 struct Peer {
     endpoint: Endpoint,
     /// The listener's own port: differs from the flow's where a Service translates it.
@@ -87,7 +63,11 @@ type Behind = BTreeSet<(Endpoint, u16)>;
 struct Resolver<'a> {
     flows: &'a FlowTable,
     cluster: &'a Cluster,
-    reports: Reports,
+    /// Only where an address had several owners.
+    reports: OnceCell<Reports>,
+    names: OnceCell<Names<'a>>,
+    /// Whether that was so.
+    contested: Cell<bool>,
     /// Only where there is no cluster.
     hosts: Option<Hosts<'a>>,
     /// What live pods are behind a Service's port does not depend on the flow: found once, not for each flow.
@@ -95,6 +75,55 @@ struct Resolver<'a> {
 }
 
 impl<'a> Resolver<'a> {
+    fn new(flows: &'a FlowTable, cluster: &'a Cluster) -> Self {
+        Self {
+            flows,
+            cluster,
+            reports: OnceCell::new(),
+            names: OnceCell::new(),
+            contested: Cell::new(false),
+            hosts: Hosts::of(flows, cluster),
+            live: RefCell::default(),
+        }
+    }
+
+    /// Counts a flow with these peers, so much of its tally, and hands over the ends of each edge.
+    fn count(
+        &self,
+        graph: &mut ConnectionGraph,
+        (origin, key): (&Origin, &FlowKey),
+        (tally, counted): (&Tally, &Tally),
+        peers: Vec<Peer>,
+        mut touch: impl FnMut(&Endpoint, &Endpoint),
+    ) {
+        let own = self.own_end(&origin.node, &key.subject);
+        for Peer { endpoint, port, via } in peers {
+            let (source, destination) = match key.reporter {
+                Reporter::Source => (&own, &endpoint),
+                Reporter::Destination => (&endpoint, &own),
+            };
+            let edge = Edge {
+                source,
+                destination,
+                port,
+                transport: key.transport,
+            };
+            graph.count(edge, (key.reporter, origin, *counted), via.as_ref());
+            touch(source, destination);
+            // Only what is outside has no better name.
+            if let (Endpoint::External(address), Reporter::Source) = (&endpoint, key.reporter)
+                && let Some(names) = self.names.get_or_init(|| self.names()).get(&(own.clone(), *address))
+            {
+                let held = |(_, (first, until)): &&(_, (Timestamp, Timestamp))| {
+                    *first <= tally.last_seen && tally.first_seen <= *until
+                };
+                for (name, _) in names.iter().filter(held) {
+                    graph.name(&own, &endpoint, name);
+                }
+            }
+        }
+    }
+
     /// Every name that was asked for, by who asked and the address, and from when until when it held.
     fn names(&self) -> Names<'a> {
         let mut names = Names::new();
@@ -142,6 +171,7 @@ impl<'a> Resolver<'a> {
         }
         let owners = self.cluster.owners_of(key.peer, tally.first_seen, tally.last_seen);
         let owners = if owners.len() > 1 {
+            self.contested.set(true);
             self.settle(owners, key, tally)
         } else {
             Ok(owners)
@@ -318,9 +348,10 @@ impl<'a> Resolver<'a> {
         key: &FlowKey,
         tally: &Tally,
     ) -> Result<BTreeSet<AddressOwner>, UnknownReason> {
+        let reports = self.reports.get_or_init(|| Reports::index(self.flows, self.cluster));
         let confirmed: BTreeSet<AddressOwner> = owners
             .iter()
-            .filter(|owner| self.reports.confirm(owner, key, tally, self.cluster))
+            .filter(|owner| reports.confirm(owner, key, tally, self.cluster))
             .cloned()
             .collect();
         if !confirmed.is_empty() {

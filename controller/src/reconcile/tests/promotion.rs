@@ -312,3 +312,25 @@ fn p19_a_proposal_that_cuts_dns_is_not_promoted_whoever_approves_it() {
         assert_eq!(promotable(&status).0 == "CutsDns", !promoted, "{status:?}");
     }
 }
+
+#[test]
+fn policies_go_live_no_faster_than_asked_and_repairs_do_not_wait() {
+    let mut world = World {
+        policies_per_second: NonZeroU32::new(1),
+        ..World::default()
+    };
+    let mut core = world.core(&shop(), at(0));
+    core.take(report(&[("db", WEB, 5432)]), at(0));
+    world.settle(&mut core, at(0));
+    world.settle(&mut core, at(10));
+    assert_eq!(world.policies.len(), 1);
+    assert_eq!(core.round(at(10)).next, Some(at(11)), "the next one has its turn");
+    world.settle(&mut core, at(11));
+    assert_eq!(world.policies.len(), 2);
+
+    for name in std::mem::take(&mut world.policies).into_keys() {
+        core.take(Event::PolicyGone(name), at(12));
+    }
+    world.settle(&mut core, at(12));
+    assert_eq!(world.policies.len(), 2);
+}

@@ -19,7 +19,7 @@ fn made_anew(change: impl Fn(&mut NetworkPolicySpec)) -> (bool, String) {
         unreachable!()
     };
     change(proposal.policy.spec.as_mut().unwrap());
-    core.verify();
+    core.verify(&crate::reconcile::stale::About::All);
     let writes = core.round(at(11)).writes;
     let is_db = |step: &PolicyStep| PolicyName::of(&step.desired) == PolicyName::of(&live);
     let put = writes.put.iter().any(is_db);

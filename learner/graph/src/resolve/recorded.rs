@@ -1,10 +1,9 @@
 //! Recorded connections and a cluster to the connection graph, by the same rules as learners' flows.
 
-use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use super::{Peer, Reports, Resolver, plain};
+use super::{Peer, Resolver, plain};
 use crate::cluster::{AddressOwner, Cluster};
 use crate::connection::{ConnectionGraph, EdgeKey};
 use crate::container::ContainerRef;
@@ -19,12 +18,9 @@ use crate::recorded::{RecordedEnd, RecordedKey, Recording};
 /// workloads behind it.
 pub fn resolve_recorded(recording: &Recording, flows: &FlowTable, cluster: &Cluster) -> ConnectionGraph {
     let resolver = Resolver {
-        flows,
-        cluster,
-        reports: Reports::index(flows, cluster),
         // What others recorded names no container of a host.
         hosts: None,
-        live: RefCell::default(),
+        ..Resolver::new(flows, cluster)
     };
     // No learner's: what others recorded is one run of nobody's.
     let origin = Origin {

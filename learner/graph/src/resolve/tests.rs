@@ -69,7 +69,7 @@ fn service(name: &str, address: &str, selector: Option<&str>, port: ServicePort)
     }
 }
 
-fn flow(pod: &str, reporter: Reporter, peer: &str, port: u16, first: i64, last: i64) -> Flow {
+pub(super) fn flow(pod: &str, reporter: Reporter, peer: &str, port: u16, first: i64, last: i64) -> Flow {
     let container = ContainerRef {
         pod_uid: format!("uid-{pod}"),
         container_id: "c".to_owned(),
@@ -123,6 +123,27 @@ fn cluster(objects: impl IntoIterator<Item = Object>) -> Cluster {
     for object in objects {
         cluster.observe(object, at(1));
     }
+    cluster
+}
+
+/// Pods, a Service, and one pod that is not there any more; its address may have gone to another one.
+pub(super) fn cluster_of_the_shop(reused: bool) -> Cluster {
+    let mut cluster = cluster([
+        Object::Pod(pod("web-0", "198.18.1.10")),
+        Object::Pod(pod("web-1", "198.18.1.11")),
+        Object::Pod(pod("db-0", "198.18.1.12")),
+        Object::Pod(pod("gone-0", "198.18.1.20")),
+        Object::Service(service(
+            "db",
+            "198.19.0.10",
+            Some("db"),
+            port(80, TargetPort::Number(5432)),
+        )),
+    ]);
+    cluster.remove(&ObjectKey::Pod("shop".to_owned(), "gone-0".to_owned()), at(50));
+    let mut new = pod("new-0", if reused { "198.18.1.20" } else { "198.18.1.21" });
+    new.started = Some(at(60));
+    cluster.observe(Object::Pod(new), at(60));
     cluster
 }
 
