@@ -457,7 +457,7 @@ fn rolled_back(workload: &Workload, Rollback { at, edge, .. }: &Rollback, report
 fn hindrance(workload: &Workload, subject: &Subject, at: &Standpoint) -> Option<String> {
     match (&subject.proposal, &subject.checked, &at.standing) {
         (Some(Err(refusal)), _, _) => Some(refusal.to_string()),
-        (_, Some(Err(cut)), _) => Some(format!("the proposal is not applied: it would cut {cut}")),
+        (_, Some(Err(fault)), _) => Some(format!("the proposal is not applied: {fault}")),
         (_, _, Standing::Hindered(reason)) => Some(reason.clone()),
         (_, _, Standing::CutsNames(edge)) => Some(format!(
             "the proposal is not applied: it would cut {edge}, by which the workload asks for names. Name it, or another way to DNS, in \

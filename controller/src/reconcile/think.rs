@@ -15,7 +15,7 @@ use nanoseg_policy::evaluate::PolicySet;
 use nanoseg_policy::identity::Proof;
 use nanoseg_policy::ownership::{PolicyName, owned_workload};
 use nanoseg_policy::synthesize::{Proposal, Surroundings, Synthesizer};
-use nanoseg_policy::verify::{Candidate, Others, Violation as Cut, accept};
+use nanoseg_policy::verify::{Candidate, Others, Violation as Fault, accept};
 
 use super::memory::Subject;
 use super::stale::{About, Stale};
@@ -146,11 +146,16 @@ impl Core {
                 subject.think_at = Some(ready);
             }
             let edges = seen.remove(workload).unwrap_or_default();
+            let was_frozen = subject.life.frozen_at.is_some();
             let judgement = subject.life.judge(edges, &subject.baseline, timing, is_internal, now);
             for (key, known) in &judgement.baseline {
                 if !subject.baseline.contains_key(key) {
                     learned.entry(key.clone()).or_default().extend(known.clone());
                 }
+            }
+            if was_frozen && subject.life.frozen_at.is_none() {
+                // Pods are looked at while a workload is learned: this round did not yet.
+                self.stale.judge(workload);
             }
             if judgement.froze {
                 // What waits for a person is outside of a baseline that is frozen, and is told by the next round.
@@ -324,11 +329,10 @@ impl Core {
             subject.is_outdated = false;
             let checked = verdicts.remove(workload).map(|verdict| {
                 // One edge that would be cut is reason enough, and one sentence.
-                let sentence = |violations: Vec<Cut>| {
-                    violations
-                        .first()
-                        .map(|cut| crate::trouble::chain(cut))
-                        .unwrap_or_default()
+                let sentence = |violations: Vec<Fault>| match violations.first() {
+                    Some(cut @ Fault::Cut { .. }) => format!("it would cut {}", crate::trouble::chain(cut)),
+                    Some(fault) => crate::trouble::chain(fault),
+                    None => String::new(),
                 };
                 verdict.map_err(sentence)
             });

@@ -23,12 +23,13 @@ pub(crate) fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// A pod of a workload of one, and its address.
+/// A pod of a workload of one, and its address. Whatever the workload is called, its label is one that an API server takes.
 pub(crate) fn pod(namespace: &str, kind: &str, name: &str, address: &str) -> Value {
+    let label: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     json!({
         "apiVersion": "v1", "kind": "Pod",
         "metadata": {
-            "name": format!("{name}-0"), "namespace": namespace, "uid": format!("uid-{namespace}-{name}"), "labels": { "app": name },
+            "name": format!("{name}-0"), "namespace": namespace, "uid": format!("uid-{namespace}-{name}"), "labels": { "app": label },
             "ownerReferences": [{ "apiVersion": "apps/v1", "kind": kind, "name": name, "uid": name, "controller": true }],
         },
         "spec": { "nodeName": "node1", "containers": [{ "name": "c", "image": "registry.example/app@sha256:1" }] },
