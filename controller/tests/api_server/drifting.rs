@@ -75,19 +75,8 @@ async fn policies_that_others_own_are_compared_and_never_written() {
     let server = Server::start(&kubernetes).await;
     let cluster = Cluster::ready(&server).await;
     let port = free_port();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-    command
-        .arg("controller")
-        .arg("--kubeconfig")
-        .arg(server.kubeconfig())
-        .args([
-            "--listen",
-            &format!("127.0.0.1:{port}"),
-            "--insecure-learners",
-            "--report-only",
-        ])
-        .args(["--enforce", "shop=2s", "--report-interval", "1s"]);
-    let nanoseg = Running::start(&mut command, server.folder.path().join("controller.log"));
+    let arguments = ["--report-only", "--enforce", "shop=2s", "--report-interval", "1s"];
+    let nanoseg = server.open_controller("controller", port, &arguments);
     enforcing(&cluster, port).await;
     let differs = |word: &'static str| {
         let cluster = &cluster;

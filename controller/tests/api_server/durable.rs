@@ -6,14 +6,7 @@ use super::learners::{AUDIENCE, pod, send_with, token};
 use super::*;
 
 fn controller(server: &Server, port: u16, report_interval: &str) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-    command
-        .arg("controller")
-        .arg("--kubeconfig")
-        .arg(server.kubeconfig())
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--insecure-learners"])
-        .args(["--report-interval", report_interval]);
-    Running::start(&mut command, server.folder.path().join("controller.log"))
+    server.open_controller("controller", port, &["--report-interval", report_interval])
 }
 
 async fn ports(cluster: &Cluster) -> Vec<u16> {
@@ -116,22 +109,11 @@ async fn what_waits_for_a_pod_is_not_acknowledged_and_no_controllers_death_loses
     let db = cluster.unbound("db").await;
 
     let port = free_port();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-    command
-        .arg("controller")
-        .arg("--kubeconfig")
-        .arg(server.kubeconfig())
-        .args(["--own-namespace", "nanoseg", "--listen", &format!("127.0.0.1:{port}")])
-        .args([
-            "--lease",
-            "1s",
-            "--report-interval",
-            "1s",
-            "--health-listen",
-            "127.0.0.1:0",
-        ]);
-    let start = |command: &mut Command, log: &str| Running::start(command, server.folder.path().join(log));
-    let mut nanoseg = start(&mut command, "first.log");
+    let listen = format!("127.0.0.1:{port}");
+    let identity = ["--own-namespace", "nanoseg", "--listen", &listen, "--lease", "1s"];
+    let rules = ["--report-interval", "1s", "--health-listen", "127.0.0.1:0"];
+    let arguments = [&identity[..], &rules[..]].concat();
+    let mut nanoseg = server.controller("first", &arguments);
     let maps: Api<ConfigMap> = Api::namespaced(cluster.client.clone(), "nanoseg");
     let (ca, _) = until("the authority is published", || async {
         maps.get_opt("nanoseg-authority").await.unwrap()?.data?.remove("ca.crt")
@@ -156,7 +138,7 @@ async fn what_waits_for_a_pod_is_not_acknowledged_and_no_controllers_death_loses
         "the learner knows that it has to send it again"
     );
 
-    let nanoseg = start(&mut command, "second.log");
+    let nanoseg = server.controller("second", &arguments);
     until("another controller leads", || async { says(Vec::new()).await.ok() }).await;
     let answered = tokio::spawn(says(vec![seen()]));
     tokio::time::sleep(Duration::from_secs(2)).await;

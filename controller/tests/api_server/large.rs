@@ -5,14 +5,8 @@ use super::*;
 const PEERS: usize = 5000;
 
 fn controller(server: &Server, port: u16, run: u32) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-    command
-        .arg("controller")
-        .arg("--kubeconfig")
-        .arg(server.kubeconfig())
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--insecure-learners"])
-        .args(["--enforce", "shop=2s", "--external-addresses", "10000"]);
-    Running::start(&mut command, server.folder.path().join(format!("controller-{run}.log")))
+    let arguments = ["--enforce", "shop=2s", "--external-addresses", "10000"];
+    server.open_controller(&format!("controller-{run}"), port, &arguments)
 }
 
 #[tokio::test(flavor = "multi_thread")]

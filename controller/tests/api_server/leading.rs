@@ -7,16 +7,10 @@ use super::*;
 /// What a controller logs when it has changed a policy.
 const CHANGES: [&str; 3] = ["policy applied", "drift repaired", "policy removed"];
 
-fn one_of_two(server: &Server, port: u16, name: &str) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-    command
-        .arg("controller")
-        .arg("--kubeconfig")
-        .arg(server.kubeconfig())
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--insecure-learners"])
-        .args(["--own-namespace", "nanoseg", "--lease", "2s"])
-        .args(["--enforce", "shop=2s", "--report-interval", "1s"]);
-    Running::start(&mut command, server.folder.path().join(format!("{name}.log")))
+pub(super) fn one_of_two(server: &Server, port: u16, name: &str) -> Running {
+    let lease = ["--own-namespace", "nanoseg", "--lease", "2s"];
+    let rules = ["--enforce", "shop=2s", "--report-interval", "1s"];
+    server.open_controller(name, port, &[lease, rules].concat())
 }
 
 fn changes(controller: &Running) -> usize {

@@ -88,14 +88,18 @@ async fn a_learner_is_recognised_by_its_token_and_speaks_for_its_own_node_alone(
     let there = pod(&cluster, "learner-2", "node2").await;
 
     let port = free_port();
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-    command
-        .arg("controller")
-        .arg("--kubeconfig")
-        .arg(server.kubeconfig())
-        .args(["--own-namespace", "nanoseg", "--listen", &format!("127.0.0.1:{port}")])
-        .args(["--lease", "1s", "--health-listen", "127.0.0.1:0"]);
-    let mut nanoseg = Running::start(&mut command, server.folder.path().join("controller.log"));
+    let listen = format!("127.0.0.1:{port}");
+    let arguments = [
+        "--own-namespace",
+        "nanoseg",
+        "--listen",
+        &listen,
+        "--lease",
+        "1s",
+        "--health-listen",
+        "127.0.0.1:0",
+    ];
+    let mut nanoseg = server.controller("controller", &arguments);
     let maps: Api<ConfigMap> = Api::namespaced(client.clone(), "nanoseg");
     let (ca, _) = until("the authority is published", || async {
         maps.get_opt("nanoseg-authority").await.unwrap()?.data?.remove("ca.crt")
@@ -163,6 +167,6 @@ async fn a_learner_is_recognised_by_its_token_and_speaks_for_its_own_node_alone(
 
     // A new controller serves the same authority: learners go on with the one that they know.
     nanoseg.kill();
-    let _nanoseg = Running::start(&mut command, server.folder.path().join("controller.log"));
+    let _nanoseg = server.controller("controller", &arguments);
     assert_eq!(until("a report is taken", taken).await.0, 3);
 }

@@ -4,23 +4,12 @@ use k8s_openapi::api::core::v1::Namespace;
 use k8s_openapi::apiextensions_apiserver::pkg::apis::apiextensions::v1::CustomResourceDefinition;
 use nanoseg_graph::endpoint::Workload;
 
+use super::leading::one_of_two;
 use super::shipping::{CONTROLLER, MANIFESTS, acting_as, install, policy};
 use super::*;
 
 /// What a running cluster has, and what empties namespaces that go.
 const CONTROLLERS: [&str; 2] = ["namespace-controller", "garbage-collector-controller"];
-
-fn start(server: &Server, port: u16, run: u32) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-    command
-        .arg("controller")
-        .arg("--kubeconfig")
-        .arg(server.kubeconfig())
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--insecure-learners"])
-        .args(["--own-namespace", "nanoseg", "--lease", "2s"])
-        .args(["--enforce", "shop=2s", "--report-interval", "1s"]);
-    Running::start(&mut command, server.folder.path().join(format!("controller-{run}.log")))
-}
 
 /// Policies of nanoseg by name, with the version that changes with each write.
 async fn policies(client: &Client) -> BTreeMap<String, Option<String>> {
@@ -79,7 +68,7 @@ async fn p38_whatever_is_deleted_policies_stay_and_nothing_blocks_a_namespace() 
         flow(&db, "198.18.1.10", 5432, "destination", 3),
     ];
     let port = free_port();
-    let mut nanoseg = start(&server, port, 1);
+    let mut nanoseg = one_of_two(&server, port, "controller-1");
     until("a report to be taken", || async {
         send(port, report(&flows)).await.ok()
     })
@@ -167,7 +156,7 @@ async fn p38_whatever_is_deleted_policies_stay_and_nothing_blocks_a_namespace() 
     // What was learned, while no controller runs: the next one learns anew, and leaves alone what it finds.
     delete_definition(&client).await;
     install(&kubernetes, &server, &client).await;
-    let mut nanoseg = start(&server, port, 2);
+    let mut nanoseg = one_of_two(&server, port, "controller-2");
     until("the controller to have read everything", || async {
         nanoseg.logged().contains("this controller leads").then_some(())
     })

@@ -76,6 +76,23 @@ impl Cluster {
         cluster
     }
 
+    /// With the CRD, and one namespace that is to be audited.
+    async fn audited(server: &Server) -> Self {
+        let cluster = Self {
+            client: server.client().await,
+        };
+        cluster
+            .create(serde_yaml::from_str(&nanoseg::cli::crd_yaml().unwrap()).unwrap())
+            .await;
+        let labels = json!({ "nanoseg.io/mode": "audit" });
+        cluster
+            .create(
+                json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop", "labels": labels } }),
+            )
+            .await;
+        cluster
+    }
+
     fn api<K>(&self) -> Api<K>
     where
         K: kube::Resource<Scope = k8s_openapi::NamespaceResourceScope, DynamicType = ()>,
@@ -237,23 +254,15 @@ fn report(flows: &[Value]) -> Vec<u8> {
 }
 
 fn controller(server: &Server, port: u16, run: u32) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-    command
-        .arg("controller")
-        .arg("--kubeconfig")
-        .arg(server.kubeconfig())
-        .args([
-            "--listen",
-            &format!("127.0.0.1:{port}"),
-            "--insecure-learners",
-            "--enforce",
-            "shop=2s",
-            "--report-interval",
-            "1s",
-            "--health-listen",
-            "127.0.0.1:0",
-        ]);
-    Running::start(&mut command, server.folder.path().join(format!("controller-{run}.log")))
+    let arguments = [
+        "--enforce",
+        "shop=2s",
+        "--report-interval",
+        "1s",
+        "--health-listen",
+        "127.0.0.1:0",
+    ];
+    server.open_controller(&format!("controller-{run}"), port, &arguments)
 }
 
 #[tokio::test(flavor = "multi_thread")]

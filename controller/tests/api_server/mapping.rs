@@ -49,16 +49,7 @@ fn edge<'a>(map: &'a Value, from: &str, to: &str) -> &'a Value {
 async fn a_cluster_is_mapped_with_what_its_segments_know() {
     let Some(kubernetes) = server::kubernetes() else { return };
     let server = Server::start(&kubernetes).await;
-    let cluster = Cluster {
-        client: server.client().await,
-    };
-    cluster
-        .create(serde_yaml::from_str(&nanoseg::cli::crd_yaml().unwrap()).unwrap())
-        .await;
-    let labels = json!({ "nanoseg.io/mode": "audit" });
-    cluster
-        .create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop", "labels": labels } }))
-        .await;
+    let cluster = Cluster::audited(&server).await;
     let web = cluster.workload("web", "198.18.1.10").await;
     let db = cluster.workload("db", "198.18.1.11").await;
     cluster.workload("thief", "198.18.1.12").await;

@@ -21,16 +21,7 @@ fn run(server: &Server, arguments: &[&str]) -> (Option<i32>, String) {
 async fn nothing_is_enforced_before_a_person_said_so_and_one_word_takes_it_back() {
     let Some(kubernetes) = server::kubernetes() else { return };
     let server = Server::start(&kubernetes).await;
-    let cluster = Cluster {
-        client: server.client().await,
-    };
-    cluster
-        .create(serde_yaml::from_str(&nanoseg::cli::crd_yaml().unwrap()).unwrap())
-        .await;
-    let labels = json!({ "nanoseg.io/mode": "audit" });
-    cluster
-        .create(json!({ "apiVersion": "v1", "kind": "Namespace", "metadata": { "name": "shop", "labels": labels } }))
-        .await;
+    let cluster = Cluster::audited(&server).await;
     let web = cluster.workload("web", "198.18.1.10").await;
     let db = cluster.workload("db", "198.18.1.11").await;
     let port = free_port();

@@ -135,6 +135,26 @@ pub(crate) struct Server {
 }
 
 impl Server {
+    /// A controller of this cluster with these arguments beside; its log is named after it.
+    pub(crate) fn controller(&self, name: &str, arguments: &[&str]) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
+        command
+            .arg("controller")
+            .arg("--kubeconfig")
+            .arg(self.kubeconfig())
+            .args(arguments);
+        Running::start(&mut command, self.folder.path().join(format!("{name}.log")))
+    }
+
+    /// The same, taking reports of whoever connects to this port.
+    pub(crate) fn open_controller(&self, name: &str, port: u16, arguments: &[&str]) -> Running {
+        let listen = format!("127.0.0.1:{port}");
+        self.controller(
+            name,
+            &[&["--listen", &listen, "--insecure-learners"], arguments].concat(),
+        )
+    }
+
     pub(crate) async fn start(kubernetes: &Path) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let at = |name: &str| folder.path().join(name);
