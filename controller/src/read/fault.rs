@@ -94,6 +94,18 @@ pub enum Fault {
         /// Where it was before.
         before: Place,
     },
+    /// A pod with the UID of another.
+    #[error("{place}: {object} has the UID of {other} at {before}; they are told apart by their names")]
+    SameUid {
+        /// Where.
+        place: Place,
+        /// The pod.
+        object: String,
+        /// The other.
+        other: String,
+        /// Where that was.
+        before: Place,
+    },
     /// A policy that no API server would take.
     #[error("{}left out, the API server would not take it", at(place.as_ref()))]
     Policy {
@@ -163,7 +175,8 @@ impl Fault {
             | Self::UnknownKey { .. }
             | Self::OtherPolicy { .. }
             | Self::OtherVersion { .. }
-            | Self::Again { .. } => false,
+            | Self::Again { .. }
+            | Self::SameUid { .. } => false,
             Self::Unreadable { .. }
             | Self::Syntax { .. }
             | Self::Field { .. }

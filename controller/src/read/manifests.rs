@@ -2,9 +2,11 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fs;
 use std::io::{self, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::cluster::{Object, ObjectKey, Pod};
@@ -81,6 +83,8 @@ pub struct Manifests {
     objects_at: BTreeMap<ObjectKey, (usize, Place)>,
     /// Which of [`Self::policies`] or [`Self::cluster_policies`] each policy was last.
     policies_at: BTreeMap<PolicyRef, usize>,
+    /// The pod that has each UID, and where it was read first.
+    pods_by_uid: BTreeMap<Arc<str>, (ObjectKey, Place)>,
 }
 
 impl Manifests {
@@ -168,8 +172,11 @@ impl Manifests {
 }
 
 impl Manifests {
-    fn object(&mut self, object: Object, place: &Place) {
+    fn object(&mut self, mut object: Object, place: &Place) {
         let key = object.key();
+        if let Object::Pod(pod) = &mut object {
+            self.own_uid(pod, &key, place);
+        }
         let name = key.to_string();
         let at = (self.objects.len(), place.clone());
         if let Some((before, first)) = self.objects_at.insert(key, at)
@@ -178,6 +185,27 @@ impl Manifests {
             self.again(name, place, first);
         }
         self.objects.push(object);
+    }
+
+    /// An API server never gives two pods one UID; whoever writes or edits manifests may. A cluster knows its pods by it, so the
+    /// later would take the place of the earlier.
+    fn own_uid(&mut self, pod: &mut Pod, key: &ObjectKey, place: &Place) {
+        match self.pods_by_uid.entry(Arc::clone(&pod.uid)) {
+            Entry::Vacant(entry) => {
+                entry.insert((key.clone(), place.clone()));
+            }
+            Entry::Occupied(entry) if entry.get().0 == *key => {}
+            Entry::Occupied(entry) => {
+                let (other, before) = entry.get().clone();
+                self.faults.push(Fault::SameUid {
+                    place: place.clone(),
+                    object: key.to_string(),
+                    other: other.to_string(),
+                    before,
+                });
+                pod.uid = format!("{}/{}", pod.namespace, pod.name).into();
+            }
+        }
     }
 
     fn policy(&mut self, policy: PolicyRef, place: &Place, differs: bool) {

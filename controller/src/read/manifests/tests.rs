@@ -1,5 +1,7 @@
 use std::error::Error as _;
 
+use jiff::Timestamp;
+use nanoseg_graph::cluster::Cluster;
 use proptest::prelude::*;
 
 use super::*;
@@ -217,6 +219,24 @@ fn an_object_that_is_another_one_the_second_time_is_told() {
             "document 8 (line 15): ClusterNetworkPolicy c is another one than at document 7 (line 13), and the later counts",
         ]
     );
+}
+
+#[test]
+fn pods_that_share_a_uid_are_both_there_and_it_is_told() {
+    let pod = |name| format!("{{kind: Pod, apiVersion: v1, metadata: {{namespace: n, name: {name}, uid: u}}}}");
+    let mut manifests = Manifests::default();
+    let text = [pod("one"), pod("other"), pod("one")].join("\n---\n");
+    manifests.add_bytes(Path::new("pods.yaml"), text.as_bytes());
+    let mut cluster = Cluster::default();
+    for object in manifests.objects {
+        cluster.observe(object, Timestamp::UNIX_EPOCH);
+    }
+    let names: Vec<&str> = cluster.pods().map(|pod| &*pod.name).collect();
+    assert_eq!(names, ["one", "other"]);
+    let faults: Vec<String> = manifests.faults.iter().map(ToString::to_string).collect();
+    let told = "pods.yaml: document 2 (line 3): Pod n/other has the UID of Pod n/one at pods.yaml: document 1 (line 1); they \
+                are told apart by their names";
+    assert_eq!(faults, [told]);
 }
 
 #[test]
