@@ -142,21 +142,15 @@ impl Disturbance {
 }
 
 fn start(server: &Server, proxy: &Proxy, port: u16) -> Running {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-    command
-        .arg("controller")
-        .arg("--kubeconfig")
-        .arg(proxy.kubeconfig())
-        .args(["--listen", &format!("127.0.0.1:{port}"), "--insecure-learners"])
-        .args([
-            "--enforce",
-            "shop=1s",
-            "--quiet-for",
-            "100ms",
-            "--report-interval",
-            "1s",
-        ]);
-    Running::start(&mut command, server.folder.path().join("controller.log"))
+    let arguments = [
+        "--enforce",
+        "shop=1s",
+        "--quiet-for",
+        "100ms",
+        "--report-interval",
+        "1s",
+    ];
+    proxy.controller(server, port, &arguments)
 }
 
 /// Tells every controller what a learner saw, as long as it runs.

@@ -15,7 +15,7 @@ async fn ports(cluster: &Cluster) -> Vec<u16> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_edge_that_was_received_and_not_written_is_sent_again_and_not_lost() {
+async fn p27_an_edge_that_was_received_and_not_written_is_sent_again_and_not_lost() {
     let Some(kubernetes) = server::kubernetes() else { return };
     let server = Server::start(&kubernetes).await;
     let cluster = Cluster::ready(&server).await;
@@ -51,7 +51,7 @@ async fn an_edge_that_was_received_and_not_written_is_sent_again_and_not_lost() 
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn an_api_server_that_stops_costs_no_edge() {
+async fn p27_an_api_server_that_stops_costs_no_edge() {
     let Some(kubernetes) = server::kubernetes() else { return };
     let mut server = Server::start(&kubernetes).await;
     let cluster = Cluster::ready(&server).await;

@@ -19,6 +19,7 @@ mod reviewing;
 mod rolling_back;
 mod server;
 mod shipping;
+mod watching;
 
 use std::collections::BTreeMap;
 use std::process::Command;

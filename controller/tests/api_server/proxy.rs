@@ -1,7 +1,9 @@
-//! A way to the API server that kills who uses it, just before or just after a request that changes something.
+//! A way to the API server that remembers what it was asked for, and kills who uses it, just before or just after a request that
+//! changes something.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use http_body_util::BodyExt as _;
@@ -13,6 +15,8 @@ use kube::Client;
 use kube::client::Body;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::net::TcpListener;
+
+use super::server::{Running, Server};
 
 /// When the next kill is due.
 #[derive(Clone, Copy, Debug)]
@@ -28,6 +32,7 @@ pub(crate) struct Trap {
 pub(crate) struct Proxy {
     kubeconfig: PathBuf,
     trap: Arc<Mutex<Option<Trap>>>,
+    asked: Arc<Mutex<Vec<(String, String)>>>,
 }
 
 /// What becomes of a request.
@@ -49,22 +54,44 @@ impl Proxy {
         );
         std::fs::write(&kubeconfig, text).unwrap();
         let trap = Arc::<Mutex<Option<Trap>>>::default();
-        let set = Arc::clone(&trap);
+        let asked = Arc::<Mutex<Vec<(String, String)>>>::default();
+        let (set, kept) = (Arc::clone(&trap), Arc::clone(&asked));
         tokio::spawn(async move {
             loop {
                 let (stream, _) = listener.accept().await.unwrap();
-                let (client, trap) = (client.clone(), Arc::clone(&set));
-                let service = service_fn(move |request| forward(client.clone(), Arc::clone(&trap), request));
+                let (client, trap, asked) = (client.clone(), Arc::clone(&set), Arc::clone(&kept));
+                let service = service_fn(move |request: Request<Incoming>| {
+                    let what = (request.method().to_string(), request.uri().to_string());
+                    asked.lock().unwrap().push(what);
+                    forward(client.clone(), Arc::clone(&trap), request)
+                });
                 let served = hyper::server::conn::http1::Builder::new().serve_connection(TokioIo::new(stream), service);
                 // It ends with whoever it serves.
                 tokio::spawn(async move { served.await.ok() });
             }
         });
-        Self { kubeconfig, trap }
+        Self {
+            kubeconfig,
+            trap,
+            asked,
+        }
     }
 
-    pub(crate) fn kubeconfig(&self) -> &Path {
-        &self.kubeconfig
+    /// A controller that knows no other way.
+    pub(crate) fn controller(&self, server: &Server, port: u16, arguments: &[&str]) -> Running {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
+        command
+            .arg("controller")
+            .arg("--kubeconfig")
+            .arg(&self.kubeconfig)
+            .args(["--listen", &format!("127.0.0.1:{port}"), "--insecure-learners"])
+            .args(arguments);
+        Running::start(&mut command, server.folder.path().join("controller.log"))
+    }
+
+    /// Methods and addresses of all requests so far.
+    pub(crate) fn asked(&self) -> Vec<(String, String)> {
+        self.asked.lock().unwrap().clone()
     }
 
     pub(crate) fn set(&self, trap: Trap) {

@@ -10,6 +10,7 @@ use std::net::IpAddr;
 
 use super::*;
 use crate::evaluate::{AllowedBy, Connection, End, Evaluator, PolicySet, Verdict};
+use crate::objects::NAMESPACE_NAME;
 use world::{NODES, OUTSIDE, PORTS, UNSEEN, World, accepted, settings, world};
 
 /// Something that can be at the other end.
@@ -321,6 +322,19 @@ proptest! {
         let proposals = accepted(&world);
         let violations = verify(&proposals, Others::default(), &world.cluster(), &world.graph(), &settings(world.settings));
         prop_assert!(violations.is_empty(), "{violations:?}");
+    }
+
+    #[test]
+    fn p21_namespaces_are_selected_by_the_label_that_each_has(world in world(false)) {
+        for mut proposal in accepted(&world) {
+            for peer in rules_of(&mut proposal.policy).into_iter().flat_map(|(peers, _)| &*peers) {
+                prop_assert_eq!(peer.namespace_selector.is_some(), peer.pod_selector.is_some());
+                let Some(selector) = &peer.namespace_selector else { continue };
+                prop_assert_eq!(&selector.match_expressions, &None);
+                let labels: Vec<&str> = selector.match_labels.iter().flatten().map(|(key, _)| key.as_str()).collect();
+                prop_assert_eq!(labels, [NAMESPACE_NAME]);
+            }
+        }
     }
 
     #[test]
