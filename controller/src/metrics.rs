@@ -399,6 +399,7 @@ impl Metrics {
                 verdict: _,
                 decision,
                 enforced,
+                other_captures: _,
             } = violation;
             let labels = verdict_labels(*decision, *enforced);
             self.novel.get_or_create(&labels).inc();

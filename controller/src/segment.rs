@@ -27,7 +27,7 @@ use serde::{Deserialize, Serialize};
 pub use self::baseline::{
     Baseline, BaselineEdge, EdgeEnd, Known, NotAnEnd, Protocol, SeenAt, from_edges, hash_of, hash_of_text, to_edges,
 };
-pub use self::coverage::{Coverage, LISTED_NODES};
+pub use self::coverage::{Coverage, LISTED_CAPTURES, LISTED_NODES};
 pub use self::evidence::{Answered, Became, LearnedEdge, Sightings, from_learned, to_learned, to_learned_since};
 
 /// Novel edges that a status lists at most: enough for a person to see what goes on, and few beside the object's size limit.

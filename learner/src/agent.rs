@@ -35,7 +35,7 @@ use crate::names::Names;
 use crate::pins::PinsError;
 use crate::plain::Plain;
 use crate::preflight::CgroupTree;
-use crate::report::{ReportError, ReportFile, StreamEvent, stream};
+use crate::report::{self, ReportError, ReportFile, StreamEvent, stream};
 use crate::settings::{Settings, Sink, Way};
 use crate::table::{Change, Table, losses};
 
@@ -459,12 +459,13 @@ impl Agent {
             }
             Output::Controller { delivery, events: _ } => {
                 while let Some(part) = delivery.next(&self.table, self.other_version) {
-                    let (losses, node_addresses, names, held) = if part.with_others {
+                    let (losses, node_addresses, names, held, capture) = if part.with_others {
                         (
                             self.losses.clone(),
                             self.node_addresses.clone(),
                             self.names.told(),
                             self.plain.held(),
+                            report::capture_version(),
                         )
                     } else {
                         Default::default()
@@ -476,6 +477,7 @@ impl Agent {
                         node_addresses,
                         names,
                         held,
+                        capture,
                     };
                     delivery.send(&report, part.version, self.other_version);
                 }

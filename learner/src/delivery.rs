@@ -110,6 +110,7 @@ mod tests {
             node_addresses: [].into(),
             names: vec![],
             held: Vec::new(),
+            capture: None,
         }
     }
 

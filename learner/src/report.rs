@@ -15,7 +15,8 @@ use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use nanoseg_graph::flow::{Flow, Held, Loss, Named, Origin, Report};
+use nanoseg_ebpf::kept::LAYOUT;
+use nanoseg_graph::flow::{CaptureVersion, Flow, Held, Loss, Named, Origin, Report};
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -71,6 +72,13 @@ struct Document<'a, I: Iterator<Item = Flow> + Clone> {
     names: &'a [Named],
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     held: &'a [Held],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    capture: Option<CaptureVersion>,
+}
+
+/// What sees for this learner.
+pub(crate) fn capture_version() -> Option<CaptureVersion> {
+    CaptureVersion::try_from(format!("{} (maps {LAYOUT})", env!("CARGO_PKG_VERSION"))).ok()
 }
 
 fn sequence<I: Iterator<Item = Flow> + Clone, S: serde::Serializer>(
@@ -127,6 +135,7 @@ impl ReportFile {
                     node_addresses,
                     names,
                     held,
+                    capture: capture_version(),
                 },
             )?;
             file.write_all(b"\n")?;

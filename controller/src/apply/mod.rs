@@ -115,16 +115,18 @@ pub async fn apply(live: &impl Live, writes: Writes) -> Vec<Event> {
             edge,
             first_seen,
             count,
-            verdict,
+            verdict: _,
             decision,
             enforced,
+            other_captures: _,
         } = violation;
         let (source, destination, port, protocol) = (&edge.source, &edge.destination, edge.port, edge.transport);
         tracing::warn!(
             name: "nanoseg.violation",
             target: VIOLATION,
             %workload, %source, %destination, port, %protocol, %first_seen, count, ?decision, enforced,
-            "violation, {verdict}"
+            "violation, {}",
+            violation.finding()
         );
     }
     complain(live.record(&violations).await);

@@ -274,6 +274,7 @@ impl Input {
                 node_addresses,
                 names: Vec::new(),
                 held: Vec::new(),
+                capture: None,
             });
         }
         tell_skipped(&skipped, screen);

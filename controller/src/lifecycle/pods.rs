@@ -24,7 +24,9 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use crate::segment::{Coverage, LISTED_NODES, SegmentStatus};
+use nanoseg_graph::flow::CaptureVersion;
+
+use crate::segment::{Coverage, LISTED_CAPTURES, LISTED_NODES, SegmentStatus};
 
 /// How long a pod may take to become ready: as long as Kubernetes waits for the progress of a Deployment.
 pub const STARTS: SignedDuration = SignedDuration::from_mins(10);
@@ -48,6 +50,8 @@ pub struct Member {
     pub started: Option<Timestamp>,
     /// A learner reports from its node.
     pub is_watched: bool,
+    /// What sees there, if its learner says so.
+    pub capture: Option<CaptureVersion>,
 }
 
 /// What is waited for, for as long as it takes.
@@ -208,6 +212,12 @@ impl Pods {
                 .map(|node| (**node).to_owned())
                 .collect(),
         );
+        let captures: BTreeSet<&CaptureVersion> = watched
+            .iter()
+            .filter_map(|(member, _)| member.capture.as_ref())
+            .collect();
+        let captures = captures.into_iter().take(LISTED_CAPTURES).map(ToString::to_string);
+        let coverage = coverage.seen_by(captures.collect());
         let before = self.coverage.replace(coverage);
         if unwatched.is_empty() && before.is_some_and(|before| before.watched < before.pods) {
             self.watched_since = Some(now);

@@ -58,6 +58,7 @@ fn violation(name: &str, enforced: bool) -> Violation {
         verdict: "denied: no rule allows it".to_owned(),
         decision: Decision::Denied,
         enforced,
+        other_captures: Vec::new(),
     }
 }
 

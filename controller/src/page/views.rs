@@ -46,6 +46,7 @@ pub(super) mod tests {
             verdict: "denied".to_owned(),
             decision: crate::segment::Decision::Denied,
             enforced: false,
+            other_captures: Vec::new(),
         }
     }
 }

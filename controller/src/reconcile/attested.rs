@@ -194,6 +194,7 @@ impl Attested {
             names,
             // Where there is a cluster, no container is known but those of its pods.
             held: _,
+            capture,
         } = report;
         let part = |flows, losses, names| Report {
             origin: origin.clone(),
@@ -202,9 +203,13 @@ impl Attested {
             node_addresses: [].into(),
             names,
             held: Vec::new(),
+            capture: None,
         };
         let node = origin.node.as_str();
-        let mut admitted = part(Vec::new(), Vec::new(), Vec::new());
+        let mut admitted = Report {
+            capture,
+            ..part(Vec::new(), Vec::new(), Vec::new())
+        };
         for flow in flows {
             match whose(Some(&flow.key.subject), node, cluster) {
                 Whose::Own => admitted.flows.push(flow),
@@ -314,6 +319,7 @@ fn parts(table: &FlowTable, reports: &mut Vec<Report>) {
         node_addresses: [].into(),
         names: Vec::new(),
         held: Vec::new(),
+        capture: None,
     };
     for (origin, key, tally) in table.flows() {
         let flow = Flow {
@@ -437,6 +443,7 @@ mod tests {
             node_addresses: ["198.18.1.7", "198.18.1.1"].map(|text| text.parse().unwrap()).into(),
             names: Vec::new(),
             held: Vec::new(),
+            capture: None,
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use nanoseg_graph::cluster::{Pod, PodPhase};
 use nanoseg_graph::endpoint::Workload;
+use nanoseg_graph::flow::CaptureVersion;
 
 use super::Core;
 use super::stale::About;
@@ -27,10 +28,11 @@ impl Core {
             return BTreeMap::new();
         }
         let namespaces: BTreeSet<&str> = learned.iter().map(|workload| workload.namespace.as_str()).collect();
-        let watched: BTreeSet<&str> = self
+        let watched: BTreeMap<&str, Option<&CaptureVersion>> = self
             .flows
             .nodes()
             .filter(|node| !self.learners.is_away(node, now))
+            .map(|node| (node, self.flows.capture(node)))
             .collect();
         let mut members: BTreeMap<Workload, Vec<Member>> = BTreeMap::new();
         let mut add = |pod: &Pod, workload: Workload| {
@@ -58,13 +60,14 @@ impl Core {
     }
 }
 
-fn member(pod: &Pod, workload: &Workload, watched: &BTreeSet<&str>) -> Member {
+fn member(pod: &Pod, workload: &Workload, watched: &BTreeMap<&str, Option<&CaptureVersion>>) -> Member {
     let revision = match workload.kind.as_str() {
         // Each of their ReplicaSets is a revision.
         "Deployment" | "Rollout" => pod.owner.as_ref().map(|owner| owner.name.as_str().into()),
         "StatefulSet" | "DaemonSet" => pod.labels.get(REVISION).map(|hash| hash.as_str().into()),
         _ => None,
     };
+    let learner = pod.node.as_ref().and_then(|node| watched.get(&**node));
     Member {
         uid: Arc::clone(&pod.uid),
         name: Arc::clone(&pod.name),
@@ -73,6 +76,7 @@ fn member(pod: &Pod, workload: &Workload, watched: &BTreeSet<&str>) -> Member {
         is_ready: pod.ready,
         is_finished: pod.phase == PodPhase::Finished,
         started: pod.started,
-        is_watched: pod.node.as_ref().is_some_and(|node| watched.contains(&**node)),
+        is_watched: learner.is_some(),
+        capture: learner.and_then(|capture| (*capture).cloned()),
     }
 }

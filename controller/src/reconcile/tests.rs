@@ -1,3 +1,4 @@
+mod captures;
 mod drift;
 mod durable;
 mod identity;
@@ -101,6 +102,7 @@ fn counted(flows: &[(&str, &str, u16)], attempted: u64, established: u64) -> Eve
         node_addresses: [].into(),
         names: Vec::new(),
         held: Vec::new(),
+        capture: None,
     })
 }
 

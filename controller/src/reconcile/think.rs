@@ -24,7 +24,7 @@ use crate::lifecycle::guard::{START_UP, Sighting, suspicions};
 use crate::lifecycle::novel::Novel;
 use crate::lifecycle::trial::Finding;
 use crate::lifecycle::{Life, Seen, Stance};
-use crate::segment::{Baseline, Decision, Known, Sightings, Suspicion, name_of};
+use crate::segment::{Baseline, Decision, Known, LISTED_CAPTURES, Sightings, Suspicion, name_of};
 
 impl Core {
     pub(super) fn think(&mut self, now: Timestamp, writes: &mut Writes) {
@@ -383,6 +383,7 @@ impl Core {
                 let subject = self.subjects.get(&workload);
                 let novel = subject.and_then(|subject| subject.life.novel().get(&edge));
                 let enforced = subject.is_some_and(|subject| subject.applied_hash().is_some());
+                let other_captures = subject.map_or_else(Vec::new, |subject| self.other_captures(&workload, subject));
                 Violation {
                     at: now,
                     workload,
@@ -392,8 +393,33 @@ impl Core {
                     verdict,
                     decision,
                     enforced,
+                    other_captures,
                 }
             })
+            .collect()
+    }
+
+    /// What sees a workload now and is none of what its baseline was learned by, as far as both are known.
+    fn other_captures(&self, workload: &Workload, subject: &Subject) -> Vec<String> {
+        let learned_by = subject
+            .life
+            .pods()
+            .coverage()
+            .map_or(&[][..], |coverage| &coverage.captures);
+        if learned_by.is_empty() {
+            return Vec::new();
+        }
+        let nodes: BTreeSet<&str> = self
+            .cluster
+            .pods_of(workload)
+            .filter_map(|pod| pod.node.as_deref())
+            .collect();
+        let captures = nodes.into_iter().filter_map(|node| self.flows.capture(node));
+        let other: BTreeSet<String> = captures.map(ToString::to_string).collect();
+        other
+            .into_iter()
+            .filter(|capture| !learned_by.contains(capture))
+            .take(LISTED_CAPTURES)
             .collect()
     }
 

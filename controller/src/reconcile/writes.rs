@@ -1,5 +1,6 @@
 //! What goes into the core, and what it wants written.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
@@ -230,6 +231,9 @@ pub struct Violation {
     pub decision: Decision,
     /// Whether the workload's policy is live.
     pub enforced: bool,
+    /// What sees the workload now and is none of what its baseline was learned by: the edge may be older than that.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub other_captures: Vec<String>,
 }
 
 impl fmt::Display for Violation {
@@ -244,8 +248,22 @@ impl fmt::Display for Violation {
         write!(
             f,
             "{source} -> {destination} {transport} {port} is outside the baseline, {would_be}{}",
-            self.verdict
+            self.finding()
         )
+    }
+}
+
+impl Violation {
+    /// What the policies say, and why the edge may be no news although nobody has seen it before.
+    pub fn finding(&self) -> Cow<'_, str> {
+        if self.other_captures.is_empty() {
+            return Cow::Borrowed(&self.verdict);
+        }
+        Cow::Owned(format!(
+            "{}; the baseline was not learned by {}, which may see more",
+            self.verdict,
+            self.other_captures.join(", ")
+        ))
     }
 }
 

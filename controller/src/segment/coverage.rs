@@ -8,6 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Nodes without a learner that a status names at most.
 pub const LISTED_NODES: usize = 20;
 
+/// Captures that a status names at most: two while learners are replaced, one by one.
+pub const LISTED_CAPTURES: usize = 5;
+
 /// How much of the workload learners watch: a connection of a pod on a node without a learner is seen by its other end alone, if at all.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
@@ -25,6 +28,10 @@ pub struct Coverage {
     /// there is one.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unwatched_nodes: Vec<String>,
+    /// What sees on those nodes, by the learner's version, at most 5. Once the baseline is frozen: what it was learned by. Another
+    /// capture may show what this one could not see.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub captures: Vec<String>,
 }
 
 impl Coverage {
@@ -36,7 +43,14 @@ impl Coverage {
             watched: count(watched),
             share: (watched * 100).checked_div(pods).map(|percent| format!("{percent}%")),
             unwatched_nodes,
+            captures: Vec::new(),
         }
+    }
+
+    /// The same, seen by these.
+    #[must_use]
+    pub fn seen_by(self, captures: Vec<String>) -> Self {
+        Self { captures, ..self }
     }
 }
 
@@ -47,6 +61,7 @@ impl fmt::Display for Coverage {
             watched,
             share: _,
             unwatched_nodes,
+            captures: _,
         } = self;
         write!(f, "{watched} of {pods} pods watched")?;
         if unwatched_nodes.is_empty() {

@@ -334,6 +334,47 @@ pub struct Report {
     /// Containers that no kubelet started.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held: Vec<Held>,
+    /// What sees for this learner. Another capture may see more than one before it, or less: what it shows for the first time need
+    /// not have begun then.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub capture: Option<CaptureVersion>,
+}
+
+/// Which capture saw something: the learner's version and what its kernel programs are told by, as `0.1.0 (maps 2)`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(try_from = "String")]
+pub struct CaptureVersion(String);
+
+impl CaptureVersion {
+    /// Characters of one at most: it is shown beside each workload, and a learner's node may have been taken over.
+    pub const LONGEST: usize = 40;
+}
+
+impl fmt::Display for CaptureVersion {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// A text that names no capture.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "a capture is named by 1 to {} printable characters of ASCII",
+    CaptureVersion::LONGEST
+)]
+pub struct CaptureVersionError;
+
+impl TryFrom<String> for CaptureVersion {
+    type Error = CaptureVersionError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        let printable = text.bytes().all(|byte| byte == b' ' || byte.is_ascii_graphic());
+        if printable && (1..=Self::LONGEST).contains(&text.len()) {
+            Ok(Self(text))
+        } else {
+            Err(CaptureVersionError)
+        }
+    }
 }
 
 /// Names of one address, and from when until when each held.
@@ -347,6 +388,8 @@ pub struct FlowTable {
     node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
     names: BTreeMap<(String, Subject, IpAddr), Holding>,
     held: BTreeMap<(String, Subject), Held>,
+    /// What sees on a node since the latest run of its learner that said so.
+    captures: BTreeMap<String, (u64, CaptureVersion)>,
 }
 
 impl FlowTable {
@@ -359,7 +402,17 @@ impl FlowTable {
             node_addresses,
             names,
             held,
+            capture,
         } = report;
+        if let Some(capture) = capture {
+            let said = (origin.epoch, capture.clone());
+            match self.captures.get_mut(&origin.node) {
+                // Of two that one run names the later in order: no order of merging makes another of it.
+                Some(known) if *known >= said => {}
+                Some(known) => *known = said,
+                None => drop(self.captures.insert(origin.node.clone(), said)),
+            }
+        }
         let mut novel = false;
         let table = self.flows.entry(origin.clone()).or_default();
         for Flow { key, tally } in flows {
@@ -439,6 +492,7 @@ impl FlowTable {
             node_addresses,
             names,
             held,
+            capture,
         } = report;
         let loss = |loss: &Loss| {
             let Loss { subject, reason, count } = loss;
@@ -451,7 +505,15 @@ impl FlowTable {
                 .iter()
                 .all(|address| known.is_some_and(|known| known.contains(address)))
         };
-        losses.iter().any(loss) || !names.is_empty() || !held.is_empty() || !addresses()
+        let sees = capture
+            .as_ref()
+            .is_some_and(|capture| self.capture(&origin.node) != Some(capture));
+        losses.iter().any(loss) || !names.is_empty() || !held.is_empty() || !addresses() || sees
+    }
+
+    /// What sees on a node; `None` when its learner has not said.
+    pub fn capture(&self, node: &str) -> Option<&CaptureVersion> {
+        self.captures.get(node).map(|(_, capture)| capture)
     }
 
     /// Every container that no kubelet started, and its node, in a fixed order.

@@ -82,8 +82,9 @@ fn report() -> impl Strategy<Value = Report> {
         prop::collection::vec(loss, 0..3),
         prop::collection::vec(name, 0..8),
         prop::collection::vec(held, 0..4),
+        prop::option::of("0[.][1-3]"),
     )
-        .prop_map(|(epoch, flows, losses, names, held)| Report {
+        .prop_map(|(epoch, flows, losses, names, held, capture)| Report {
             origin: Origin {
                 node: "n".to_owned(),
                 epoch,
@@ -93,6 +94,7 @@ fn report() -> impl Strategy<Value = Report> {
             node_addresses: [IpAddr::V4(Ipv4Addr::new(198, 18, 9, 9))].into(),
             names,
             held,
+            capture: capture.map(|capture| capture.try_into().unwrap()),
         })
 }
 

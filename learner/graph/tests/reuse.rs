@@ -194,6 +194,7 @@ fn play(turns: &[Turn]) -> Result<[usize; 2], TestCaseError> {
             node_addresses: BTreeSet::new(),
             names: Vec::new(),
             held: Vec::new(),
+            capture: None,
         });
     }
     let mut counts = [0, 0];

@@ -22,6 +22,7 @@ fn report(epoch: u64) -> Report {
         node_addresses: [].into(),
         names: vec![],
         held: Vec::new(),
+        capture: None,
     }
 }
 
@@ -38,6 +39,7 @@ fn a_file_is_replaced_as_a_whole_and_nothing_is_left_beside_it() {
             read,
             Report {
                 node_addresses,
+                capture: capture_version(),
                 ..report(7)
             }
         );

@@ -20,6 +20,7 @@ fn member((name, revision, started, said): Pod) -> Member {
         is_finished: said == "finished",
         started: Some(at(started)),
         is_watched: said != "unwatched",
+        capture: None,
     }
 }
 
@@ -249,6 +250,7 @@ fn a_workload_on_no_node_is_covered_by_nobody_and_waits_for_nobody() {
     let nowhere = Member {
         node: None,
         is_watched: false,
+        capture: None,
         ..member(("a", "1", 50, ""))
     };
     pods.look("Deployment", &[nowhere], at(SINCE), true, at(110));

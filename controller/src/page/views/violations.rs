@@ -68,9 +68,10 @@ fn counted(number: u64, violation: &Violation, now: &BTreeMap<Key, u64>) -> Opti
         edge,
         first_seen,
         count,
-        verdict,
+        verdict: _,
         decision,
         enforced,
+        other_captures: _,
     } = violation;
     let segment = name_of(workload);
     let edge = to_edges([(edge, &Known::default())]).pop()?;
@@ -88,7 +89,7 @@ fn counted(number: u64, violation: &Violation, now: &BTreeMap<Key, u64>) -> Opti
         count: now.max(*count),
         decision: Some(*decision),
         decided: Some(decided(*decision, *enforced)),
-        verdict: Some(verdict.clone()),
+        verdict: Some(violation.finding().into_owned()),
         enforced: *enforced,
     })
 }

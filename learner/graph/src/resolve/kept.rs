@@ -167,6 +167,7 @@ mod tests {
             node_addresses: [].into(),
             names: Vec::new(),
             held: Vec::new(),
+            capture: None,
         }
     }
 

@@ -105,6 +105,7 @@ fn table(flows: Vec<Flow>) -> FlowTable {
         node_addresses: [ip("198.18.1.1")].into(),
         names: Vec::new(),
         held: Vec::new(),
+        capture: None,
     });
     table
 }
@@ -358,6 +359,7 @@ fn p25_an_external_address_has_the_name_that_this_workload_asked_for_at_that_tim
         node_addresses: [].into(),
         names,
         held: Vec::new(),
+        capture: None,
     });
     let graph = resolve(&flows, &cluster);
     let called: Vec<String> = graph

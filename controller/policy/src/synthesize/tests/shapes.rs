@@ -72,6 +72,7 @@ fn contact(contacted: &[Contact]) -> FlowTable {
         node_addresses: BTreeSet::new(),
         names: Vec::new(),
         held: Vec::new(),
+        capture: None,
     });
     table
 }

@@ -64,6 +64,7 @@ fn edges(flows: Vec<Flow>, held: Vec<Held>) -> Vec<String> {
         node_addresses: [ip("198.18.0.1"), ip("203.0.113.5")].into(),
         names: Vec::new(),
         held,
+        capture: None,
     });
     let graph = resolve(&table, &Cluster::new([]));
     let edges = graph.edges().map(|(edge, evidence)| {

@@ -276,6 +276,7 @@ fn what_learners_say_of_their_nodes_holds_here_too() {
         node_addresses: [ip("198.18.7.1")].into(),
         names: Vec::new(),
         held: Vec::new(),
+        capture: None,
     });
     assert_eq!(
         words(&graph([record("198.18.7.1", "web-0", 80)], &flows)),
