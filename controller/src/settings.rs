@@ -3,6 +3,7 @@
 //! * [`commands`]: arguments of the commands that look at something once.
 //! * [`doctor`]: arguments of `nanoseg doctor`.
 //! * [`maps`]: arguments of the commands about the segmentation map.
+//! * [`output`]: the forms in which answers are printed.
 //! * [`page`]: arguments of the page that the controller serves.
 //! * [`review`]: arguments of the commands by which people decide on Segments.
 //! * [`terminal`]: what is known of the terminal.
@@ -12,6 +13,7 @@
 pub mod commands;
 pub mod doctor;
 pub mod maps;
+pub mod output;
 pub mod page;
 pub mod review;
 pub mod telemetry;

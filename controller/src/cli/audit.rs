@@ -6,7 +6,8 @@ use serde_json::json;
 use super::input::Input;
 use super::output::{Screen, connection_words, edge_json, edge_words, isolating};
 use super::{CommandError, Found};
-use crate::settings::commands::{AuditArguments, Output};
+use crate::settings::commands::AuditArguments;
+use crate::settings::output::Output;
 
 /// Which recorded flows would be denied, and why.
 pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
@@ -35,7 +36,7 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
     } in &denied
     {
         match output {
-            Output::Table => {
+            Output::Table | Output::Wide | Output::Name => {
                 screen.line(format_args!("denied: {}", edge_words(edge)))?;
                 let example = connection_words(connection);
                 screen.line(format_args!("  {denied} of {pairs} pairs, for example {example}"))?;
@@ -43,7 +44,7 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
                     screen.line(format_args!("  {why}"))?;
                 }
             }
-            Output::Json => {
+            Output::Document(language) => {
                 let mut line = edge_json(edge);
                 line["verdict"] = "Denied".into();
                 line["from"] = connection.source.to_string().into();
@@ -52,7 +53,7 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
                 line["deniedPairs"] = json!(denied);
                 line["reasons"] = why.iter().map(ToString::to_string).collect();
                 line["isolatedBy"] = json!(isolating(why));
-                screen.json(&line)?;
+                screen.document(*language, &line)?;
             }
         }
     }
@@ -62,12 +63,14 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
             audit::Why::Unknown(why) => why.to_string(),
         };
         match output {
-            Output::Table => screen.remark(format_args!("note: cannot be decided: {}: {reason}", edge_words(edge))),
-            Output::Json => {
+            Output::Table | Output::Wide | Output::Name => {
+                screen.remark(format_args!("note: cannot be decided: {}: {reason}", edge_words(edge)))
+            }
+            Output::Document(language) => {
                 let mut line = edge_json(edge);
                 line["verdict"] = "Unknown".into();
                 line["reasons"] = json!([reason]);
-                screen.json(&line)?;
+                screen.document(*language, &line)?;
             }
         }
     }

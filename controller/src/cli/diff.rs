@@ -6,7 +6,8 @@ use serde_json::json;
 use super::input::Input;
 use super::output::{Screen, by, combined_word};
 use super::{CommandError, Found};
-use crate::settings::commands::{DiffArguments, Output};
+use crate::settings::commands::DiffArguments;
+use crate::settings::output::Output;
 
 /// What two sets of policies allow differently.
 pub fn diff_policies(arguments: &DiffArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
@@ -31,12 +32,12 @@ pub fn diff_policies(arguments: &DiffArguments, screen: &mut Screen<'_>) -> Resu
     for (kind, changes) in [("opened", opened), ("closed", closed), ("unclear", unclear)] {
         for change in changes {
             match output {
-                Output::Table => {
+                Output::Table | Output::Wide | Output::Name => {
                     screen.line(format_args!("{kind}: {change}"))?;
                     screen.line(format_args!("  before: {}", change.before))?;
                     screen.line(format_args!("  after:  {}", change.after))?;
                 }
-                Output::Json => screen.json(&told(kind, change))?,
+                Output::Document(language) => screen.document(*language, &told(kind, change))?,
             }
         }
     }

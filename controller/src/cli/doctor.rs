@@ -4,8 +4,8 @@ use super::output::Screen;
 use super::{CommandError, Found};
 use crate::doctor::{self, Verdict};
 use crate::read::live::with_cluster;
-use crate::settings::commands::Output;
 use crate::settings::doctor::DoctorArguments;
+use crate::settings::output::Output;
 
 /// Says what is wrong.
 pub fn doctor(arguments: &DoctorArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
@@ -19,12 +19,12 @@ pub fn doctor(arguments: &DoctorArguments, screen: &mut Screen<'_>) -> Result<Fo
         Ok::<_, CommandError>(doctor::examine(&client, arguments).await?)
     })?;
     match arguments.output {
-        Output::Json => {
+        Output::Document(language) => {
             for finding in &findings {
-                screen.json(finding)?;
+                screen.document(language, finding)?;
             }
         }
-        Output::Table => {
+        Output::Table | Output::Wide | Output::Name => {
             let mut rows = vec![["CHECK", "VERDICT", "FOUND"].map(str::to_owned)];
             for finding in &findings {
                 rows.push([
@@ -37,7 +37,7 @@ pub fn doctor(arguments: &DoctorArguments, screen: &mut Screen<'_>) -> Result<Fo
                     rows.push([String::new(), String::new(), format!("-> {advice}")]);
                 }
             }
-            screen.table(&rows)?;
+            screen.table(arguments.output, &rows)?;
         }
     }
     Ok(Found::when(

@@ -14,7 +14,8 @@ use super::output::{Screen, by, combined_word, connection_words, direction_word}
 use super::{CommandError, Found};
 use crate::read::Fault;
 use crate::read::flows::{self, At, Ended, Entry, Visitor};
-use crate::settings::commands::{ExplainArguments, Output, Party};
+use crate::settings::commands::{ExplainArguments, Party};
+use crate::settings::output::{Language, Output};
 use crate::trouble::chain;
 use missing::Missing;
 pub(crate) use missing::missing;
@@ -35,7 +36,7 @@ pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<
     let policies = input.policies(screen);
     if let Some(path) = flows {
         input.faults.settle(screen)?;
-        let output = output.unwrap_or(Output::Json);
+        let output = output.unwrap_or(Output::Document(Language::Json));
         let evaluator = Evaluator::new(&policies, &input.cluster);
         return questions(path, &evaluator, output, &mut input.faults, screen);
     }
@@ -54,7 +55,7 @@ pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<
     let combined = answer.combined();
     let missing = missing(&combined, &connection, &input.cluster);
     match output.unwrap_or(Output::Table) {
-        Output::Table => {
+        Output::Table | Output::Wide | Output::Name => {
             screen.line(connection_words(&connection))?;
             screen.line(combined_word(&combined))?;
             let Answer { egress, ingress } = &answer;
@@ -64,12 +65,15 @@ pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<
                 screen.print(&missing.text()?)?;
             }
         }
-        Output::Json => screen.json(&Told {
-            from: Some(connection.source.to_string()),
-            to: Some(connection.destination.to_string()),
-            missing,
-            ..Told::of(&answer, &combined)
-        })?,
+        Output::Document(language) => screen.document(
+            language,
+            &Told {
+                from: Some(connection.source.to_string()),
+                to: Some(connection.destination.to_string()),
+                missing,
+                ..Told::of(&answer, &combined)
+            },
+        )?,
     }
     Ok(Found::when(!combined.permits()))
 }
@@ -193,8 +197,8 @@ struct Answering<'a, 's> {
 impl Answering<'_, '_> {
     fn tell(&mut self, told: &Told) -> Result<(), CommandError> {
         match self.output {
-            Output::Json => self.screen.json(told),
-            Output::Table => {
+            Output::Document(language) => self.screen.document(language, told),
+            Output::Table | Output::Wide | Output::Name => {
                 let why = told.error.as_deref().or(told.skipped).map(str::to_owned);
                 let why = why.unwrap_or_else(|| told.by.join("; "));
                 let line = told.line.unwrap_or_default();

@@ -7,9 +7,12 @@ use nanoseg_graph::recorded::UNTIMED;
 use serde_json::json;
 
 use super::input::Input;
-use super::output::{Screen, edge_json};
+use super::output::{Screen, edge_json, padded};
 use super::{CommandError, Found};
-use crate::settings::commands::{GraphArguments, Output};
+use crate::settings::commands::GraphArguments;
+use crate::settings::output::Output;
+
+const HEAD: [&str; 7] = ["SOURCE", "DESTINATION", "PORT", "OUTCOME", "VIA", "SEEN BY", "COUNT"];
 
 /// Who connects to whom.
 pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
@@ -17,7 +20,9 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
     let mut input = Input::read(input, &[], &flows.flows, screen)?;
     let graph = input.graph(&flows.flows, screen)?;
     input.faults.settle(screen)?;
-    let mut rows = vec![["SOURCE", "DESTINATION", "PORT", "OUTCOME", "VIA", "SEEN BY", "COUNT"].map(str::to_owned)];
+    let mut rows = vec![HEAD.map(str::to_owned)];
+    let wide_head = HEAD.into_iter().chain(["FIRST SEEN", "LAST SEEN"]);
+    let mut wide_rows: Vec<[String; 9]> = vec![padded(wide_head.map(str::to_owned))];
     for (edge, evidence) in graph.edges() {
         let outcome = match evidence.outcome() {
             Outcome::Attempted => "attempted",
@@ -52,49 +57,55 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
             .iter()
             .map(DnsName::as_str)
             .collect();
-        match output {
-            Output::Table => rows.push([
-                edge.source.to_string(),
-                if names.is_empty() {
-                    edge.destination.to_string()
-                } else {
-                    format!("{} ({})", edge.destination, names.join(", "))
-                },
-                format!("{} {}", edge.transport, edge.port),
-                if is_older {
-                    format!("{outcome} before")
-                } else {
-                    outcome.to_owned()
-                },
-                via.join(","),
-                reporters.join(","),
-                count.to_string(),
-            ]),
-            Output::Json => {
-                let mut line = edge_json(&edge.key());
-                line["outcome"] = outcome.into();
-                line["via"] = via.into();
-                if !names.is_empty() {
-                    line["names"] = names.into();
-                }
-                line["seenBy"] = reporters.into();
-                line["count"] = count.into();
-                // Only where it is so: nobody has to know of it otherwise.
-                if is_older {
-                    line["begunBefore"] = true.into();
-                }
-                let times = |of: fn(&Tally) -> Timestamp| {
-                    let times = tallies.iter().flatten().map(of);
-                    times.filter(|time| *time != UNTIMED).collect::<Vec<_>>()
-                };
-                line["firstSeen"] = json!(times(|tally| tally.first_seen).into_iter().min());
-                line["lastSeen"] = json!(times(|tally| tally.last_seen).into_iter().max());
-                screen.json(&line)?;
+        let times = |of: fn(&Tally) -> Timestamp| {
+            let times = tallies.iter().flatten().map(of);
+            times.filter(|time| *time != UNTIMED).collect::<Vec<_>>()
+        };
+        let first_seen = times(|tally| tally.first_seen).into_iter().min();
+        let last_seen = times(|tally| tally.last_seen).into_iter().max();
+        if let Output::Document(language) = output {
+            let mut line = edge_json(&edge.key());
+            line["outcome"] = outcome.into();
+            line["via"] = via.into();
+            if !names.is_empty() {
+                line["names"] = names.into();
             }
+            line["seenBy"] = reporters.into();
+            line["count"] = count.into();
+            // Only where it is so: nobody has to know of it otherwise.
+            if is_older {
+                line["begunBefore"] = true.into();
+            }
+            line["firstSeen"] = json!(first_seen);
+            line["lastSeen"] = json!(last_seen);
+            screen.document(*language, &line)?;
+            continue;
         }
+        let row = [
+            edge.source.to_string(),
+            if names.is_empty() {
+                edge.destination.to_string()
+            } else {
+                format!("{} ({})", edge.destination, names.join(", "))
+            },
+            format!("{} {}", edge.transport, edge.port),
+            if is_older {
+                format!("{outcome} before")
+            } else {
+                outcome.to_owned()
+            },
+            via.join(","),
+            reporters.join(","),
+            count.to_string(),
+        ];
+        let seen = [first_seen, last_seen].map(|time| time.map(|time| time.to_string()).unwrap_or_default());
+        wide_rows.push(padded(row.iter().cloned().chain(seen)));
+        rows.push(row);
     }
-    if *output == Output::Table {
-        screen.table(&rows)?;
-    }
+    match output {
+        Output::Document(_) => Ok(()),
+        Output::Wide => screen.table(*output, &wide_rows),
+        Output::Table | Output::Name => screen.table(*output, &rows),
+    }?;
     Ok(Found::Nothing)
 }

@@ -73,6 +73,15 @@ pub(super) fn edge_json(edge: &EdgeKey) -> Value {
     if line.is_object() { line } else { json!({}) }
 }
 
+/// A row of as many cells as it is to have.
+pub(super) fn padded<const N: usize>(cells: impl Iterator<Item = String>) -> [String; N] {
+    let mut row = [const { String::new() }; N];
+    for (place, cell) in row.iter_mut().zip(cells) {
+        *place = cell;
+    }
+    row
+}
+
 /// A number with its noun.
 pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })

@@ -9,8 +9,8 @@ use nanoseg_policy::map::{Passage, Ports, Reach, reach};
 use super::input::Input;
 use super::output::Screen;
 use super::{CommandError, Found};
-use crate::settings::commands::Output;
 use crate::settings::maps::{ReachArguments, Wanted};
+use crate::settings::output::Output;
 
 /// Digits of a digest that are enough to mean it, as container runtimes print it.
 const DIGITS: usize = 12;
@@ -42,8 +42,8 @@ pub fn reach_of(arguments: &ReachArguments, screen: &mut Screen<'_>) -> Result<F
     screen.busy("following what policies allow");
     let found = reach(&input.cluster, &policies, &of);
     match output {
-        Output::Json => screen.json(&found)?,
-        Output::Table => table(&found, &of, screen)?,
+        Output::Document(language) => screen.document(*language, &found)?,
+        Output::Table | Output::Wide | Output::Name => table(*output, &found, &of, screen)?,
     }
     Ok(Found::Nothing)
 }
@@ -79,7 +79,7 @@ fn is_digest(digest: &str, asked: &str) -> bool {
     digest == asked || (asked.len() >= DIGITS && digest.starts_with(&asked))
 }
 
-fn table(found: &Reach, of: &BTreeSet<Workload>, screen: &mut Screen<'_>) -> Result<(), CommandError> {
+fn table(output: Output, found: &Reach, of: &BTreeSet<Workload>, screen: &mut Screen<'_>) -> Result<(), CommandError> {
     let Reach {
         of: _,
         reaches,
@@ -99,7 +99,7 @@ fn table(found: &Reach, of: &BTreeSet<Workload>, screen: &mut Screen<'_>) -> Res
         screen.line(format_args!("{title}:"))?;
         let mut rows = vec![["  HOPS", "WORKLOAD", end, "PORTS"].map(str::to_owned)];
         rows.extend(passages.iter().map(row));
-        screen.table(&rows)?;
+        screen.table(output, &rows)?;
     }
     for (title, ports) in [
         ("connects to addresses outside that no policy names", outside),

@@ -9,17 +9,21 @@ use std::path::Path;
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 
-use super::output::{Screen, yaml};
+use super::output::{Screen, padded};
 use super::{CommandError, Found};
 use crate::read::live::with_cluster;
 use crate::segment::{NovelEdge, Segment, SegmentName, SegmentStatus};
-use crate::settings::review::{DecisionArguments, Listing, Only, SegmentArguments, StatusArguments};
+use crate::settings::output::Output;
+use crate::settings::review::{DecisionArguments, Only, SegmentArguments, StatusArguments};
 use crate::trouble::Trouble;
 use decide::{Decision, Undecided, decide};
 pub use novel::violations;
 
 /// Field manager of what people decide by these commands.
 const MANAGER: &str = "kubectl-nanoseg";
+
+/// What kubectl calls Segments.
+const RESOURCE: &str = "segment.nanoseg.io";
 
 /// How often a change is tried that somebody else's overtakes: the controller writes a status every few seconds at most.
 const TRIES: usize = 5;
@@ -57,33 +61,28 @@ pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Fo
         kubeconfig,
     } = arguments;
     let segments = segments(only.as_ref(), kubeconfig.as_deref(), screen)?;
-    match (output, only, &segments[..]) {
-        (Listing::Json, _, _) => {
+    match (*output, only, &segments[..]) {
+        (Output::Document(language), _, _) => {
             for segment in &segments {
-                screen.json(segment)?;
+                screen.document(language, segment)?;
             }
         }
-        (Listing::Yaml, _, _) => {
+        (Output::Name, _, _) => {
             for segment in &segments {
-                screen.print(&format!("---\n{}", yaml("the Segment", segment)?))?;
+                screen.name(RESOURCE, &segment.segment_name().name)?;
             }
         }
-        (Listing::Name, _, _) => {
-            for segment in &segments {
-                screen.line(format_args!("segment.nanoseg.io/{}", segment.segment_name().name))?;
-            }
-        }
-        (Listing::Table, Some(Only::Segment(_)), [segment]) => one(segment, screen)?,
-        (Listing::Table, _, _) => {
+        (Output::Table, Some(Only::Segment(_)), [segment]) => one(segment, screen)?,
+        (Output::Table, _, _) => {
             let mut rows = vec![HEAD.map(str::to_owned)];
             rows.extend(segments.iter().map(row));
-            screen.table(&rows)?;
+            screen.table(*output, &rows)?;
         }
-        (Listing::Wide, _, _) => {
+        (Output::Wide, _, _) => {
             let head = HEAD.into_iter().chain(["POLICY", "PROPOSAL", "APPLIED"]);
-            let mut rows = vec![eleven(head.map(str::to_owned))];
+            let mut rows = vec![padded(head.map(str::to_owned))];
             rows.extend(segments.iter().map(wide));
-            screen.table(&rows)?;
+            screen.table(*output, &rows)?;
         }
     }
     Ok(Found::Nothing)
@@ -138,12 +137,13 @@ pub fn rollback(arguments: &SegmentArguments, screen: &mut Screen<'_>) -> Result
 fn change(
     SegmentArguments {
         segment: name,
+        output,
         kubeconfig,
     }: &SegmentArguments,
     decision: &Decision<'_>,
     screen: &mut Screen<'_>,
 ) -> Result<Found, CommandError> {
-    let done = with_cluster(kubeconfig.as_deref(), async |client, url| {
+    let (done, segment) = with_cluster(kubeconfig.as_deref(), async |client, url| {
         let api: Api<Segment> = Api::namespaced(client, &name.namespace);
         let mut tries = 0;
         loop {
@@ -169,13 +169,24 @@ fn change(
             };
             tries += 1;
             match api.patch(&name.name, &params, &Patch::Merge(&patch)).await {
-                Ok(_) => return Ok::<_, CommandError>(done),
+                Ok(changed) => return Ok::<_, CommandError>((done, changed)),
                 Err(kube::Error::Api(status)) if status.code == 409 && tries < TRIES => {}
                 Err(error) => return Err(failed("change", name.to_string(), url)(error).into()),
             }
         }
     })?;
-    screen.line(format_args!("{name}: {done}"))?;
+    let done = format!("{name}: {done}");
+    match output {
+        None | Some(Output::Table | Output::Wide) => screen.line(done)?,
+        Some(Output::Document(language)) => {
+            screen.remark(done);
+            screen.document(*language, &segment)?;
+        }
+        Some(Output::Name) => {
+            screen.remark(done);
+            screen.name(RESOURCE, &name.name)?;
+        }
+    }
     Ok(Found::Nothing)
 }
 
@@ -213,15 +224,7 @@ fn wide(segment: &Segment) -> [String; 11] {
     let policy = status.and_then(|status| status.policy.clone()).unwrap_or_default();
     let proposal = hash(status.and_then(|status| status.proposal_hash.as_ref()));
     let applied = hash(status.and_then(|status| status.applied_hash.as_ref()));
-    eleven(row(segment).into_iter().chain([policy, proposal, applied]))
-}
-
-fn eleven(cells: impl Iterator<Item = String>) -> [String; 11] {
-    let mut row: [String; 11] = Default::default();
-    for (place, cell) in row.iter_mut().zip(cells) {
-        *place = cell;
-    }
-    row
+    padded(row(segment).into_iter().chain([policy, proposal, applied]))
 }
 
 fn row(segment: &Segment) -> [String; 8] {

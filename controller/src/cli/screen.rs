@@ -3,7 +3,8 @@
 //! Laws:
 //! * where nobody looks on, what is printed is the same bytes whatever the terminal is;
 //! * no name reaches a terminal as an instruction to it;
-//! * a table is no wider than the terminal that it is shown on, if that has room for eight letters of each column.
+//! * a table is no wider than the terminal that it is shown on, if that has room for eight letters of each column, and unless it is
+//!   asked for as wide.
 
 use std::fmt::Display;
 use std::io::{self, Write};
@@ -15,6 +16,8 @@ use nanoseg_policy::map::visible;
 use serde::Serialize;
 
 use super::CommandError;
+use super::output::yaml;
+use crate::settings::output::{Language, Output};
 use crate::settings::terminal::Terminal;
 
 /// Between two columns.
@@ -73,11 +76,24 @@ impl<'a> Screen<'a> {
         Ok(())
     }
 
-    /// A line of the answer, as JSON.
-    pub(super) fn json(&mut self, line: &impl Serialize) -> Result<(), CommandError> {
+    /// One thing of the answer, for programs.
+    pub(super) fn document(&mut self, language: Language, thing: &impl Serialize) -> Result<(), CommandError> {
         self.idle();
-        serde_json::to_writer(&mut *self.answers, line).map_err(io::Error::from)?;
-        Ok(self.answers.write_all(b"\n")?)
+        match language {
+            Language::Json => {
+                serde_json::to_writer(&mut *self.answers, thing).map_err(io::Error::from)?;
+                Ok(self.answers.write_all(b"\n")?)
+            }
+            Language::Yaml => {
+                let text = yaml("the answer", thing)?;
+                Ok(write!(self.answers, "---\n{text}")?)
+            }
+        }
+    }
+
+    /// The name of one thing of the answer, as kubectl takes it.
+    pub(super) fn name(&mut self, resource: &str, name: &str) -> Result<(), CommandError> {
+        self.line(format_args!("{resource}/{name}"))
     }
 
     /// All of the answer.
@@ -86,14 +102,15 @@ impl<'a> Screen<'a> {
         Ok(self.answers.write_all(text.as_bytes())?)
     }
 
-    /// Columns, the first row being their titles.
-    pub(super) fn table<const N: usize>(&mut self, rows: &[[String; N]]) -> Result<(), CommandError> {
+    /// Columns, the first row being their titles. What is asked for as wide is whole on every terminal.
+    pub(super) fn table<const N: usize>(&mut self, output: Output, rows: &[[String; N]]) -> Result<(), CommandError> {
         self.idle();
         let rows: Vec<[String; N]> = rows
             .iter()
             .map(|row| std::array::from_fn(|at| visible(&row[at])))
             .collect();
-        let widths = widths(&rows, self.terminal.columns);
+        let room = self.terminal.columns.filter(|_| output != Output::Wide);
+        let widths = widths(&rows, room);
         for (number, row) in rows.iter().enumerate() {
             for line in broken(row, &widths) {
                 let mut text = String::new();
@@ -289,8 +306,14 @@ mod tests {
     use super::*;
 
     fn shown(rows: &[[String; 3]], terminal: Terminal) -> String {
+        shown_as(Output::Table, rows, terminal)
+    }
+
+    fn shown_as(output: Output, rows: &[[String; 3]], terminal: Terminal) -> String {
         let (mut answers, mut remarks) = (Vec::new(), Vec::new());
-        Screen::new(&mut answers, &mut remarks, terminal).table(rows).unwrap();
+        Screen::new(&mut answers, &mut remarks, terminal)
+            .table(output, rows)
+            .unwrap();
         String::from_utf8(answers).unwrap()
     }
 
@@ -321,6 +344,11 @@ mod tests {
             bold("WHY")
         );
         assert_eq!(shown(&rows, narrow), expected);
+        let wide = Terminal {
+            columns: narrow.columns,
+            ..WIDE
+        };
+        assert_eq!(shown_as(Output::Wide, &rows, wide), shown(&rows, WIDE));
     }
 
     #[test]

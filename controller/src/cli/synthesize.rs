@@ -12,10 +12,11 @@ use nanoseg_policy::verify::{Accepted, Candidate, Others, accept};
 use serde::Serialize;
 
 use super::input::Input;
-use super::output::{Screen, counted, yaml};
+use super::output::{Screen, counted};
 use super::{CommandError, Found};
 use crate::apply::write_policy;
-use crate::settings::commands::{Manner, SynthesizeArguments};
+use crate::settings::commands::SynthesizeArguments;
+use crate::settings::output::{Language, Output};
 use crate::trouble::chain;
 
 /// The policies that follow from recorded flows.
@@ -77,15 +78,19 @@ pub fn synthesize_policies(arguments: &SynthesizeArguments, screen: &mut Screen<
     }
 
     for policy in accepted.iter().map(Accepted::policy) {
-        match (folder, output) {
-            (Some(folder), Manner::Yaml) => screen.line(write_policy(folder, policy)?.display())?,
-            (Some(folder), Manner::Json) => drop(write_policy(folder, policy)?),
-            (None, Manner::Yaml) => screen.print(&format!("---\n{}", yaml("a policy", policy)?))?,
-            (None, Manner::Json) => {}
+        let path = folder.as_ref().map(|folder| write_policy(folder, policy)).transpose()?;
+        match (output, path) {
+            (Output::Document(Language::Json), _) => {}
+            (Output::Name, _) => {
+                let name = policy.metadata.name.as_deref().unwrap_or_default();
+                screen.name("networkpolicy.networking.k8s.io", name)?;
+            }
+            (_, Some(path)) => screen.line(path.display())?,
+            (_, None) => screen.document(Language::Yaml, policy)?,
         }
     }
-    if *output == Manner::Json {
-        screen.json(&Document {
+    if *output == Output::Document(Language::Json) {
+        let document = Document {
             policies: accepted.iter().map(Accepted::policy).collect(),
             notes: proposals
                 .iter()
@@ -96,7 +101,8 @@ pub fn synthesize_policies(arguments: &SynthesizeArguments, screen: &mut Screen<
                 .map(|(workload, refusal)| refused(workload, refusal))
                 .collect(),
             violations: violations.iter().map(|(_, violation)| chain(violation)).collect(),
-        })?;
+        };
+        screen.document(Language::Json, &document)?;
     }
     Ok(Found::when(!violations.is_empty()))
 }

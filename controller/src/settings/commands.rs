@@ -4,11 +4,13 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use ipnet::IpNet;
 use nanoseg_graph::endpoint::ServiceName;
 use nanoseg_graph::flow::Transport;
 use nanoseg_policy::synthesize::{self, ExternalGroup, Plugin, PortRange, Ranges, ServiceView, Unanswered};
+
+use super::output::{OBJECTS, Output, SENTENCES, TABLES};
 
 pub(super) const AUDIT_EXAMPLES: &str = "\
 Examples:
@@ -96,7 +98,7 @@ pub struct AuditArguments {
     #[command(flatten)]
     pub policies: PolicyArguments,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, value_parser = SENTENCES, default_value = "table")]
     pub output: Output,
 }
 
@@ -111,8 +113,8 @@ pub struct SynthesizeArguments {
     #[arg(long, value_name = "DIR")]
     pub out: Option<PathBuf>,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t = Manner::Yaml)]
-    pub output: Manner,
+    #[arg(short, long, value_parser = OBJECTS, default_value = "yaml")]
+    pub output: Output,
     #[command(flatten)]
     pub choices: ChoiceArguments,
 }
@@ -199,7 +201,7 @@ pub struct GraphArguments {
     #[command(flatten)]
     pub flows: FlowArguments,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, value_parser = TABLES, default_value = "table")]
     pub output: Output,
 }
 
@@ -226,7 +228,7 @@ pub struct ExplainArguments {
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["from", "to", "port", "protocol"])]
     pub flows: Option<PathBuf>,
     /// How to print [default: table, with --flows jsonl]
-    #[arg(short, long, value_enum)]
+    #[arg(short, long, value_parser = SENTENCES)]
     pub output: Option<Output>,
 }
 
@@ -242,27 +244,8 @@ pub struct DiffArguments {
     #[arg(long, value_name = "DIR|FILE|-")]
     pub new: PathBuf,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, value_parser = SENTENCES, default_value = "table")]
     pub output: Output,
-}
-
-/// How a command prints what it found.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Output {
-    /// For people.
-    Table,
-    /// One JSON object a line.
-    #[value(alias = "jsonl")]
-    Json,
-}
-
-/// How policies are printed.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Manner {
-    /// Policies as a stream of YAML documents, Notes and refusals as text on stderr.
-    Yaml,
-    /// Policies, Notes and refusals in one JSON document.
-    Json,
 }
 
 /// An end of a connection that is asked about.

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use clap::Args;
 
-use super::commands::Output;
+use super::output::{Output, TABLES};
 
 pub(super) const DOCTOR_EXAMPLES: &str = "\
 Examples:
@@ -37,7 +37,7 @@ pub struct DoctorArguments {
     #[arg(long, value_name = "NAMESPACE", default_value = "nanoseg")]
     pub own_namespace: String,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, value_parser = TABLES, default_value = "table")]
     pub output: Output,
     /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
     #[arg(long, value_name = "FILE")]

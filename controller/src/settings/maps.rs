@@ -5,7 +5,8 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::commands::{InputArguments, Output, PolicyArguments};
+use super::commands::{InputArguments, PolicyArguments};
+use super::output::{Output, TABLES};
 
 pub(super) const EXPORT_EXAMPLES: &str = "\
 Examples:
@@ -50,7 +51,7 @@ pub struct ExportArguments {
     #[arg(long, value_name = "DIR|FILE|-", requires = "cluster")]
     pub segments: Vec<PathBuf>,
     /// What to write
-    #[arg(long, value_enum, required_unless_present = "schema")]
+    #[arg(short = 'o', long, value_enum, required_unless_present = "schema")]
     pub format: Option<Format>,
     /// Write into this file instead of printing
     #[arg(long, value_name = "FILE")]
@@ -99,7 +100,7 @@ pub struct ReachArguments {
     #[arg(long, value_name = "DIGEST|NAME", group = "of")]
     pub image: Option<String>,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    #[arg(short, long, value_parser = TABLES, default_value = "table")]
     pub output: Output,
 }
 

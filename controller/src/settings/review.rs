@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use nanoseg_graph::flow::Transport;
 
+use super::output::{LISTS, OBJECTS, Output};
 use crate::segment::{BaselineEdge, EdgeEnd, SegmentName};
 
 pub(super) const STATUS_EXAMPLES: &str = "\
@@ -67,27 +68,11 @@ pub struct StatusArguments {
     #[arg(value_name = "NAMESPACE[/SEGMENT]")]
     pub only: Option<Only>,
     /// How to print
-    #[arg(short, long, value_enum, default_value_t = Listing::Table)]
-    pub output: Listing,
+    #[arg(short, long, value_parser = LISTS, default_value = "table")]
+    pub output: Output,
     /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,
-}
-
-/// How a list is printed, as kubectl does.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum Listing {
-    /// For people.
-    Table,
-    /// The same with more columns.
-    Wide,
-    /// One JSON object a line.
-    #[value(alias = "jsonl")]
-    Json,
-    /// A stream of YAML documents.
-    Yaml,
-    /// Kind and name alone, for kubectl and loops.
-    Name,
 }
 
 /// Arguments of `nanoseg promote` and `nanoseg rollback`.
@@ -96,6 +81,9 @@ pub struct SegmentArguments {
     /// The Segment, as `nanoseg status` lists it
     #[arg(value_name = "NAMESPACE/SEGMENT", value_parser = segment)]
     pub segment: SegmentName,
+    /// Print the Segment as it is now, and say what was done on stderr [default: only say what was done]
+    #[arg(short, long, value_parser = OBJECTS)]
+    pub output: Option<Output>,
     /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
     #[arg(long, value_name = "FILE")]
     pub kubeconfig: Option<PathBuf>,

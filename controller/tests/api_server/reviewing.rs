@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use kube::api::{Api, Patch, PatchParams};
-use nanoseg::segment::{Phase, Segment};
+use nanoseg::segment::{Mode, Phase, Segment};
 use serde_json::json;
 
 use crate::server::{self, Server, free_port};
@@ -63,7 +63,12 @@ async fn nothing_is_enforced_before_a_person_said_so_and_one_word_takes_it_back(
 
     // Promoted, and waiting for the approval of this very proposal.
     assert_eq!(run(&server, &["reject", "shop/deployment-db"]).0, Some(0));
-    assert_eq!(run(&server, &["promote", "shop/deployment-db"]).0, Some(0));
+    let (code, text) = run(&server, &["promote", "shop/deployment-db", "-o", "name"]);
+    assert_eq!(code, Some(0), "{text}");
+    assert_eq!(
+        text,
+        "segment.nanoseg.io/deployment-db\nshop/deployment-db: its mode was Audit and is Enforce\n"
+    );
     until("the controller asks for approval", || async {
         let status = cluster.status("deployment-db").await?;
         let waits = |message: &str| message.starts_with("not promoted because the proposal waits for approval");
@@ -103,7 +108,14 @@ async fn nothing_is_enforced_before_a_person_said_so_and_one_word_takes_it_back(
     })
     .await;
 
-    assert_eq!(run(&server, &["rollback", "shop/deployment-db"]).0, Some(0));
+    // The Segment as it is after the decision, as kubectl prints what it patched.
+    let rollback = Command::new(env!("CARGO_BIN_EXE_nanoseg"))
+        .args(["rollback", "shop/deployment-db", "-o", "json", "--kubeconfig"])
+        .arg(server.kubeconfig())
+        .output()
+        .unwrap();
+    let printed: Segment = serde_json::from_slice(&rollback.stdout).unwrap();
+    assert_eq!(printed.spec.mode, Some(Mode::Audit));
     cluster.wait_for_phase("deployment-db", Phase::Auditing).await;
     until("the policy is removed", || async {
         cluster.policy("nanoseg-deployment-db").await.is_none().then_some(())

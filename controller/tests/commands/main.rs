@@ -3,6 +3,7 @@
 
 mod explain;
 mod flows;
+mod forms;
 mod input;
 mod maps;
 mod policies;

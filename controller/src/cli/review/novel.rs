@@ -5,11 +5,12 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use nanoseg_graph::flow::Transport;
 
-use super::segments;
-use crate::cli::output::{Screen, yaml};
+use super::{RESOURCE, segments};
+use crate::cli::output::Screen;
 use crate::cli::{CommandError, Found};
 use crate::page::views::{Row, novel};
-use crate::settings::review::{Listing, StatusArguments};
+use crate::settings::output::Output;
+use crate::settings::review::StatusArguments;
 
 const HEAD: [&str; 6] = ["POLICIES SAY", "SOURCE", "DESTINATION", "PORT", "TRIES", "AGE"];
 
@@ -24,36 +25,31 @@ pub fn violations(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Resul
     let told: Vec<Row> = segments.iter().flat_map(novel).collect();
     let now = Timestamp::now();
     match output {
-        Listing::Json => {
+        Output::Document(language) => {
             for row in &told {
-                screen.json(row)?;
+                screen.document(*language, row)?;
             }
         }
-        Listing::Yaml => {
-            for row in &told {
-                screen.print(&format!("---\n{}", yaml("a violation", row)?))?;
-            }
-        }
-        Listing::Name => {
+        Output::Name => {
             let names: BTreeSet<&[String; 2]> = told.iter().map(|row| &row.segment).collect();
             for [_, name] in names {
-                screen.line(format_args!("segment.nanoseg.io/{name}"))?;
+                screen.name(RESOURCE, name)?;
             }
         }
-        Listing::Table | Listing::Wide if told.is_empty() => {
+        Output::Table | Output::Wide if told.is_empty() => {
             screen.remark("no connection is outside of a frozen baseline");
         }
-        Listing::Table => {
+        Output::Table => {
             let rows = told.iter().map(|row| six(row, now));
             let rows: Vec<[String; 6]> = [HEAD.map(str::to_owned)].into_iter().chain(rows).collect();
-            screen.table(&rows)?;
+            screen.table(*output, &rows)?;
         }
-        Listing::Wide => {
+        Output::Wide => {
             let rows = told.iter().map(|row| eight(row, now));
             let [said, source, destination, port, tries, age] = HEAD;
             let head = [said, source, destination, port, tries, age, "FIRST SEEN", "SEGMENT"].map(str::to_owned);
             let rows: Vec<[String; 8]> = [head].into_iter().chain(rows).collect();
-            screen.table(&rows)?;
+            screen.table(*output, &rows)?;
         }
     }
     Ok(Found::Nothing)
