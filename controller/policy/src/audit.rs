@@ -81,6 +81,16 @@ impl Weighed {
 
 /// Asks about every edge, whatever became of it when it was observed.
 pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -> Audit {
+    audit_each(graph, policies, cluster, || ())
+}
+
+/// The same, for whoever wants to know when each edge has been asked about.
+pub fn audit_each(
+    graph: &ConnectionGraph,
+    policies: &PolicySet,
+    cluster: &Cluster,
+    mut asked_about: impl FnMut(),
+) -> Audit {
     let evaluator = Evaluator::new(policies, cluster);
     let ends = Ends::new(cluster, &evaluator);
     let mut audit = Audit::default();
@@ -129,6 +139,7 @@ pub fn audit(graph: &ConnectionGraph, policies: &PolicySet, cluster: &Cluster) -
             }
             (Ok(()), None, None) => audit.permitted += 1,
         }
+        asked_about();
     }
     audit
 }

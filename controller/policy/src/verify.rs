@@ -135,6 +135,17 @@ pub fn accept<'a>(
     cluster: &Cluster,
     settings: &Settings,
 ) -> BTreeMap<Workload, Result<Accepted, Vec<Violation>>> {
+    accept_each(candidates, others, cluster, settings, || ())
+}
+
+/// The same, for whoever wants to know when each proposal has been checked.
+pub fn accept_each<'a>(
+    candidates: impl IntoIterator<Item = Candidate<'a>>,
+    others: Others<'_>,
+    cluster: &Cluster,
+    settings: &Settings,
+    mut checked: impl FnMut(),
+) -> BTreeMap<Workload, Result<Accepted, Vec<Violation>>> {
     let candidates: Vec<Candidate<'a>> = candidates.into_iter().collect();
     let check = Check::new(candidates.iter().map(|candidate| candidate.proposal), others);
     let evaluator = Evaluator::new(&check.policies, cluster);
@@ -183,7 +194,11 @@ pub fn accept<'a>(
     };
     candidates
         .iter()
-        .map(|candidate| (candidate.proposal.workload.clone(), verdict(*candidate)))
+        .map(|candidate| {
+            let verdict = verdict(*candidate);
+            checked();
+            (candidate.proposal.workload.clone(), verdict)
+        })
         .collect()
 }
 

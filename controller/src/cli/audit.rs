@@ -1,10 +1,10 @@
 //! `nanoseg audit`.
 
-use nanoseg_policy::audit::{self, Audit, Finding, audit};
+use nanoseg_policy::audit::{self, Audit, Finding, audit_each};
 use serde_json::json;
 
 use super::input::Input;
-use super::output::{Screen, connection_words, edge_json, edge_words, isolating};
+use super::output::{Extent, Screen, connection_words, edge_json, edge_words, isolating};
 use super::{CommandError, Found};
 use crate::settings::commands::AuditArguments;
 use crate::settings::output::Output;
@@ -21,12 +21,12 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
     let policies = input.policies(screen);
     let graph = input.graph(&flows.flows, screen)?;
     input.faults.settle(screen)?;
-    screen.busy("asking the policies about every edge");
+    screen.busy_with("asking about every edge", Extent::Things(graph.len()));
     let Audit {
         denied,
         undecided,
         permitted,
-    } = audit(&graph, &policies, &input.cluster);
+    } = audit_each(&graph, &policies, &input.cluster, || screen.step());
     for Finding {
         edge,
         connection,
@@ -64,7 +64,7 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
         };
         match output {
             Output::Table | Output::Wide | Output::Name => {
-                screen.remark(format_args!("note: cannot be decided: {}: {reason}", edge_words(edge)))
+                screen.remark(format_args!("note: cannot be decided: {}: {reason}", edge_words(edge)));
             }
             Output::Document(language) => {
                 let mut line = edge_json(edge);

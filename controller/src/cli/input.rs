@@ -1,6 +1,7 @@
 //! What commands look at: a cluster, its policies, and flows.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::io::Read;
 use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 
@@ -17,10 +18,10 @@ use nanoseg_policy::evaluate::{PolicyRef, PolicySet, Rejected};
 use nanoseg_policy::objects::stand_ins;
 
 use super::CommandError;
-use super::output::{Screen, counted};
+use super::output::{Extent, Screen, counted};
 use crate::read::flows::{self, At, Ended, Entry, Skip, Visitor};
 use crate::read::place::{STANDARD_INPUT, file_name};
-use crate::read::{Fault, Manifests, Place, live};
+use crate::read::{Fault, Manifests, Place, ReadError, live};
 use crate::settings::commands::InputArguments;
 use crate::trouble::chain;
 
@@ -129,8 +130,7 @@ impl Input {
             input.take(live::manifests(kubeconfig.as_deref())?, screen);
         }
         for path in paths {
-            screen.busy("reading manifests");
-            let manifests = Manifests::read(path)?;
+            let manifests = manifests(path, screen)?;
             let nothing = manifests.objects.is_empty()
                 && manifests.policies.is_empty()
                 && manifests.cluster_policies.is_empty()
@@ -164,7 +164,7 @@ impl Input {
 
     /// Manifests of which only the policies count.
     fn beside(&mut self, path: &Path, screen: &mut Screen<'_>) -> Result<Manifests, CommandError> {
-        let manifests = Manifests::read(path)?;
+        let manifests = manifests(path, screen)?;
         for fault in &manifests.faults {
             self.faults.about(fault, screen);
         }
@@ -250,7 +250,6 @@ impl Input {
             screen,
         };
         for path in paths {
-            observed.screen.busy("reading flows");
             let before = observed.entries;
             observed.read(path)?;
             if observed.entries == before {
@@ -286,6 +285,21 @@ impl Input {
         tell_unknown(&graph, &recording, &self.cluster, screen);
         Ok(graph)
     }
+}
+
+/// The manifests of a path.
+fn manifests(path: &Path, screen: &mut Screen<'_>) -> Result<Manifests, ReadError> {
+    screen.busy("reading manifests");
+    let mut begun = 0;
+    Manifests::read(path, |files| {
+        begun += 1;
+        match begun {
+            // One file says nothing of how far it is.
+            1 if files == 1 => {}
+            1 => screen.busy_with("reading manifests", Extent::Things(files)),
+            _ => screen.step(),
+        }
+    })
 }
 
 fn rejected_are_faults(
@@ -336,7 +350,6 @@ impl Visitor for Observed<'_, '_> {
             }
         };
         self.entries += 1;
-        self.screen.step();
         match entry {
             Entry::Report(report) => {
                 self.table.merge(&report);
@@ -357,6 +370,20 @@ impl Visitor for Observed<'_, '_> {
 
     fn warn(&mut self, fault: Fault) {
         self.faults.about(&fault, self.screen);
+    }
+
+    fn begin(&mut self, files: &[PathBuf]) {
+        // Of a pipe nobody knows how much is still to come.
+        let size = |file: &PathBuf| {
+            let metadata = std::fs::metadata(file).ok()?;
+            metadata.is_file().then_some(metadata.len())
+        };
+        let total = files.iter().map(size).sum();
+        self.screen.busy_with("reading flows", Extent::Bytes(total));
+    }
+
+    fn watch(&mut self, bytes: Box<dyn Read>) -> Box<dyn Read> {
+        self.screen.watch(bytes)
     }
 }
 

@@ -6,6 +6,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::CommandError;
+pub(super) use super::screen::Extent;
 pub use super::screen::Screen;
 use crate::segment::{Known, to_edges};
 

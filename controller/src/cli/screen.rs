@@ -7,7 +7,7 @@
 //!   asked for as wide.
 
 use std::fmt::Display;
-use std::io::{self, Write};
+use std::io::{self, Read, Write};
 use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
@@ -30,7 +30,7 @@ const NARROW: usize = 8;
 const SENTENCE: usize = 30;
 
 /// How long something may take before people wonder.
-const SHORT: Duration = Duration::from_millis(500);
+const SHORT: Duration = Duration::from_secs(1);
 
 /// How often what moves is drawn.
 const BEAT: Duration = Duration::from_millis(120);
@@ -41,6 +41,17 @@ pub struct Screen<'a> {
     remarks: &'a mut dyn Write,
     terminal: Terminal,
     busy: Option<Busy>,
+}
+
+/// How much there is to do.
+#[derive(Clone, Copy)]
+pub(super) enum Extent {
+    /// Nobody knows.
+    Unknown,
+    /// So many bytes, or what a pipe gives.
+    Bytes(Option<u64>),
+    /// So many things.
+    Things(usize),
 }
 
 /// Something that takes long.
@@ -145,14 +156,34 @@ impl<'a> Screen<'a> {
         }
     }
 
-    /// Begins something that may take long. Whoever looks on sees it once it does.
+    /// Begins something that may take long, and of which nobody knows how far it is. Whoever looks on sees it once it does.
     pub(super) fn busy(&mut self, what: &'static str) {
+        self.busy_with(what, Extent::Unknown);
+    }
+
+    /// The same, where [`Self::step`] or what [`Self::watch`] makes tells how far it is.
+    pub(super) fn busy_with(&mut self, what: &'static str, extent: Extent) {
         self.idle();
         if !self.terminal.moves {
             return;
         }
-        let bar = ProgressBar::with_draw_target(None, ProgressDrawTarget::hidden()).with_message(what);
-        let style = ProgressStyle::with_template("{spinner} {msg}, {elapsed}");
+        let (total, template) = match extent {
+            Extent::Unknown => (None, "{spinner} {msg}, {elapsed}"),
+            Extent::Bytes(None) => (
+                None,
+                "{spinner} {msg}: {binary_bytes} ({binary_bytes_per_sec}), {elapsed}",
+            ),
+            Extent::Bytes(total @ Some(_)) => (
+                total,
+                "{spinner} {msg} [{bar:20}] {percent}% of {binary_total_bytes}, {eta} left",
+            ),
+            Extent::Things(total) => (
+                Some(total as u64),
+                "{spinner} {msg} [{bar:20}] {human_pos} of {human_len}, {eta} left",
+            ),
+        };
+        let bar = ProgressBar::with_draw_target(total, ProgressDrawTarget::hidden()).with_message(what);
+        let style = ProgressStyle::with_template(template).map(|style| style.progress_chars("=> "));
         bar.set_style(style.unwrap_or_else(|_wrong| ProgressStyle::default_spinner()));
         let (over, ended) = channel();
         let shown = bar.clone();
@@ -166,13 +197,18 @@ impl<'a> Screen<'a> {
     }
 
     /// One more of what it is done to.
-    pub(super) fn step(&mut self) {
-        let Some(Busy { bar, .. }) = &self.busy else { return };
-        if bar.position() == 0 {
-            let style = ProgressStyle::with_template("{spinner} {msg}: {human_pos} ({per_sec}), {elapsed}");
-            bar.set_style(style.unwrap_or_else(|_wrong| ProgressStyle::default_spinner()));
+    pub(super) fn step(&self) {
+        if let Some(Busy { bar, .. }) = &self.busy {
+            bar.inc(1);
         }
-        bar.inc(1);
+    }
+
+    /// What is read of these bytes is how far it is.
+    pub(super) fn watch(&self, bytes: Box<dyn Read>) -> Box<dyn Read> {
+        match &self.busy {
+            Some(Busy { bar, .. }) => Box::new(bar.wrap_read(bytes)),
+            None => bytes,
+        }
     }
 
     /// Nothing takes long any more.

@@ -4,15 +4,15 @@ use std::collections::BTreeSet;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::connection::ConnectionGraph;
-use nanoseg_graph::endpoint::Workload;
+use nanoseg_graph::endpoint::{Endpoint, Workload};
 use nanoseg_policy::direction::{Direction, Port};
 use nanoseg_policy::ownership::owned_workload;
-use nanoseg_policy::synthesize::{NamedService, Note, Proposal, Refusal, synthesize_all};
-use nanoseg_policy::verify::{Accepted, Candidate, Others, accept};
+use nanoseg_policy::synthesize::{NamedService, Note, Proposal, Refusal, Synthesizer};
+use nanoseg_policy::verify::{Accepted, Candidate, Others, accept_each};
 use serde::Serialize;
 
 use super::input::Input;
-use super::output::{Screen, counted};
+use super::output::{Extent, Screen, counted};
 use super::{CommandError, Found};
 use crate::apply::write_policy;
 use crate::settings::commands::SynthesizeArguments;
@@ -34,14 +34,17 @@ pub fn synthesize_policies(arguments: &SynthesizeArguments, screen: &mut Screen<
     let graph = input.graph(&flows.flows, screen)?;
     input.faults.settle(screen)?;
 
-    screen.busy("making policies, and asking them about every edge");
+    let workloads = graph.endpoints().filter_map(Endpoint::workload).count();
+    screen.busy_with("making policies", Extent::Things(workloads));
     let mut proposals = Vec::new();
     let mut refusals = Vec::new();
-    for (workload, outcome) in synthesize_all(&graph, &input.cluster, &settings) {
+    let synthesizer = Synthesizer::new(&input.cluster, &settings);
+    for (workload, outcome) in synthesizer.proposals(&graph) {
         match outcome {
             Ok(proposal) => proposals.push(proposal),
             Err(refusal) => refusals.push((workload, refusal)),
         }
+        screen.step();
     }
     // A dump of a cluster holds older policies of ours as well, which these replace.
     let ours = |policy: &NetworkPolicy| owned_workload(policy).is_some();
@@ -57,7 +60,9 @@ pub fn synthesize_policies(arguments: &SynthesizeArguments, screen: &mut Screen<
     let mut violations = Vec::new();
     let mut accepted = Vec::new();
     // A policy that the evaluator refuses is not written, here as on a cluster.
-    for (workload, verdict) in accept(candidates, others, &input.cluster, &settings) {
+    screen.busy_with("checking policies", Extent::Things(proposals.len()));
+    let verdicts = accept_each(candidates, others, &input.cluster, &settings, || screen.step());
+    for (workload, verdict) in verdicts {
         match verdict {
             Ok(policy) => accepted.push(policy),
             Err(cuts) => violations.extend(cuts.into_iter().map(|cut| (workload.clone(), cut))),

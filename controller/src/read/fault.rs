@@ -104,7 +104,7 @@ pub enum Fault {
         /// The other.
         other: String,
         /// Where that was.
-        before: Place,
+        before: Box<Place>,
     },
     /// A policy that no API server would take.
     #[error("{}left out, the API server would not take it", at(place.as_ref()))]

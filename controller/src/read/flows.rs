@@ -96,6 +96,12 @@ pub trait Visitor {
     fn visit(&mut self, at: At<'_>, entry: Result<Entry, Fault>) -> Result<(), Self::Error>;
     /// Something is odd, and nothing was left out.
     fn warn(&mut self, fault: Fault);
+    /// These files are about to be read.
+    fn begin(&mut self, _files: &[PathBuf]) {}
+    /// What a file holds is read through what becomes of it here, so that somebody may see how far reading has come.
+    fn watch(&mut self, bytes: Box<dyn Read>) -> Box<dyn Read> {
+        bytes
+    }
 }
 
 /// Why reading ended before the end.
@@ -109,7 +115,9 @@ pub enum Ended<E> {
 
 /// Reads the files of a path, or standard input.
 pub fn read<V: Visitor>(path: &Path, visitor: &mut V) -> Result<(), Ended<V::Error>> {
-    for file in files(path, &FLOW_EXTENSIONS).map_err(Ended::Read)? {
+    let files = files(path, &FLOW_EXTENSIONS).map_err(Ended::Read)?;
+    visitor.begin(&files);
+    for file in files {
         let bytes = match open(&file) {
             Ok(bytes) => bytes,
             Err(source) if file == path => return Err(Ended::Read(ReadError::Path { path: file, source })),
@@ -121,6 +129,7 @@ pub fn read<V: Visitor>(path: &Path, visitor: &mut V) -> Result<(), Ended<V::Err
                 continue;
             }
         };
+        let bytes = visitor.watch(bytes);
         read_from(&file, bytes, visitor).map_err(Ended::Visitor)?;
     }
     Ok(())

@@ -88,11 +88,13 @@ pub struct Manifests {
 }
 
 impl Manifests {
-    /// Everything that the files of a path hold, or that standard input does.
-    pub fn read(path: &Path) -> Result<Self, ReadError> {
+    /// Everything that the files of a path hold, or that standard input does. Before each file it is told how many there are.
+    pub fn read(path: &Path, mut next_of: impl FnMut(usize)) -> Result<Self, ReadError> {
         let mut manifests = Self::default();
-        for file in files(path, &MANIFEST_EXTENSIONS)? {
-            manifests.add(&file);
+        let files = files(path, &MANIFEST_EXTENSIONS)?;
+        for file in &files {
+            next_of(files.len());
+            manifests.add(file);
         }
         Ok(manifests)
     }
@@ -201,7 +203,7 @@ impl Manifests {
                     place: place.clone(),
                     object: key.to_string(),
                     other: other.to_string(),
-                    before,
+                    before: Box::new(before),
                 });
                 pod.uid = format!("{}/{}", pod.namespace, pod.name).into();
             }

@@ -84,6 +84,55 @@ fn a_terminal_gets_what_fits_and_colours_unless_nobody_wants_them() {
     );
 }
 
+/// Has a command work on so much that it lasts, and demands what is shown of it on a terminal, and nothing elsewhere.
+fn shows_how_far_it_is(folder: &Folder, make: impl Fn(usize), some: usize, command: &str, words: [&str; 3]) {
+    // Doubled until it lasts: nobody knows how fast this machine is.
+    let mut count = some;
+    let shown = loop {
+        make(count);
+        let shown = on_a_terminal(folder, 120, &[("NO_COLOR", "1")], command);
+        if shown.contains(words[0]) || count > 200 * some {
+            break shown;
+        }
+        count *= 2;
+    };
+    for word in words {
+        assert!(shown.contains(word), "{count}: {word}: {shown:?}");
+    }
+    let piped = folder.run(&command.split(' ').collect::<Vec<_>>());
+    assert_eq!((piped.code, piped.err.as_str()), (Some(0), ""), "{command}");
+    let moved = shown.strip_suffix(&piped.out).unwrap();
+    assert!(moved.ends_with("\u{1b}[2K"), "nothing is left of what moved: {moved:?}");
+}
+
+#[test]
+fn long_work_says_on_a_terminal_how_far_it_is_and_nowhere_else() {
+    let folder = Folder::new();
+    let flow = super::question(&super::pod("web-0"), &super::pod("db-0"), 5432, "TCP") + "\n";
+    std::fs::create_dir(folder.at("m")).unwrap();
+    folder.write("f.jsonl", &flow);
+    shows_how_far_it_is(
+        &folder,
+        |count| folder.write("many.jsonl", flow.repeat(count)),
+        50_000,
+        "graph --cluster c.yaml --flows many.jsonl",
+        ["reading flows [", "% of ", " left"],
+    );
+    let manifests = |count| {
+        for number in 0..count {
+            let text = format!("{{apiVersion: v1, kind: Namespace, metadata: {{name: n{number}}}}}");
+            folder.write(&format!("m/{number}.yaml"), text);
+        }
+    };
+    shows_how_far_it_is(
+        &folder,
+        manifests,
+        2_000,
+        "graph --cluster c.yaml --cluster m --flows f.jsonl",
+        ["reading manifests [", " of ", " left"],
+    );
+}
+
 #[test]
 fn a_name_does_nothing_to_a_terminal() {
     let folder = Folder::new();
