@@ -86,7 +86,7 @@ pub enum CommandError {
         path: PathBuf,
     },
     /// Something was wrong with the input, and that was not to be.
-    #[error("{count} faults in the input, and --strict was given")]
+    #[error("{} in the input, and --strict was given", output::counted(*count, "fault", "faults"))]
     Strict {
         /// How many.
         count: u64,

@@ -27,6 +27,7 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
+use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
@@ -116,8 +117,39 @@ impl Arguments {
             Some("kubectl-nanoseg") => command.bin_name("kubectl nanoseg"),
             _ => command,
         };
-        Self::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+        command
+            .try_get_matches()
+            .and_then(|matches| Self::from_arg_matches(&matches))
+            .unwrap_or_else(|error| advised(error).exit())
     }
+}
+
+/// An error with what to do, where clap knows nothing similar to what was typed.
+fn advised(mut error: clap::Error) -> clap::Error {
+    let typed = |kind| match error.get(kind) {
+        Some(ContextValue::String(text)) => Some(text.as_str()),
+        _ => None,
+    };
+    let tip = match error.kind() {
+        ErrorKind::InvalidSubcommand if error.get(ContextKind::SuggestedSubcommand).is_none() => {
+            let command = Arguments::command();
+            let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
+            let names: Vec<&str> = shown.map(clap::Command::get_name).collect();
+            format!("the commands are {}", names.join(", "))
+        }
+        ErrorKind::UnknownArgument => match typed(ContextKind::InvalidArg) {
+            // What everybody types who comes from kubectl.
+            Some("-n" | "--namespace") => {
+                "the namespace is a part of the name: `status NAMESPACE`, `promote NAMESPACE/SEGMENT`"
+            }
+            Some("-A" | "--all-namespaces") => "without a namespace it is all of them",
+            _ => return error,
+        }
+        .to_owned(),
+        _ => return error,
+    };
+    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
+    error
 }
 
 /// How logs look.
@@ -474,6 +506,30 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn what_nobody_knows_is_answered_by_what_there_is() {
+        for (typed, words) in [
+            (
+                &["frobnicate"][..],
+                &["the commands are controller, audit", "completions, reference, man"][..],
+            ),
+            (&["statsu"], &["a similar subcommand exists: 'status'"]),
+            (&["status", "-n", "shop"], &["status NAMESPACE"]),
+            (&["violations", "-A"], &["all of them"]),
+            (&["status", "--kubeconfg", "x"], &["--kubeconfig"]),
+        ] {
+            let error = Arguments::try_parse_from(["nanoseg"].iter().chain(typed)).unwrap_err();
+            let error = advised(error).to_string();
+            for word in words {
+                assert!(error.contains(word), "{typed:?}: {error}");
+            }
+            assert!(
+                !error.contains("probe-pod") && !error.contains("-- -"),
+                "{typed:?}: {error}"
+            );
+        }
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! The same objects from an API server: every kind that the controller watches, listed once, a page at a time.
 
+use std::error::Error as _;
 use std::fmt::Debug;
 use std::path::Path;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ListParams};
-use kube::config::{KubeConfigOptions, Kubeconfig};
+use kube::config::{InClusterError, InferConfigError, KubeConfigOptions, Kubeconfig, KubeconfigError};
 use kube::{Client, Config};
 use serde::de::DeserializeOwned;
 
@@ -21,21 +22,18 @@ const PAGE: u32 = 500;
 #[derive(Debug, thiserror::Error)]
 pub enum ConnectError {
     /// No kubeconfig, and not in a pod either.
-    #[error(
-        "there is no cluster to work on: no kubeconfig (--kubeconfig FILE, the variable KUBECONFIG, ~/.kube/config) and no pod's \
-         ServiceAccount; without a cluster, name its manifests by --cluster. {tried}"
-    )]
+    #[error("there is no cluster to work on: {tried}. Name a kubeconfig by --kubeconfig, or manifests by --cluster")]
     NoCluster {
         /// What was tried, and what came of it.
         tried: String,
     },
     /// The kubeconfig file cannot be used.
-    #[error("cannot use the kubeconfig {file}")]
+    #[error("cannot use the kubeconfig {file}: {why}")]
     Kubeconfig {
         /// The file.
         file: String,
         /// Why.
-        source: kube::config::KubeconfigError,
+        why: String,
     },
     /// The client cannot be made from the configuration.
     #[error("cannot make a client for the API server at {url}")]
@@ -66,18 +64,46 @@ pub enum ConnectError {
 /// How to reach the API server: by the file, else by what kubectl would take, else by the pod's service account.
 pub async fn configuration(file: Option<&Path>) -> Result<Config, ConnectError> {
     let Some(path) = file else {
-        return Config::infer().await.map_err(|error| ConnectError::NoCluster {
-            tried: error.to_string(),
-        });
+        return Config::infer()
+            .await
+            .map_err(|error| ConnectError::NoCluster { tried: tried(&error) });
     };
-    let unusable = |source| ConnectError::Kubeconfig {
+    let unusable = |error| ConnectError::Kubeconfig {
         file: path.display().to_string(),
-        source,
+        why: why(&error),
     };
     let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
     Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
         .await
         .map_err(unusable)
+}
+
+/// What a kubeconfig lacks. The client's own words hold what caused them, and go on for lines where YAML is wrong.
+fn why(error: &KubeconfigError) -> String {
+    match error {
+        KubeconfigError::ReadConfig(source, _) => source.to_string(),
+        KubeconfigError::CurrentContextNotSet => {
+            "it names no current context; `kubectl config use-context NAME` sets it".to_owned()
+        }
+        other => other.to_string().lines().next().unwrap_or_default().to_owned(),
+    }
+}
+
+/// What was looked at without a kubeconfig that was named.
+fn tried(error: &InferConfigError) -> String {
+    let kubeconfig = match error
+        .source()
+        .and_then(|source| source.downcast_ref::<KubeconfigError>())
+    {
+        Some(error @ KubeconfigError::ReadConfig(_, path)) => format!("kubeconfig {}: {}", path.display(), why(error)),
+        Some(error) => format!("kubeconfig: {}", why(error)),
+        None => error.to_string(),
+    };
+    match Config::incluster() {
+        // Nothing of a pod is here, and nobody expected it.
+        Ok(_) | Err(InClusterError::ReadEnvironmentVariable(_)) => kubeconfig,
+        Err(error) => format!("{kubeconfig}; the pod's ServiceAccount: {error}"),
+    }
 }
 
 /// A client for it.

@@ -1,6 +1,8 @@
 //! The commands as people run them: files and standard input in, answers and exit codes out.
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod errors;
+mod examples;
 mod explain;
 mod flows;
 mod forms;
