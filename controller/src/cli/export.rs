@@ -13,7 +13,7 @@ use super::input::Input;
 use super::output::Screen;
 use super::{CommandError, Found};
 use crate::read::live::{ConnectError, with_cluster};
-use crate::read::place::file_name;
+use crate::read::place::{file_name, open};
 use crate::read::{Fault, MANIFEST_EXTENSIONS, ReadError, documents, files};
 use crate::segment::Segment;
 use crate::settings::maps::{ExportArguments, Format};
@@ -83,11 +83,12 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
         screen.print(&Map::schema())?;
         return Ok(Found::Nothing);
     };
-    let since = since.as_deref().map(|path| earlier(path, format)).transpose()?;
+    let earlier = since.as_deref().map(|path| earlier(path, format)).transpose()?;
     let others: Vec<_> = flows
         .iter()
         .chain(segment_paths)
         .chain(&policies.policies)
+        .chain(since)
         .cloned()
         .collect();
     let mut input = Input::read(from, &[], &others, screen)?;
@@ -129,7 +130,7 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
         stale_before: (!flows.is_empty()).then_some(Timestamp::MIN),
         places: None,
     });
-    let changes = since.map(|since| Changes::between(&since, &map));
+    let changes = earlier.map(|earlier| Changes::between(&earlier, &map));
     let text = written(&map, changes.as_ref(), format)?;
     match out {
         Some(path) => fs::write(path, text).map_err(|source| ExportError::Write {
@@ -150,10 +151,12 @@ fn earlier(path: &Path, format: Format) -> Result<Map, ExportError> {
         Format::Graphml => return Err(ExportError::NoForm("graphml")),
         Format::Mermaid => return Err(ExportError::NoForm("mermaid")),
     }
-    let text = fs::read_to_string(path).map_err(|source| ExportError::Unreadable {
-        path: path.to_owned(),
-        source,
-    })?;
+    let text = open(path)
+        .and_then(io::read_to_string)
+        .map_err(|source| ExportError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
     serde_json::from_str(&text).map_err(|source| ExportError::NotAMap {
         path: path.to_owned(),
         source,

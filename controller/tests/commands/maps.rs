@@ -90,6 +90,9 @@ fn what_changed_since_an_earlier_map_is_told_by_the_exit_code_too() {
     let changes: Value = serde_json::from_str(&later.out).unwrap();
     assert_eq!(changes["edgesGone"].as_array().unwrap().len(), 2);
     assert_eq!(changes["edgesAppeared"].as_array().unwrap().len(), 1);
+    let map = std::fs::read(folder.at("old.json")).unwrap();
+    let piped = folder.run_with(&[&ALL[..], &["json", "--since", "-"]].concat(), map);
+    assert_eq!((piped.code, piped.out), (later.code, later.out));
     for (arguments, word) in [
         (["svg", "--since", "old.json"], "svg"),
         (["json", "--since", "f.jsonl"], "not a map"),
@@ -98,6 +101,68 @@ fn what_changed_since_an_earlier_map_is_told_by_the_exit_code_too() {
         let ran = folder.run(&[&ALL[..], &arguments[..]].concat());
         assert_eq!(ran.code, Some(2));
         assert!(ran.err.contains(word), "{}", ran.err);
+    }
+}
+
+/// What changed, in each of its forms, of what was recorded on a real node: half of the flows are gone, and policies came.
+#[test]
+fn every_form_of_what_changed_tells_the_same() {
+    const RECORDED: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/recorded/shop");
+    let folder = Folder::new();
+    let [cluster, flows] = ["cluster", "flows"].map(|name| format!("{RECORDED}/{name}"));
+    let before = ["--cluster", &cluster, "--flows", &flows];
+    let made = folder.run(&[&["synthesize", "--out", "policies"], &before[..]].concat());
+    assert!(made.code == Some(0) || made.code == Some(1), "{}", made.err);
+    let written = folder.run(&[&["export", "-o", "json", "--out", "old.json"], &before[..]].concat());
+    assert_eq!(written.code, Some(0), "{}", written.err);
+    let report = std::fs::read_to_string(format!("{flows}/node-1.json")).unwrap();
+    let mut report: Value = serde_json::from_str(&report).unwrap();
+    let observed = report["flows"].as_array_mut().unwrap();
+    observed.truncate(observed.len() / 2);
+    folder.write("new.json", report.to_string());
+
+    let after = [
+        "export",
+        "--cluster",
+        &cluster,
+        "--cluster",
+        "policies",
+        "--flows",
+        "new.json",
+        "--since",
+        "old.json",
+        "-o",
+    ];
+    let told = |form: &str| {
+        let ran = folder.run(&[&after[..], &[form]].concat());
+        assert_eq!(ran.code, Some(1), "{form}: {}", ran.err);
+        ran.out
+    };
+    let changes: Value = serde_json::from_str(&told("json")).unwrap();
+    let of = |field: &str| changes[field].as_array().unwrap().len();
+    assert!(
+        of("edgesGone") > 0 && of("policiesAppeared") > 0 && of("edges") > 0,
+        "{changes}"
+    );
+    let csv = told("csv");
+    let rows = |text: &str, word: &str| text.lines().filter(|line| line.contains(word)).count();
+    let (markdown, html) = (told("markdown"), told("html"));
+    for (words, field) in [
+        ("connection is gone", "edgesGone"),
+        ("connection judged otherwise", "edges"),
+    ] {
+        assert_eq!(rows(&csv, &format!("{words},")), of(field), "{csv}");
+        assert_eq!(rows(&markdown, &format!("| {words} |")), of(field), "{markdown}");
+        assert_eq!(html.matches(&format!("<td>{words}</td>")).count(), of(field), "{words}");
+    }
+    for form in ["svg", "dot", "graphml", "mermaid"] {
+        let ran = folder.run(&[&after[..], &[form]].concat());
+        assert_eq!((ran.code, ran.out.as_str()), (Some(2), ""), "{form}");
+        assert!(
+            ran.err.contains("use html, markdown, csv or json with --since"),
+            "{}",
+            ran.err
+        );
     }
 }
 
