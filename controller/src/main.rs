@@ -15,8 +15,8 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
-    let Arguments { command, log_format } = Arguments::typed();
-    match run(command, log_format) {
+    let Arguments { command } = Arguments::typed();
+    match run(command) {
         Ok(Found::Nothing) => ExitCode::SUCCESS,
         Ok(Found::Something) => ExitCode::from(1),
         // Whoever reads the output has seen enough.
@@ -30,7 +30,7 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
+fn run(command: Command) -> anyhow::Result<Found> {
     let mut out = BufWriter::new(io::stdout().lock());
     // Not locked: what shows that something is at work writes from a thread of its own.
     let mut err = io::stderr();
@@ -43,7 +43,7 @@ fn run(command: Command, log_format: LogFormat) -> anyhow::Result<Found> {
             let outcome = runtime.block_on(async {
                 let telemetry = arguments.telemetry.settings();
                 let telemetry = telemetry.as_ref().map(Telemetry::begin).transpose()?;
-                log_to_stderr(log_format, telemetry.as_ref());
+                log_to_stderr(arguments.log_format, telemetry.as_ref());
                 let lost = telemetry.as_ref().map(Telemetry::lost).unwrap_or_default();
                 let outcome = controller::run((*arguments).into(), &lost).await;
                 if let Some(telemetry) = telemetry {

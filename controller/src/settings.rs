@@ -48,7 +48,7 @@ const ABOUT: &str = "Learns who talks to whom in a Kubernetes cluster and turns 
 
 const EXAMPLES: &str = "\
 Examples:
-  Watch a cluster, take learners' reports, and only propose (kubectl get segments -A shows the proposals):
+  Watch a cluster, take learners' reports, and only propose:
     nanoseg controller --own-namespace nanoseg
   The same without a cluster, on folders:
     nanoseg controller --cluster manifests/ --flows reports/ --out policies/
@@ -59,15 +59,24 @@ Examples:
     hubble observe -o json | nanoseg synthesize --flows - --out policies/
   What would these policies deny of what was seen?
     nanoseg audit --cluster manifests/ --flows flows.jsonl --policies policies/
+  How far has each workload come, and what keeps it from being promoted?
+    nanoseg status
 
-Input, for every command but controller:
-  --cluster takes Kubernetes YAML or JSON, Lists and several documents included; without it the current kubeconfig is used.
-  --flows takes learners' reports, Hubble's JSON, and JSON lines (gzip as well):
-    {\"source\": {\"namespace\": \"shop\", \"pod\": \"web-0\"}, \"destination\": {\"ip\": \"203.0.113.9\"}, \"port\": 443, \"protocol\": \"TCP\"}
-    and, if you have them, count, first_seen, last_seen (RFC 3339), outcome (attempted, unanswered, refused, established).
-  - is standard input. What cannot be read is told with file, line and field, and the rest is used; --strict ends it there.
+Input, for every command that takes it:
+  --cluster  Kubernetes YAML or JSON, Lists and several documents included;
+             without it the current kubeconfig is used.
+  --flows    learners' reports, Hubble's JSON, and JSON lines (gzip as well):
+               {\"source\": {\"namespace\": \"shop\", \"pod\": \"web-0\"},
+                \"destination\": {\"ip\": \"203.0.113.9\"}, \"port\": 443, \"protocol\": \"TCP\"}
+             in one line each, and, if you have them, count, first_seen,
+             last_seen (RFC 3339), outcome (attempted, unanswered, refused,
+             established).
+  -          is standard input.
+  What cannot be read is told with file, line and field, and the rest is used;
+  --strict ends it there.
 
-Exit codes: 0 allowed, nothing denied, no difference; 1 the opposite; 2 the input cannot be used.";
+Exit codes: 0 allowed, nothing denied, no difference; 1 the opposite; 2 the
+input cannot be used.";
 
 const COMPLETION_EXAMPLES: &str = "\
 Examples:
@@ -77,11 +86,14 @@ Examples:
 
 const CONTROLLER_EXAMPLES: &str = "\
 Examples:
-  Propose only. Nothing is enforced unless --enforce or a Segment's spec.mode says so:
+  Propose only. Nothing is enforced unless --enforce or a Segment's spec.mode
+  says so:
     nanoseg controller --own-namespace nanoseg
-  Learn each workload of namespace shop for an hour, then enforce; learn every other one for a day and only propose:
+  Learn each workload of namespace shop for an hour, then enforce; learn every
+  other one for a day and only propose:
     nanoseg controller --own-namespace nanoseg --enforce shop=1h
-  Enforce everywhere but in the system's namespaces and the controller's own, after seven days:
+  Enforce everywhere but in the system's namespaces and the controller's own,
+  after seven days:
     nanoseg controller --own-namespace nanoseg --enforce '*=7d'
   Without a cluster: manifests and reports in, policies out, all of them watched:
     nanoseg controller --cluster manifests/ --flows reports/ --out policies/ --enforce shop=10s
@@ -91,9 +103,12 @@ Examples:
 
 On folders it writes
   OUT/proposed/NAMESPACE/POLICY.yaml   every proposal
-  OUT/applied/NAMESPACE/POLICY.yaml    what is enforced: edited or deleted files of nanoseg are repaired, others never touched
-  OUT/segments/NAMESPACE/NAME.yaml     what was learned; set spec.mode there (Off, Learn, Enforce)
-  OUT/violations.jsonl                 edges outside a frozen baseline, one line each";
+  OUT/applied/NAMESPACE/POLICY.yaml    what is enforced: files of nanoseg that
+                                       are edited or deleted are repaired,
+                                       others never touched
+  OUT/segments/NAMESPACE/NAME.yaml     what was learned; set spec.mode there
+                                       (Off, Learn, Audit, Enforce)
+  OUT/violations.jsonl                 edges outside a frozen baseline";
 
 /// What was typed.
 #[derive(Debug, Parser)]
@@ -102,9 +117,6 @@ pub struct Arguments {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
-    /// How logs on stderr look. `RUST_LOG` filters them (default: info).
-    #[arg(long, global = true, value_enum, default_value_t = LogFormat::Text, env = "NANOSEG_LOG_FORMAT", hide_env = true)]
-    pub log_format: LogFormat,
 }
 
 impl Arguments {
@@ -275,11 +287,11 @@ pub struct ControllerArguments {
     /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
     #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
     pub kubeconfig: Option<PathBuf>,
-    /// Namespace that may be enforced, and how long each of its workloads is learned first; `*`: every namespace but the
-    /// system's. Can be given several times
+    /// Namespace that may be enforced, and how long each of its workloads is learned first (`shop=1h`, `shop=7d`); `*`: every
+    /// namespace but the system's. Can be given several times
     #[arg(long, value_name = "NAMESPACE[=DURATION]")]
     pub enforce: Vec<Enforce>,
-    /// How long a workload is learned where --enforce does not say
+    /// How long a workload is learned where --enforce does not say (90s, 15m, 24h, 7d)
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub learn_for: SignedDuration,
     /// For how long no edge of a workload may be new before its baseline is frozen [default: a tenth of the learning window]
@@ -306,6 +318,9 @@ pub struct ControllerArguments {
     /// Namespace that the controller and the learners run in; it is never enforced unless --enforce names it. In a pod: the pod's
     #[arg(long, value_name = "NAMESPACE", env = "POD_NAMESPACE")]
     pub own_namespace: Option<String>,
+    /// How logs on stderr look. `RUST_LOG` filters them, such as `debug` or `info,nanoseg=debug` [default filter: info]
+    #[arg(long, value_enum, default_value_t = LogFormat::Text, env = "NANOSEG_LOG_FORMAT", hide_env = true)]
+    pub log_format: LogFormat,
     /// How policies are made.
     #[command(flatten)]
     pub choice: ChoiceArguments,
@@ -455,8 +470,9 @@ impl From<ControllerArguments> for Settings {
             own_namespace,
             choice,
             page,
-            // Begins before anything else does, so that all of it is told.
+            // Begin before anything else does, so that all of it is told.
             telemetry: _,
+            log_format: _,
         } = arguments;
         let place = match (cluster, flows, out) {
             (Some(cluster), Some(flows), Some(out)) => Place::Directory { cluster, flows, out },

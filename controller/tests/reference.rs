@@ -32,3 +32,18 @@ fn every_command_teaches_by_an_example() {
         );
     }
 }
+
+/// Clap fills a hundred columns at most: a command that is longer is broken, and whoever copies it gets two.
+#[test]
+fn no_line_of_help_is_broken() {
+    use clap::CommandFactory as _;
+    let arguments = nanoseg::settings::Arguments::command();
+    for command in std::iter::once(&arguments).chain(arguments.get_subcommands()) {
+        let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        for line in help.lines() {
+            // Sentences fit a terminal of eighty columns, too.
+            let room = if line.starts_with("  ") { 100 } else { 80 };
+            assert!(line.chars().count() <= room, "{}: {line}", command.get_name());
+        }
+    }
+}

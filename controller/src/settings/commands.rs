@@ -18,41 +18,61 @@ Examples:
   hubble observe -o json | nanoseg audit --flows -
   nanoseg audit --cluster manifests/ --flows flows.jsonl.gz -o json | jq .reasons
 
-Policies are those of the cluster and those of --policies. Exit code 1 if any flow would be denied.";
+Policies are those of the cluster and those of --policies.
+
+Exit code 0; 1 if any flow would be denied; 2 if the input cannot be used.";
 
 pub(super) const SYNTHESIZE_EXAMPLES: &str = "\
 Examples:
   nanoseg synthesize --cluster manifests/ --flows reports/
-  nanoseg synthesize --cluster manifests/ --flows flows.jsonl --out policies/   (NAMESPACE/POLICY.yaml in that folder)
-  kubectl get po,rs,deploy,svc,ns -A -o yaml | nanoseg synthesize --cluster - --flows flows.jsonl -o json | jq .notes
+  Into policies/NAMESPACE/POLICY.yaml:
+    nanoseg synthesize --cluster manifests/ --flows flows.jsonl --out policies/
+  What they allow beyond what was seen, and what was left out:
+    nanoseg synthesize --cluster manifests/ --flows flows.jsonl -o json | jq .notes
+  Of a cluster that is not this one:
+    kubectl get po,rs,deploy,svc,ns -A -o yaml | nanoseg synthesize --cluster - --flows flows.jsonl
 
-Notes (what a policy allows beyond what was seen, and what was left out) and refusals go to stderr; -o json has them, too.
-Exit code 1 if a policy of the cluster still denies what was seen.";
+Notes (what a policy allows beyond what was seen, and what was left out) and
+refusals go to stderr; -o json has them, too.
+
+Exit code 0; 1 if a policy of the cluster still denies what was seen; 2 if the
+input cannot be used.";
 
 pub(super) const GRAPH_EXAMPLES: &str = "\
 Examples:
   nanoseg graph --cluster manifests/ --flows reports/
+  With when each edge was seen first and last:
+    nanoseg graph --cluster manifests/ --flows reports/ -o wide
   nanoseg graph --flows flows.jsonl -o json | jq .port";
 
 pub(super) const EXPLAIN_EXAMPLES: &str = "\
 Examples:
   nanoseg explain --from shop/web-0 --to shop/db-0 --port 5432
-  nanoseg explain --cluster manifests/ --from shop/web-0 --to 203.0.113.9 --port 53 --protocol UDP -o json
-  nanoseg explain --cluster manifests/ --flows questions.jsonl -o jsonl     (one answer a line, in their order)
+  An address, by UDP, on files:
+    nanoseg explain --cluster manifests/ --from shop/web-0 --to 203.0.113.9 --port 53 --protocol UDP
+  One answer a line, in the order of the questions:
+    nanoseg explain --cluster manifests/ --flows questions.jsonl
 
 An answer as JSON:
-  {\"verdict\": \"Allowed|Denied|Unknown\", \"egress\": W, \"ingress\": W, \"by\": [..], ..}   W: Allowed|Denied|NotIsolated|Unknown
-by: the rules that allow it, or the policies that isolate and do not allow it. A line of --flows that cannot be read is
-answered with Unknown and its error; empty lines are passed over.
+  {\"verdict\": \"Allowed|Denied|Unknown\", \"egress\": W, \"ingress\": W, \"by\": [..], ..}
+  W: Allowed|Denied|NotIsolated|Unknown
+  by: the rules that allow it, or the policies that isolate and do not allow it
+A line of --flows that cannot be read is answered with Unknown and its error;
+empty lines are passed over.
 
-Exit code 0 if every connection asked about is allowed, 1 if one is denied or nobody can say.";
+Exit code 0 if every connection asked about is allowed; 1 if one is denied or
+nobody can say; 2 if the input cannot be used.";
 
 pub(super) const DIFF_EXAMPLES: &str = "\
 Examples:
-  nanoseg diff --cluster manifests/ --old policies/ --new policies-of-the-branch/
-  nanoseg diff --old policies/ --new policies-of-the-branch/ -o json | jq 'select(.change == \"opened\")'
+  nanoseg diff --cluster manifests/ --old policies/ --new branch/
+  What opens, of the current cluster:
+    nanoseg diff --old policies/ --new branch/ -o json | jq 'select(.change == \"opened\")'
 
-Only the policies of --old and --new are compared; those of the cluster are not looked at. Exit code 1 if there is a difference.";
+Only the policies of --old and --new are compared; those of the cluster are not
+looked at.
+
+Exit code 0; 1 if there is a difference; 2 if the input cannot be used.";
 
 /// What a command looks at.
 #[derive(Debug, Args)]
@@ -227,7 +247,7 @@ pub struct ExplainArguments {
     /// Connections to ask about instead, one JSON object a line; `-`: standard input
     #[arg(long, value_name = "FILE|-", conflicts_with_all = ["from", "to", "port", "protocol"])]
     pub flows: Option<PathBuf>,
-    /// How to print [default: table, with --flows jsonl]
+    /// How to print [default: table, with --flows json]
     #[arg(short, long, value_parser = SENTENCES)]
     pub output: Option<Output>,
 }

@@ -11,15 +11,19 @@ use super::output::{Output, TABLES};
 
 pub(super) const DOCTOR_EXAMPLES: &str = "\
 Examples:
-  nanoseg doctor                     versions, rights, nodes, clocks, what is installed and whether it is well
-  nanoseg doctor --probe             and whether this cluster enforces NetworkPolicies at all: six pods, for a minute
+  Versions, rights, nodes, clocks, what is installed and whether it is well:
+    nanoseg doctor
+  Whether this cluster enforces NetworkPolicies at all: six pods, for a minute:
+    nanoseg doctor --probe
   nanoseg doctor -o json | jq 'select(.verdict == \"fault\")'
 
-The probe runs in a namespace of its own, which is removed in every case. It is of nanoseg's own image, as the Deployment
-nanoseg-controller has it, or --image. What it finds is kept in ConfigMap nanoseg-enforcement: where policies were shown not to be
-enforced, no Segment is said to be Enforcing. Run it again after the network plugin was changed.
+The probe runs in a namespace of its own, which is removed in every case. It is
+of nanoseg's own image, as the Deployment nanoseg-controller has it, or --image.
+What it finds is kept in ConfigMap nanoseg-enforcement: where policies were
+shown not to be enforced, no Segment is said to be Enforcing. Run it again after
+the network plugin was changed.
 
-Exit codes: 0 nothing is wrong; 1 something is; 2 there is no answer.";
+Exit code 0; 1 if something is wrong; 2 if there is no answer.";
 
 /// Arguments of `nanoseg doctor`.
 #[derive(Debug, Args)]
@@ -30,7 +34,7 @@ pub struct DoctorArguments {
     /// Image of the probe's pods [default: the controller's]
     #[arg(long, value_name = "IMAGE", requires = "probe")]
     pub image: Option<String>,
-    /// How long the network plugin has to work in the probe's policies
+    /// How long the network plugin has to work in the probe's policies (90s, 2m)
     #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = humantime::parse_duration, requires = "probe")]
     pub settle: Duration,
     /// Namespace that nanoseg runs in

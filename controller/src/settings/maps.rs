@@ -10,31 +10,47 @@ use super::output::{Output, TABLES};
 
 pub(super) const EXPORT_EXAMPLES: &str = "\
 Examples:
-  nanoseg export --format html --out map.html               the cluster of the current kubeconfig: its policies and its Segments
-  nanoseg export --cluster manifests/ --flows reports/ --format svg --out map.svg
-  nanoseg export --cluster manifests/ --flows flows.jsonl --policies policies/proposed/ --format markdown
-  nanoseg export --format json --out audit-2026-11.json     keep it, and next time:
-  nanoseg export --format markdown --since audit-2026-11.json
-  nanoseg export --format dot | dot -Tpdf -o map.pdf
-  nanoseg export --schema                                   the schema of the JSON form
+  The cluster of the current kubeconfig, its policies and its Segments:
+    nanoseg export -o html --out map.html
+    nanoseg export -o dot | dot -Tpdf -o map.pdf
+  Files:
+    nanoseg export --cluster manifests/ --flows reports/ -o svg --out map.svg
+    nanoseg export --cluster manifests/ --flows reports/ --policies policies/proposed/ -o markdown
+  To keep, and what changed since the next time:
+    nanoseg export --cluster manifests/ --flows reports/ -o json --out audit.json
+    nanoseg export --cluster manifests/ --flows reports/ -o markdown --since audit.json
+  The schema of the JSON form:
+    nanoseg export --schema
 
-States: Enforced (a policy in force allows it by a rule), Covered (only the proposal does), Observed (no policy is about it),
-Denied, WouldBeDenied (by --policies and the Segments' proposals), Novel, Quarantined, Stale, Undecided.
-Equal input gives the same bytes. Names are texts in every format, whatever they are made of.
+States:
+  Enforced       a policy in force allows it by a rule
+  Covered        only the proposal does
+  Observed       no policy is about it
+  Denied         by the policies in force
+  WouldBeDenied  by --policies and the Segments' proposals
+  Novel, Quarantined, Stale: as the Segment has it
+  Undecided      nobody can say
+Equal input gives the same bytes. Names are texts in every format, whatever
+they are made of.
 
-Exit code 0; with --since 1 if something changed; 2 if the input cannot be used.";
+Exit code 0; 1 if something changed (--since); 2 if the input cannot be used.";
 
 pub(super) const REACH_EXAMPLES: &str = "\
 Examples:
-  nanoseg reach --workload shop/web                         by its name, or shop/Deployment/web
-  nanoseg reach --image sha256:4f53cda18c2baa0c             whoever runs it: a digest, its first 12 digits or more, or a name
-  nanoseg reach --image r.example/shop/web:1 -o json | jq '.reaches[] | select(.hops == 1)'
-  nanoseg reach --cluster manifests/ --policies policies/proposed/ --workload shop/web
+  By its name, or as shop/Deployment/web:
+    nanoseg reach --workload shop/web
+  Whoever runs an image: a digest, its first 12 digits or more, or a name:
+    nanoseg reach --image sha256:4f53cda18c2baa0c
+    nanoseg reach --image r.example/shop/web:1 -o json | jq '.reaches[] | select(.hops == 1)'
+  As it would be with what is proposed:
+    nanoseg reach --cluster manifests/ --policies policies/proposed/ --workload shop/web
 
-Whoever has taken a workload over can go as far as policies let its pods connect, from there on as far as they let those, and so
-on. Which ports somebody listens at is not looked at.
+Whoever has taken a workload over can go as far as policies let its pods
+connect, from there on as far as they let those, and so on. Which ports somebody
+listens at is not looked at.
 
-Exit code 0; 1 if there is no such workload, or nobody runs the image; 2 if the input cannot be used.";
+Exit code 0; 1 if there is no such workload, or nobody runs the image; 2 if the
+input cannot be used.";
 
 /// Arguments of `nanoseg export`.
 #[derive(Debug, Args)]
@@ -56,8 +72,9 @@ pub struct ExportArguments {
     /// Write into this file instead of printing
     #[arg(long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// An earlier map as JSON: tell what changed since. With json and csv nothing else is told
-    #[arg(long, value_name = "MAP.json")]
+    /// An earlier map as JSON: tell what changed since, as html, markdown, csv or json. With json and csv nothing else is told;
+    /// `-`: standard input
+    #[arg(long, value_name = "MAP.json|-")]
     pub since: Option<PathBuf>,
     /// Print the schema of the JSON form instead
     #[arg(long, exclusive = true)]

@@ -42,7 +42,9 @@ impl ValueEnum for Output {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(match self {
             Self::Table => PossibleValue::new("table").help("For people"),
-            Self::Wide => PossibleValue::new("wide").help("With more columns, and nothing cut to fit a terminal"),
+            Self::Wide => {
+                PossibleValue::new("wide").help("Nothing cut to fit a terminal, and more columns where there are")
+            }
             Self::Document(Language::Json) => PossibleValue::new("json").alias("jsonl").help("One JSON object a line"),
             Self::Document(Language::Yaml) => PossibleValue::new("yaml")
                 .alias("yml")

@@ -11,53 +11,70 @@ use crate::segment::{BaselineEdge, EdgeEnd, SegmentName};
 
 pub(super) const STATUS_EXAMPLES: &str = "\
 Examples:
-  nanoseg status                              every Segment, and what keeps it from being promoted
-  nanoseg status shop                         those of namespace shop
-  nanoseg status shop/deployment-web          one of them: conditions, edges that wait for a person, revisions
-  nanoseg status -o wide                      with the hashes of what is proposed and applied
-  nanoseg status shop -o name                 for a loop: segment.nanoseg.io/NAME
+  nanoseg status                        every Segment
+  nanoseg status shop                   those of namespace shop
+  nanoseg status shop/deployment-web    one of them: conditions, what waits
+  nanoseg status -o wide                with the hashes of policies
+  nanoseg status shop -o name           segment.nanoseg.io/NAME, for a loop
   nanoseg status -o json | jq 'select(.status.phase == \"Stable\")'
+The proposal itself:
+  kubectl get segment -n shop deployment-web -o jsonpath='{.status.proposal}'
 
-The proposal itself: kubectl get segment -n shop deployment-web -o jsonpath='{.status.proposal}'";
+PROMOTABLE tells what keeps it from being promoted. EDGES are those of the
+baseline, NOVEL those outside of it, WAITING those that wait for a person, LOSS
+what was not recorded while it was learned.";
 
 pub(super) const VIOLATIONS_EXAMPLES: &str = "\
 Examples:
-  nanoseg violations                          of every workload, what would be denied or is
-  nanoseg violations shop                     those of namespace shop
-  nanoseg violations shop/deployment-web      those of one Segment
-  nanoseg violations -o wide                  with when they were first seen, and the Segment
-  nanoseg violations -o name                  the Segments that have any: segment.nanoseg.io/NAME
+  nanoseg violations                       of every workload
+  nanoseg violations shop                  those of namespace shop
+  nanoseg violations shop/deployment-web   those of one Segment
+  nanoseg violations -o wide               since when, and of which Segment
+  nanoseg violations -o name               the Segments that have any
   nanoseg violations -o json | jq 'select(.decision == \"Denied\") | .source'
 
-What policies say of one is what they said when it was found, the proposal taken in. `nanoseg approve --novel` takes them into the
-baseline, `nanoseg reject --novel` leaves them out of it for good.";
+What policies say of one is what they said when it was found, the proposal taken
+in. `nanoseg approve --novel` takes them into the baseline, `nanoseg reject
+--novel` leaves them out of it for good.";
 
 pub(super) const APPROVE_EXAMPLES: &str = "\
 Examples:
-  nanoseg approve shop/deployment-web                     the proposal as it is now, by its hash
-  nanoseg approve shop/deployment-web --quarantined       the edges in status.quarantined belong to the baseline
-  nanoseg approve shop/deployment-web --edge 'shop/Deployment/web -> shop/StatefulSet/db TCP 5432'
+  The proposal as it is now, by its hash:
+    nanoseg approve shop/deployment-web
+  The edges in status.quarantined belong to the baseline, or one edge does:
+    nanoseg approve shop/deployment-web --quarantined
+    nanoseg approve shop/deployment-web --edge 'shop/Deployment/web -> shop/StatefulSet/db TCP 5432'
+  Every Segment of a namespace:
+    nanoseg status shop -o name | cut -d/ -f2 | xargs -I{} nanoseg approve shop/{}
 
-It sets spec.approval or spec.acceptedEdges; editing these does the same. A proposal that has changed since has another hash, and
-is not approved by it.";
+It sets spec.approval or spec.acceptedEdges; editing these does the same. A
+proposal that has changed since has another hash, and is not approved by it.";
 
 pub(super) const REJECT_EXAMPLES: &str = "\
 Examples:
-  nanoseg reject shop/deployment-web                      the proposal: it is not applied until a person approves one
-  nanoseg reject shop/deployment-web --novel              the edges in status.novelEdges do not belong to the baseline
-  nanoseg reject shop/deployment-web --edge 'shop/Deployment/intruder -> shop/Deployment/web TCP 80'
+  The proposal: it is not applied until a person approves one:
+    nanoseg reject shop/deployment-web
+  The edges in status.novelEdges do not belong to the baseline, or one does not:
+    nanoseg reject shop/deployment-web --novel
+    nanoseg reject shop/deployment-web --edge 'shop/Deployment/thief -> shop/Deployment/web TCP 80'
 
-It sets spec.promotion to Manual and takes spec.approval away, or sets spec.rejectedEdges; editing these does the same.";
+It sets spec.promotion to Manual and takes spec.approval away, or sets
+spec.rejectedEdges; editing these does the same.";
 
 pub(super) const PROMOTE_EXAMPLES: &str = "\
-Example:
-  nanoseg promote shop/deployment-web    from Off to Learn, from Learn to Audit, from Audit to Enforce
+Examples:
+  From Off to Learn, from Learn to Audit, from Audit to Enforce:
+    nanoseg promote shop/deployment-web
+  The same, and its mode now:
+    nanoseg promote shop/deployment-web -o json | jq .spec.mode
 
-It sets spec.mode. What is enforced waits for everything that `nanoseg status` tells, whatever the mode.";
+It sets spec.mode. What is enforced waits for everything that `nanoseg status`
+tells, whatever the mode.";
 
 pub(super) const ROLLBACK_EXAMPLES: &str = "\
 Example:
-  nanoseg rollback shop/deployment-web   from Enforce to Audit: the NetworkPolicy is removed, the baseline is kept
+  From Enforce to Audit: the NetworkPolicy is removed, the baseline is kept:
+    nanoseg rollback shop/deployment-web
 
 It sets spec.mode.";
 

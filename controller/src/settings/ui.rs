@@ -6,12 +6,14 @@ use clap::Args;
 
 pub(super) const UI_EXAMPLES: &str = "\
 Examples:
-  nanoseg ui                   find the controller, forward a port of this machine to its page, and open it
-  nanoseg ui --no-open --port 0
-                               at a free port, and only say where
+  Find the controller, forward a port of this machine to its page, and open it:
+    nanoseg ui
+  At a free port, and only say where:
+    nanoseg ui --no-open --port 0
 
-It needs the right to get the Lease nanoseg-controller and to create pods/portforward in the namespace that nanoseg runs in. Only
-this machine reaches the page; it ends with Ctrl-C.";
+It needs the right to get the Lease nanoseg-controller and to create
+pods/portforward in the namespace that nanoseg runs in. Only this machine
+reaches the page; it ends with Ctrl-C.";
 
 /// Arguments of `nanoseg ui`.
 #[derive(Debug, Args)]

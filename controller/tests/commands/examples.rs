@@ -12,13 +12,7 @@ use super::{Folder, POLICY, pod, question};
 /// Everything that examples name.
 fn folder() -> Folder {
     let folder = Folder::new();
-    for path in [
-        "manifests",
-        "reports",
-        "policies/proposed",
-        "policies-of-the-branch",
-        "home",
-    ] {
+    for path in ["manifests", "reports", "policies/proposed", "branch", "home"] {
         fs::create_dir_all(folder.at(path)).unwrap();
     }
     fs::rename(folder.at("c.yaml"), folder.at("manifests/c.yaml")).unwrap();
@@ -35,7 +29,7 @@ fn folder() -> Folder {
     folder.write("flows.jsonl.gz", gzip.finish().unwrap());
     folder.write("policies/db.yaml", POLICY);
     folder.write("policies/proposed/db.yaml", POLICY);
-    folder.write("policies-of-the-branch/db.yaml", POLICY.replace("5432", "5433"));
+    folder.write("branch/db.yaml", POLICY.replace("5432", "5433"));
     folder
 }
 
