@@ -58,6 +58,8 @@ pub struct Board {
     watched: Notify,
     /// There is something that the copy does not have.
     stale: AtomicBool,
+    /// Nobody has looked since the copy was made.
+    missed: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -76,6 +78,7 @@ impl Board {
             asked: Mutex::new(None),
             watched: Notify::new(),
             stale: AtomicBool::new(true),
+            missed: AtomicBool::new(false),
         }
     }
 
@@ -103,6 +106,12 @@ impl Board {
             Some(map) => Some(map.places()),
             None => before.places.clone(),
         });
+        // Who comes back finds nothing where it was by heart: better a good picture.
+        let places = if self.missed.swap(false, Ordering::AcqRel) {
+            places.map(Places::unwatched)
+        } else {
+            places
+        };
         *copy = Some(Arc::new(Copy {
             version,
             snapshot,
@@ -163,6 +172,9 @@ impl Board {
     /// The newest copy; the first one is waited for.
     pub async fn copy(&self) -> Option<Arc<Copy>> {
         let looked = self.is_watched();
+        if !looked {
+            self.missed.store(true, Ordering::Release);
+        }
         *lock(&self.asked) = Some(Instant::now());
         let mut stamp = self.stamp.subscribe();
         let before = stamp.borrow_and_update().version;

@@ -3,7 +3,8 @@
 use serde_json::Value;
 
 use crate::browser::{Browser, there_is_one};
-use crate::folder::{Folder, accepted, pod};
+use crate::folder::{Folder, accepted, pod, until};
+use crate::http::get;
 use crate::looking::{learned, objects, pictures};
 
 /// Where the database's box lies, by what is told under the pointer: the corner of the area that tells it.
@@ -88,8 +89,50 @@ fn what_one_looks_at_stays_where_it_is_while_the_map_grows() {
         before,
         "five more have come, and the database is where it was"
     );
-    what_is_told_follows(&folder, &browser, flows);
+    what_is_told_follows(&folder, &browser, flows.clone());
+    nothing_jumps_where_most_is_new(&folder, &browser, all, flows);
     browser.assert_calm();
+}
+
+/// Where each party is drawn within its group.
+fn within(map: &Value) -> Vec<(String, f64, f64)> {
+    let groups = map["groups"].as_array().unwrap();
+    let parties = map["parties"].as_array().unwrap().iter();
+    let place = |party: &Value| {
+        let group = groups.iter().find(|group| group["id"] == party["group"]).unwrap();
+        let from = |axis: &str| party["place"][axis].as_f64().unwrap() - group["place"][axis].as_f64().unwrap();
+        (party["id"].as_str().unwrap().to_owned(), from("x"), from("y"))
+    };
+    parties.map(place).collect()
+}
+
+fn nothing_jumps_where_most_is_new(folder: &Folder, browser: &Browser, mut all: Vec<Value>, mut flows: Vec<Value>) {
+    let before = within(&get(folder.page, "/api/map").json());
+    for number in 0..30 {
+        let (name, address) = (format!("flood-{number}"), format!("198.18.4.{}", number + 1));
+        all.push(pod("data", "Deployment", &name, &address));
+        flows.push(accepted("data", "db", &address, 5432, 3));
+    }
+    folder.observe(&all);
+    folder.report(&flows);
+    browser.until(
+        "the flood",
+        "return document.querySelectorAll('#connections tbody tr').length === 39",
+    );
+    let now = until("everybody's place", || {
+        let map = get(folder.page, "/api/map").json();
+        let data = map["groups"]
+            .as_array()?
+            .iter()
+            .find(|group| group["title"] == "data")?;
+        (data["parties"] == 31).then(|| within(&map))
+    });
+    for place in &before {
+        assert!(now.contains(place), "{place:?} is not where it was: {now:?}");
+    }
+    browser.click("[aria-label='Show all']");
+    browser.wait_for("setTimeout(done, 300)");
+    browser.picture(&pictures().join("map-flooded.png"));
 }
 
 fn what_is_told_follows(folder: &Folder, browser: &Browser, mut flows: Vec<Value>) {

@@ -80,7 +80,7 @@ pub(super) fn arrange(
     };
     let cells: Vec<Vec<Cell>> = (members.iter().zip(&springs).zip(&kept))
         .map(|((members, springs), kept)| match kept {
-            Some(kept) if kept.is_most() => grown(&kept.cells, springs),
+            Some(kept) if kept.is_added_to() => grown(&kept.cells, springs),
             Some(_) | None => cells(members.len(), springs),
         })
         .collect();
@@ -91,10 +91,11 @@ pub(super) fn arrange(
         .filter(|(source, destination)| source != destination)
         .map(|(source, destination)| (source.min(destination), source.max(destination)))
         .collect();
-    let corners = if kept.iter().flatten().count() * 2 < groups.len() || groups.is_empty() {
-        corners(&sizes, &between)
-    } else {
+    let stayed = kept.iter().flatten().count();
+    let corners = if earlier.is_some_and(|places| places.are_added_to(stayed, groups.len())) {
         moved(&kept, &sizes, &between)
+    } else {
+        corners(&sizes, &between)
     };
     let mut whole = Size::default();
     for (number, group) in groups.iter_mut().enumerate() {

@@ -2,14 +2,16 @@
 //!
 //! Laws:
 //! * the same map again is drawn at the same places;
-//! * within a group, what was there stays where it was, unless more is new than was there, or more is gone than stayed;
-//! * of two groups that were there, the one on the left or above stays there: where one has grown, others make room.
+//! * within a group, what was there stays where it was, unless more is gone than stayed;
+//! * of two groups that were there, the one on the left or above stays there: where one has grown, others make room;
+//! * where nobody looks on, what is new for the most part is laid out anew.
 
+use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::super::Map;
 use super::super::document::{Group, Party, Place};
-use super::{Cell, GAP, HEAD, HEIGHT, MARGIN, WIDTH, covered, extent, free_corner, from_zero, nearest, whole};
+use super::{CARRIED, Cell, GAP, HEAD, HEIGHT, MARGIN, WIDTH, covered, extent, free_corner, from_zero, nearest, whole};
 
 /// Where groups and parties were drawn.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +20,8 @@ pub struct Places {
     groups: BTreeMap<String, (Place, usize)>,
     /// Of each party its group and its box.
     parties: BTreeMap<String, (String, Place)>,
+    /// Nobody looks on.
+    is_unwatched: bool,
 }
 
 impl Map {
@@ -28,6 +32,7 @@ impl Map {
         Places {
             groups: self.groups.iter().map(group).collect(),
             parties: self.parties.iter().map(party).collect(),
+            is_unwatched: false,
         }
     }
 }
@@ -41,17 +46,35 @@ pub(super) struct Kept {
     former: usize,
     /// Those of its present parties; `None` of a new one.
     pub(super) cells: Vec<Option<Cell>>,
+    is_unwatched: bool,
 }
 
 impl Kept {
-    /// Whether it is worth adding to: not more of it is new than was there, and not more is gone than stayed.
-    pub(super) fn is_most(&self) -> bool {
+    /// Whether it is added to.
+    pub(super) fn is_added_to(&self) -> bool {
         let stayed = self.cells.iter().flatten().count();
-        stayed > 0 && stayed * 2 >= self.cells.len().max(self.former)
+        let new = self.cells.len() - stayed;
+        // Among holes nobody finds anything again, and for too many there are no places in time.
+        let is_there = stayed > 0 && stayed * 2 >= self.former && new <= CARRIED;
+        is_there && (!self.is_unwatched || new <= stayed)
     }
 }
 
 impl Places {
+    /// The same for somebody who has not looked on: what is new for the most part is laid out anew, and better.
+    #[must_use]
+    pub fn unwatched(self) -> Self {
+        Self {
+            is_unwatched: true,
+            ..self
+        }
+    }
+
+    /// Whether groups are put beside those that are there, of which so many are kept.
+    pub(super) fn are_added_to(&self, kept: usize, groups: usize) -> bool {
+        kept > 0 && (!self.is_unwatched || kept * 2 >= groups)
+    }
+
     /// What is known of each group.
     pub(super) fn of(&self, groups: &[Group], parties: &[Party], members: &[Vec<usize>]) -> Vec<Option<Kept>> {
         let of = |(group, members): (&Group, &Vec<usize>)| {
@@ -77,6 +100,7 @@ impl Places {
                 size,
                 former: *former,
                 cells,
+                is_unwatched: self.is_unwatched,
             })
         };
         groups.iter().zip(members).map(of).collect()
@@ -98,10 +122,14 @@ pub(super) fn grown(before: &[Option<Cell>], springs: &BTreeSet<(usize, usize)>)
     let mut taken: BTreeSet<Cell> = cells.iter().flatten().copied().collect();
     let known: Vec<Cell> = taken.iter().copied().collect();
     let (mut columns, mut rows) = extent(&known);
-    for body in 0..cells.len() {
-        if cells[body].is_some() {
-            continue;
-        }
+    // Who has the most neighbours in place is next, so that the others find theirs.
+    let placed =
+        |body: usize, cells: &[Option<Cell>]| joined[body].iter().filter(|other| cells[**other].is_some()).count();
+    let mut waiting: BTreeSet<(Reverse<usize>, usize)> = (0..cells.len())
+        .filter(|body| cells[*body].is_none())
+        .map(|body| (Reverse(placed(body, &cells)), body))
+        .collect();
+    while let Some((_, body)) = waiting.pop_first() {
         if whole(taken.len()) >= columns.saturating_mul(rows) {
             // In the shape of a page: a cell is nearly three times as wide as it is high.
             if rows < 2 * columns {
@@ -116,7 +144,13 @@ pub(super) fn grown(before: &[Option<Cell>], springs: &BTreeSet<(usize, usize)>)
             (0..columns).contains(&column) && (0..rows).contains(&row) && !taken.contains(&cell)
         });
         taken.insert(free);
+        let before: Vec<usize> = joined[body].iter().map(|other| placed(*other, &cells)).collect();
         cells[body] = Some(free);
+        for (other, before) in joined[body].iter().zip(before) {
+            if waiting.remove(&(Reverse(before), *other)) {
+                waiting.insert((Reverse(before + 1), *other));
+            }
+        }
     }
     // Each has one by now.
     cells.into_iter().map(Option::unwrap_or_default).collect()
