@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_policy::map;
@@ -28,6 +29,8 @@ impl Segment {
                 workload,
                 facts,
                 baseline: BTreeSet::new(),
+                is_frozen: false,
+                last_seen: BTreeMap::new(),
                 novel: BTreeSet::new(),
                 quarantined: BTreeMap::new(),
             });
@@ -51,9 +54,20 @@ impl Segment {
             workload,
             facts,
             baseline,
+            is_frozen: status.frozen_at.is_some(),
+            last_seen: BTreeMap::new(),
             novel: keys(&novel)?,
             quarantined,
         })
+    }
+
+    /// When each edge of its baseline was last seen, as far as it knows.
+    pub fn last_seen(&self) -> Result<BTreeMap<EdgeKey, Timestamp>, SegmentError> {
+        let learned = self.status.as_ref().map_or(&[][..], |status| &status.baseline);
+        let seen = from_learned(learned)?.into_iter();
+        Ok(seen
+            .filter_map(|(key, known)| Some((key, known.sightings.last_seen?)))
+            .collect())
     }
 
     /// The NetworkPolicy that it proposes, if there is one that can be read.
@@ -74,7 +88,8 @@ mod tests {
 phase: Stable
 mode: Enforce
 learningSince: 2026-01-01T00:00:00Z
-baseline: [{source: shop/Deployment/web, destination: shop/StatefulSet/db, port: 5432, protocol: TCP}]
+frozenAt: 2026-01-02T00:00:00Z
+baseline: [{source: shop/Deployment/web, destination: shop/StatefulSet/db, port: 5432, protocol: TCP, lastSeen: 2026-01-03T00:00:00Z}]
 novelEdges: [{source: shop/Deployment/web, destination: external 203.0.113.9, port: 443, protocol: TCP}]
 proposal: '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: p}}'
 ";
@@ -99,6 +114,9 @@ proposal: '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {na
             ("Stable", Some("Enforce"))
         );
         assert_eq!((told.baseline.len(), told.novel.len(), told.facts.baseline), (1, 1, 1));
+        assert!(told.is_frozen);
+        let seen: Vec<_> = segment.last_seen().unwrap().into_values().collect();
+        assert_eq!(seen, ["2026-01-03T00:00:00Z".parse().unwrap()]);
         assert_eq!(told.quarantined.values().collect::<Vec<_>>(), ["Once"]);
         assert_eq!(segment.proposed_policy().unwrap().metadata.name.as_deref(), Some("p"));
     }

@@ -2,14 +2,15 @@
 
 use std::path::{Path, PathBuf};
 
+use nanoseg_policy::map::visible;
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, there_is_one};
 use crate::folder::{Folder, accepted, node, opened, pod, until};
 use crate::http::get;
 
-/// What an attacker would call a workload.
-const MARKUP: &str = "<img src=x onerror=document.title='owned'><b>x";
+/// What an attacker would call a workload: markup, and what turns around what stands behind it.
+const MARKUP: &str = "<img src=x onerror=document.title='owned'><b>x\u{202e}\u{1b}[2J";
 
 pub(crate) fn objects() -> Vec<Value> {
     vec![
@@ -147,6 +148,16 @@ fn a_click_shows_evidence_and_the_rule(browser: &Browser) {
 
 fn an_intruder_appears_without_a_reload(folder: &Folder, browser: &Browser) {
     browser.run("window.same = true");
+    // Every state under which its edge is ever shown.
+    browser.run(
+        "window.states = [];
+         const list = document.getElementById('connections');
+         new MutationObserver(() => {
+           for (const row of list.querySelectorAll('tbody tr')) {
+             if (row.innerText.includes('intruder')) window.states.push(row.cells[3].innerText.trim());
+           }
+         }).observe(list, { childList: true, subtree: true });",
+    );
     let mut flows = learned();
     flows.push(accepted("data", "db", "198.18.1.13", 5432, 1));
     folder.report(&flows);
@@ -166,6 +177,8 @@ fn an_intruder_appears_without_a_reload(folder: &Folder, browser: &Browser) {
         "the edge on the map",
         "return document.getElementById('connections').innerText.includes('intruder')",
     );
+    let states = browser.run("return [...new Set(window.states)]");
+    assert_eq!(states, json!(["not in the baseline"]), "it is novel from the first on");
     browser.picture(&pictures().join("map-intruder.png"));
     browser.click("nav a[href='#violations']");
     browser.until("the list", "return document.querySelector('#violations tbody') && document.getElementById('violations').innerText.includes('intruder')");
@@ -283,7 +296,18 @@ fn names_with_markup_stay_text() {
         return;
     }
     let folder = proposed();
+    let mut flows = learned();
+    flows.push(accepted("data", "db", "198.18.1.14", 5432, 1));
+    folder.report(&flows);
     let browser = Browser::open(folder.page, 1280, 900);
+    browser.go("#violations");
+    browser.until(
+        "the violation, its name as text",
+        &format!(
+            "return document.getElementById('violations').innerText.includes({})",
+            json!(visible(MARKUP))
+        ),
+    );
     let segment = get(folder.page, "/api/segments").json();
     let segment = segment["segments"]
         .as_array()
@@ -295,6 +319,7 @@ fn names_with_markup_stay_text() {
     let views = [
         "#map".to_owned(),
         "#segments".to_owned(),
+        "#violations".to_owned(),
         format!("#segments/shop/{name}"),
         format!("#what-if/{MARKUP}/{MARKUP}/TCP/{MARKUP}"),
         format!("#segments/{MARKUP}/%"),
@@ -312,6 +337,7 @@ fn names_with_markup_stay_text() {
         let found =
             browser.run("return [document.querySelectorAll('main img, main b, main script').length, document.title]");
         assert_eq!(found[0], 0, "{view}");
+        assert!(!browser.text().contains(['\u{202e}', '\u{1b}']), "{view}");
         assert!(found[1].as_str().unwrap().starts_with("nanoseg: "), "{view}: {found}");
     }
     browser.go("#map");
@@ -319,9 +345,31 @@ fn names_with_markup_stay_text() {
         "the name as text",
         &format!(
             "return document.getElementById('connections').innerText.includes({})",
-            json!(MARKUP)
+            json!(visible(MARKUP))
         ),
     );
+    // Here and in every other form the same characters are written out; in a text of several lines these two are as they are.
+    let texts: Vec<String> = ('\0'..='\u{fffff}')
+        .filter(|one| !matches!(one, '\n' | '\t'))
+        .filter(|one| visible(&one.to_string()) != one.to_string())
+        .map(String::from)
+        .collect();
+    let shown = browser.wait_for(
+        "import('/elements.js').then(({ visible }) => {
+           const found = [];
+           for (let code = 0; code <= 0xfffff; code += 1) {
+             if (code >= 0xd800 && code <= 0xdfff) continue;
+             const text = String.fromCodePoint(code);
+             if (visible(text) !== text) found.push(text, visible(text));
+           }
+           done(found);
+         })",
+    );
+    let expected: Vec<String> = texts
+        .into_iter()
+        .flat_map(|text| [text.clone(), visible(&text)])
+        .collect();
+    assert_eq!(shown, json!(expected));
     let outside = browser
         .requests()
         .into_iter()

@@ -2,14 +2,15 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use jiff::Timestamp;
 use nanoseg_graph::connection::{Edge as Known, EdgeKey, EvidenceRef};
-use nanoseg_graph::endpoint::{Endpoint, ServiceName};
+use nanoseg_graph::endpoint::{Endpoint, ServiceName, Workload};
 use nanoseg_graph::flow::Reporter;
 
 use super::document::{
     Answer, Edge, Judgement, Link, Moment, Observed, Party, Period, Policy, Report, Rule, Side, State,
 };
-use super::{Input, id};
+use super::{Input, Segment, id};
 use crate::audit::Weighed;
 use crate::direction::Direction;
 use crate::ends::{Ends, NoEnds};
@@ -176,11 +177,25 @@ fn side(verdict: &Verdict) -> Side {
 /// Every edge that was seen or that a Segment knows, by id, and every end of them.
 pub(super) fn all(input: &Input<'_>, judges: &mut Judges<'_, '_>) -> (Vec<Edge>, BTreeSet<Endpoint>) {
     let mut marks: BTreeMap<&EdgeKey, Marks<'_>> = BTreeMap::new();
+    let mut frozen: BTreeMap<&Workload, &Segment> = BTreeMap::new();
     for segment in input.segments {
+        if segment.is_frozen {
+            frozen.insert(&segment.workload, segment);
+        }
+        for (key, at) in &segment.last_seen {
+            // Both ends may have a time: the later one.
+            let last_seen = &mut marks.entry(key).or_default().last_seen;
+            *last_seen = Some(last_seen.map_or(*at, |known| known.max(*at)));
+        }
         for key in &segment.baseline {
             marks.entry(key).or_default().baseline = true;
         }
-        for key in &segment.novel {
+        // What already waits for a person is nothing new to its Segment.
+        for key in segment
+            .novel
+            .iter()
+            .filter(|key| !segment.quarantined.contains_key(*key))
+        {
             marks.entry(key).or_default().novel = true;
         }
         for (key, why) in &segment.quarantined {
@@ -199,13 +214,23 @@ pub(super) fn all(input: &Input<'_>, judges: &mut Judges<'_, '_>) -> (Vec<Edge>,
         }
         edges.push(edge(input, judges, known, evidence, marks));
     };
+    let is_outside = |key: &EdgeKey| {
+        let ends = [&key.source, &key.destination];
+        // Who is unknown may turn out to be somebody of the baseline.
+        let is_known = ends.iter().all(|end| !matches!(end, Endpoint::Unknown { .. }));
+        let knows = |segment: &&Segment| segment.baseline.contains(key) || segment.quarantined.contains_key(key);
+        let segments = ends.into_iter().filter_map(|end| frozen.get(end.workload()?));
+        is_known && segments.into_iter().any(|segment| !knows(segment))
+    };
     for (known, evidence) in input.graph.edges() {
-        let marks = if marks.is_empty() {
-            None
-        } else {
-            marks.remove(&known.key())
-        };
-        take(known, Some(evidence), marks.unwrap_or_default());
+        if marks.is_empty() && frozen.is_empty() {
+            take(known, Some(evidence), Marks::default());
+            continue;
+        }
+        let key = known.key();
+        let mut marks = marks.remove(&key).unwrap_or_default();
+        marks.novel |= is_outside(&key);
+        take(known, Some(evidence), marks);
     }
     for (key, marks) in marks {
         take(key.as_edge(), None, marks);
@@ -219,6 +244,7 @@ pub(super) fn all(input: &Input<'_>, judges: &mut Judges<'_, '_>) -> (Vec<Edge>,
 struct Marks<'a> {
     baseline: bool,
     novel: bool,
+    last_seen: Option<Timestamp>,
     suspicion: Option<&'a str>,
 }
 
@@ -256,11 +282,10 @@ fn states(
     proposed: Option<&Judgement>,
     marks: Marks<'_>,
 ) -> BTreeSet<State> {
-    let is_stale = match (observed, input.stale_before) {
-        (_, None) => false,
-        (None, Some(_)) => true,
-        (Some(observed), Some(before)) => observed.last_seen.0 < before,
-    };
+    let last_seen = observed.map(|observed| observed.last_seen.0).max(marks.last_seen);
+    let is_stale = input
+        .stale_before
+        .is_some_and(|before| last_seen.is_none_or(|at| at < before));
     let would = proposed.map(|judgement| judgement.answer);
     let holds = |state: &State| match state {
         State::Quarantined => marks.suspicion.is_some(),

@@ -55,8 +55,8 @@ pub struct Input<'a> {
     pub proposed: Option<&'a PolicySet>,
     /// What is known of workloads' learning.
     pub segments: &'a [Segment],
-    /// An edge of a baseline that the graph does not have, or was last seen before this time, is stale. Without it none is: the
-    /// graph may not be all that was seen.
+    /// An edge of a baseline that was last seen before this time is stale, and so is one that neither the graph has nor its Segment
+    /// has a time of. Without it none is: the graph may not be all that was seen.
     pub stale_before: Option<Timestamp>,
     /// Where an earlier map has drawn everything, for somebody who looks on.
     pub places: Option<&'a Places>,
@@ -71,6 +71,10 @@ pub struct Segment {
     pub facts: SegmentFacts,
     /// Edges of its baseline.
     pub baseline: BTreeSet<EdgeKey>,
+    /// The baseline is complete: every other edge of the workload is outside of it, whether or not the Segment tells of it yet.
+    pub is_frozen: bool,
+    /// When edges of the baseline were last seen, as the Segment has it; empty where only the graph counts.
+    pub last_seen: BTreeMap<EdgeKey, Timestamp>,
     /// Edges outside of its baseline.
     pub novel: BTreeSet<EdgeKey>,
     /// Edges that wait for a person, and why.

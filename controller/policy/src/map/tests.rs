@@ -103,6 +103,8 @@ pub(crate) fn segment() -> Segment {
             loss: 0,
         },
         baseline: [key(db(), 5432), key(db(), 5433)].into(),
+        is_frozen: false,
+        last_seen: BTreeMap::new(),
         novel: [key(db(), 22)].into(),
         quarantined: [(key(Endpoint::External(ip("203.0.113.9")), 443), "Once".to_owned())].into(),
     }
@@ -129,6 +131,96 @@ fn workload_of<'a>(map: &'a Map, id: &str) -> &'a Workload {
         Who::Workload(workload) => workload,
         other => panic!("{other:?}"),
     }
+}
+
+#[test]
+fn an_edge_outside_of_a_complete_baseline_is_novel_before_its_segment_tells_of_it() {
+    let web = workload("StatefulSet", "shop", "web");
+    let db = workload("Pod", "data", "db");
+    let to = |destination: Endpoint| edge(Endpoint::Workload(web.clone()), destination, 80, Transport::Tcp);
+    let unknown = Endpoint::Unknown {
+        address: None,
+        reason: UnknownReason::PodNotSeen,
+    };
+    let (known, other, unsure) = (
+        to(Endpoint::Workload(db.clone())),
+        to(Endpoint::Node("n1".to_owned())),
+        to(unknown),
+    );
+    let novel_with = |segments: &[Segment]| {
+        let map = Map::draw(&Input {
+            cluster: &cluster_of(SHOP),
+            graph: &crate::fixture::graph([known.clone(), other.clone(), unsure.clone()]),
+            live: &PolicySet::default(),
+            proposed: None,
+            segments,
+            stale_before: None,
+            places: None,
+        });
+        let novel = map.edges.into_iter().filter(|edge| edge.state == State::Novel);
+        novel.map(|edge| edge.destination).collect::<Vec<_>>()
+    };
+    let learning = Segment {
+        baseline: [known.clone()].into(),
+        novel: BTreeSet::new(),
+        quarantined: BTreeMap::new(),
+        ..segment()
+    };
+    assert_eq!(
+        novel_with(std::slice::from_ref(&learning)),
+        [""; 0],
+        "it may still be learned"
+    );
+    let frozen = Segment {
+        is_frozen: true,
+        ..learning
+    };
+    assert_eq!(novel_with(std::slice::from_ref(&frozen)), ["node/n1"]);
+    let waiting = Segment {
+        novel: [other.clone()].into(),
+        quarantined: [(other.clone(), "Once".to_owned())].into(),
+        ..frozen.clone()
+    };
+    assert_eq!(novel_with(&[waiting]), [""; 0], "a person has been asked about it");
+    let at_the_other_end = Segment {
+        workload: db,
+        baseline: BTreeSet::new(),
+        ..frozen.clone()
+    };
+    assert_eq!(
+        novel_with(&[frozen, at_the_other_end]),
+        ["node/n1", "workload/data/Pod/db"],
+        "each end has a baseline of its own"
+    );
+}
+
+#[test]
+fn an_edge_is_stale_when_neither_the_graph_nor_its_segment_saw_it_lately() {
+    let stale_with = |remembered: &[(usize, i64)]| {
+        let mut segment = segment();
+        let baseline: Vec<_> = segment.baseline.iter().cloned().collect();
+        let at = |(number, second): &(usize, i64)| (baseline[*number].clone(), crate::fixture::at(*second));
+        segment.last_seen = remembered.iter().map(at).collect();
+        let map = Map::draw(&Input {
+            cluster: &cluster_of(SHOP),
+            graph: &graph_of(&shop_edges()),
+            live: &PolicySet::default(),
+            proposed: None,
+            segments: &[segment],
+            stale_before: Some(crate::fixture::at(1000)),
+            places: None,
+        });
+        let stale = map.edges.into_iter().filter(|edge| edge.states.contains(&State::Stale));
+        stale.map(|edge| edge.port).collect::<Vec<_>>()
+    };
+    assert_eq!(stale_with(&[]), [5432, 5433]);
+    assert_eq!(stale_with(&[(0, 999)]), [5432, 5433]);
+    assert_eq!(
+        stale_with(&[(0, 1000)]),
+        [5433],
+        "the Segment knows better than the graph"
+    );
+    assert_eq!(stale_with(&[(0, 1000), (1, 5000)]), [0_u16; 0]);
 }
 
 #[test]
@@ -436,19 +528,15 @@ proptest! {
         prop_assert_eq!(&drawn_beside(Some(&places), &cluster, &known), &earlier, "nothing is new");
 
         let (cluster, known) = large(before + more, namespaces, edges + further);
+        assert_tidy(&drawn_beside(Some(&places.clone().unwatched()), &cluster, &known));
         let map = drawn_beside(Some(&places), &cluster, &known);
         assert_tidy(&map);
         let group = |map: &Map, id: &str| map.groups.iter().find(|group| group.id == id).cloned();
         for party in &earlier.parties {
             let now = map.parties.iter().find(|now| now.id == party.id).unwrap();
             let (was, is) = (group(&earlier, &party.group).unwrap(), group(&map, &party.group).unwrap());
-            if was.parties * 2 >= is.parties {
-                let from = |place: &Place, group: &Group| (place.x - group.place.x, place.y - group.place.y);
-                prop_assert_eq!(from(&party.place, &was), from(&now.place, &is), "{} within {}", party.id, was.id);
-            }
-        }
-        if earlier.groups.len() * 2 < map.groups.len() {
-            return Ok(());
+            let from = |place: &Place, group: &Group| (place.x - group.place.x, place.y - group.place.y);
+            prop_assert_eq!(from(&party.place, &was), from(&now.place, &is), "{} within {}", party.id, was.id);
         }
         for one in &earlier.groups {
             for other in &earlier.groups {
@@ -462,6 +550,16 @@ proptest! {
             }
         }
     }
+}
+
+#[test]
+fn what_has_grown_while_nobody_looked_is_laid_out_anew() {
+    let (cluster, edges) = large(4, 2, 6);
+    let places = drawn(&cluster, &edges).places();
+    let (cluster, edges) = large(40, 6, 80);
+    let anew = drawn(&cluster, &edges);
+    assert_eq!(drawn_beside(Some(&places.clone().unwatched()), &cluster, &edges), anew);
+    assert_ne!(drawn_beside(Some(&places), &cluster, &edges), anew);
 }
 
 #[test]

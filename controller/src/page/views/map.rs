@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use jiff::{SignedDuration, Timestamp};
 use nanoseg_policy::evaluate::PolicySet;
-use nanoseg_policy::map::{Input, Map, Party, Places, State, Who};
+use nanoseg_policy::map::{self, Input, Map, Party, Places, State, Who};
 use serde_json::{Value, json};
 
 use crate::page::board::Copy;
 use crate::reconcile::Snapshot;
+use crate::segment::{Segment, SegmentError};
 
 /// The whole map, drawn once for each copy.
 fn drawn(copy: &Copy) -> Arc<Map> {
@@ -22,20 +24,34 @@ fn draw(snapshot: &Snapshot, places: Option<&Places>) -> Map {
     let (live, _rejected) = PolicySet::parse_all(&snapshot.live, &snapshot.cluster_policies);
     let (proposed, _rejected) = PolicySet::parse_all(&snapshot.proposed, &snapshot.cluster_policies);
     // What cannot be read the controller has told in its log.
-    let segments: Vec<_> = snapshot
+    let told = snapshot
         .segments
         .iter()
-        .filter_map(|segment| segment.on_map().ok())
-        .collect();
+        .filter_map(|segment| told(segment, snapshot.at).ok());
+    let segments: Vec<_> = told.collect();
     Map::draw(&Input {
         cluster: &snapshot.cluster,
         graph: &snapshot.graph,
         live: &live,
         proposed: Some(&proposed),
         segments: &segments,
-        stale_before: None,
+        stale_before: snapshot.at.checked_sub(STALE).ok(),
         places,
     })
+}
+
+/// An edge of a baseline that was not seen for so long is stale. What people and jobs do once a week is not.
+const STALE: SignedDuration = SignedDuration::from_hours(8 * 24);
+
+/// A Segment with the times that it remembers: the graph is as old as the controller.
+fn told(segment: &Segment, at: Timestamp) -> Result<map::Segment, SegmentError> {
+    let mut told = segment.on_map()?;
+    told.last_seen = segment.last_seen()?;
+    // Of what nobody knows a time of, nobody says that it was long ago.
+    for key in &told.baseline {
+        told.last_seen.entry(key.clone()).or_insert(at);
+    }
+    Ok(told)
 }
 
 /// Groups, what joins them, and parties: all that a first look needs.

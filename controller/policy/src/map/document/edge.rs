@@ -43,10 +43,10 @@ pub struct Edge {
 /// What is to be said of a connection, most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum State {
-    /// It was seen while its workload was learned, and waits for a person.
-    Quarantined,
     /// It is not in the baseline of its workload.
     Novel,
+    /// It was seen while its workload was learned, and waits for a person.
+    Quarantined,
     /// The policies in force deny it.
     Denied,
     /// What is proposed would deny it.
@@ -66,8 +66,8 @@ pub enum State {
 impl State {
     /// Every state, most urgent first.
     pub const ALL: [Self; 9] = [
-        Self::Quarantined,
         Self::Novel,
+        Self::Quarantined,
         Self::Denied,
         Self::WouldBeDenied,
         Self::Undecided,
