@@ -40,7 +40,7 @@ bench: ## What the policy kernel costs beside two other engines, capturing besid
 	cargo bench --locked -p nanoseg-learner --bench capture
 	cargo bench --locked -p nanoseg-tests --bench table
 	NANOSEG_REQUIRE_ROOT=1 cargo bench --locked -p nanoseg --bench scale
-	NANOSEG_REQUIRE_ROOT=1 cargo test --locked -p nanoseg --test page -- --ignored --nocapture many
+	NANOSEG_REQUIRE_ROOT=1 cargo test --locked -p nanoseg --test page -- --nocapture many
 
 fuzz-policy: ## The policy evaluator against two other engines: 10,000,000 questions to each, other ones every time
 	NANOSEG_REQUIRE_ROOT=1 NANOSEG_SEED=$${NANOSEG_SEED:-$$(od -An -N6 -tu8 /dev/urandom | tr -d ' ')} \

@@ -1,5 +1,8 @@
-//! A large cluster: how soon something is seen, and how smoothly it moves. It measures and judges nothing: `make bench` prints it.
+//! A large cluster: how soon something is seen, and how smoothly it moves. What is judged is what is drawn, which is the same on
+//! every machine; times are printed and kept beside the pictures, and only what nobody could use fails.
 
+use std::fmt::Write as _;
+use std::fs;
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -7,6 +10,7 @@ use serde_json::{Value, json};
 use crate::browser::{Browser, there_is_one};
 use crate::folder::{Folder, accepted, node, pod, until};
 use crate::http::get;
+use crate::looking::pictures;
 
 const WORKLOADS: usize = 1000;
 /// In how many namespaces they are: those of many teams, and one that has grown large.
@@ -45,18 +49,85 @@ fn edges(namespaces: usize) -> Vec<Value> {
         .collect()
 }
 
+/// How long the first picture may take, on a machine that does a lot beside and without optimisation: not what people are promised,
+/// which is two seconds.
+const UNUSABLE: f64 = 30_000.0;
+
+/// Pictures a second at which nobody would say that it moves; people are promised thirty.
+const STANDSTILL: f64 = 2.0;
+
+/// How long the page waits for the next movement before it draws anew, less what timers are off.
+const REST: f64 = 130.0;
+
+/// Counts what is drawn.
+const COUNT: &str = "
+window.drawn = {};
+for (const [method, what] of [['quadraticCurveTo', 'curves'], ['roundRect', 'boxes'], ['drawImage', 'pictures']]) {
+  const draw = CanvasRenderingContext2D.prototype[method];
+  CanvasRenderingContext2D.prototype[method] = function (...all) {
+    window.drawn[what] += 1;
+    return draw.apply(this, all);
+  };
+}
+window.anew = () => { window.drawn = { curves: 0, boxes: 0, pictures: 0 }; };
+window.anew();";
+
+/// What it takes to draw all of it, or what is seen after something was pressed.
+const STILL: &str = "
+window.anew();
+document.querySelector(PRESSED).click();
+const frame = () => (window.drawn.pictures ? done(window.drawn) : requestAnimationFrame(frame));
+setTimeout(() => requestAnimationFrame(frame), 300);";
+
+/// Moves for 120 pictures: how long each took and what was drawn in it, how long the picture after them took, whether there was
+/// anything to see, and how much of the document was made anew.
+const MOVE: &str = "
+const canvas = document.getElementById('canvas');
+const times = [];
+const drawn = [];
+let changed = 0;
+const watch = new MutationObserver((changes) => { changed += changes.length; });
+watch.observe(document.querySelector('main'), { childList: true, subtree: true });
+const ink = () => {
+  const copy = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+  copy.drawImage(canvas, 0, 0, 300, 150);
+  const { data } = copy.getImageData(0, 0, 300, 150);
+  return data.some((value) => value > 0);
+};
+let seen = true;
+window.anew();
+const step = () => {
+  // A picture's own time is when it was to begin.
+  times.push(performance.now());
+  drawn.push({ ...window.drawn });
+  window.anew();
+  const gaps = times.slice(1).map((time, at) => time - times[at]);
+  if (times.length > 180) {
+    watch.disconnect();
+    done({ gaps: gaps.slice(0, 119), drawn: drawn.slice(1, 120), rest: Math.max(...gaps.slice(119)), seen, changed });
+    return;
+  }
+  if (times.length <= 120) {
+    const turn = times.length / 15;
+    const zoom = { deltaY: 16 * Math.sin(turn), clientX: 640 + 200 * Math.cos(turn), clientY: 500, bubbles: true, cancelable: true };
+    canvas.dispatchEvent(new WheelEvent('wheel', zoom));
+  }
+  if (times.length === 125) seen = ink();
+  requestAnimationFrame(step);
+};
+requestAnimationFrame(step);";
+
 #[test]
-#[ignore = "it measures: make bench runs it"]
 fn a_thousand_workloads_and_ten_thousand_edges() {
     if !there_is_one() {
         return;
     }
-    for namespaces in SHAPES {
-        measure(namespaces);
-    }
+    let told: Vec<String> = SHAPES.into_iter().map(measure).collect();
+    fs::write(pictures().join("many.txt"), told.concat()).unwrap();
 }
 
-fn measure(namespaces: usize) {
+/// A controller that knows all of it.
+fn large(namespaces: usize) -> Folder {
     let mut objects = vec![node()];
     for workload in 0..WORKLOADS {
         let (namespace, name) = names(workload, namespaces);
@@ -68,64 +139,116 @@ fn measure(namespaces: usize) {
         let map = get(folder.page, "/api/map").json();
         (map["totals"]["edges"] == EDGES).then_some(())
     });
+    folder
+}
+
+/// Looks at it, and says how long everything took.
+fn measure(namespaces: usize) -> String {
+    let folder = large(namespaces);
     let began = Instant::now();
-    let bytes = get(folder.page, "/api/map").body.len() + get(folder.page, "/api/map/edges").body.len();
+    let map = get(folder.page, "/api/map");
+    let bytes = map.body.len() + get(folder.page, "/api/map/edges").body.len();
     let server = began.elapsed();
+    let map = map.json();
     let browser = Browser::open(folder.page, 1280, 900);
     browser.go("#map");
     let first = browser.until(
         "something to see",
         "return performance.getEntriesByName('drawn')[0]?.startTime",
     );
-    let moving = |level: &str| {
+    let first = first.as_f64().unwrap();
+    // Of many namespaces those are shown first; of one there is nothing to see but its workloads.
+    let level = browser.run("return document.getElementById('level').value");
+    assert_eq!(level, if namespaces > 2 { "groups" } else { "parties" });
+    let rows = browser.run("return document.querySelectorAll('#connections tbody tr').length");
+    assert_eq!(rows, 50, "nobody waits for ten thousand rows");
+    browser.run(COUNT);
+
+    let mut told = format!("{WORKLOADS} workloads in {namespaces} namespaces, {EDGES} edges\n");
+    let mut tell = |line: std::fmt::Arguments<'_>| writeln!(told, "  {line}").unwrap();
+    let milliseconds = server.as_secs_f64() * 1000.0;
+    tell(format_args!(
+        "the server's answers     {milliseconds:>8.0} ms, {} KiB",
+        bytes / 1024
+    ));
+    tell(format_args!("something to see after   {first:>8.0} ms"));
+    for level in ["groups", "parties"] {
         browser.run(&format!(
             "const s = document.getElementById('level'); s.value = {}; s.dispatchEvent(new Event('change'))",
             json!(level)
         ));
-        browser.wait_for("setTimeout(done, 2000)");
-        browser.click("[aria-label='Show all']");
-        browser.wait_for("setTimeout(done, 1000)");
-        browser.picture(&crate::looking::pictures().join(format!("many-{level}-{namespaces}.png")));
-        let told = browser.wait_for(
-            "const canvas = document.getElementById('canvas');
-             const times = [];
-             const ink = () => {
-               const { data } = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height);
-               return data.some((value) => value > 0);
-             };
-             let drawn = true;
-             const step = (now) => {
-               times.push(now);
-               const gaps = times.slice(1).map((time, at) => time - times[at]);
-               if (times.length > 180) {
-                 const moving = gaps.slice(0, 119).sort((a, b) => a - b);
-                 done([1000 * moving.length / (times[119] - times[0]), moving[Math.floor(moving.length * 0.95)], Math.max(...gaps.slice(119)), drawn]);
-                 return;
-               }
-               if (times.length <= 120) {
-                 const turn = times.length / 15;
-                 const zoom = { deltaY: 16 * Math.sin(turn), clientX: 640 + 200 * Math.cos(turn), clientY: 500, bubbles: true, cancelable: true };
-                 canvas.dispatchEvent(new WheelEvent('wheel', zoom));
-               }
-               if (times.length === 125) drawn = ink();
-               requestAnimationFrame(step);
-             };
-             requestAnimationFrame(step);",
-        );
-        assert_eq!(told[3], true, "what moved was nothing");
-        [0, 1, 2].map(|number| told[number].as_f64().unwrap())
-    };
-    println!("{WORKLOADS} workloads in {namespaces} namespaces, {EDGES} edges");
-    println!(
-        "  the server's answers     {:>8.0} ms, {} KiB",
-        server.as_secs_f64() * 1000.0,
-        bytes / 1024
-    );
-    println!("  something to see after   {:>8.0} ms", first.as_f64().unwrap());
-    for level in ["groups", "parties"] {
-        let [rate, slow, rest] = moving(level);
-        println!(
-            "  moving, {level:<8}         {rate:>8.0} frames/s, 95 of 100 within {slow:.0} ms; drawn anew in {rest:.0} ms"
-        );
+        let (boxes, curves) = still(&browser, "[aria-label='Show all']");
+        let count = |key: &str| map[key].as_array().unwrap().len();
+        if level == "groups" {
+            assert!(boxes <= count("groups"), "{boxes} boxes of {} groups", count("groups"));
+            assert!(curves <= count("links"), "{curves} lines for {} links", count("links"));
+        } else {
+            // Workloads have a coloured edge for their phase.
+            assert!(
+                boxes >= WORKLOADS && boxes <= count("groups") + 2 * count("parties"),
+                "{boxes}"
+            );
+            assert!(curves <= EDGES, "{curves}");
+            let half = "[aria-label='Zoom in']";
+            let mut near = (boxes, curves);
+            for _ in 0..8 {
+                near = still(&browser, half);
+            }
+            assert!(
+                near.0 < boxes && near.1 < curves,
+                "{near:?}: what is not seen is not drawn"
+            );
+            still(&browser, "[aria-label='Show all']");
+        }
+        browser.picture(&pictures().join(format!("many-{level}-{namespaces}.png")));
+        let moved = browser.wait_for(MOVE);
+        let [rate, slow, rest] = judged(&moved);
+        tell(format_args!(
+            "moving, {level:<8}         {rate:>8.0} frames/s, 95 of 100 within {slow:.0} ms; {curves} lines drawn anew in {rest:.0} ms"
+        ));
+        assert!(rate > STANDSTILL, "{rate} frames/s");
     }
+    println!("{told}");
+    assert!(first < UNUSABLE, "{first} ms until something was seen");
+    browser.assert_calm();
+    told
+}
+
+/// Boxes and lines of a whole picture, after something was pressed.
+fn still(browser: &Browser, pressed: &str) -> (usize, usize) {
+    let drawn = browser.wait_for(&STILL.replace("PRESSED", &json!(pressed).to_string()));
+    let number = |key: &str| usize::try_from(drawn[key].as_u64().unwrap()).unwrap();
+    (number("boxes"), number("curves"))
+}
+
+/// What moves is a picture: lines are drawn anew only where nothing moved for a while. Returns frames a second, within how long nearly
+/// all of them came, and how long drawing anew took.
+fn judged(moved: &Value) -> [f64; 3] {
+    assert_eq!(moved["seen"], true, "what moved was nothing");
+    assert_eq!(moved["changed"], 0, "moving makes nothing of the document anew");
+    let gaps = moved["gaps"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|gap| gap.as_f64().unwrap());
+    let mut gaps: Vec<f64> = gaps.collect();
+    let drawn = moved["drawn"].as_array().unwrap();
+    let mut before: f64 = 0.0;
+    for (gap, drawn) in gaps.iter().zip(drawn) {
+        assert!(
+            drawn["pictures"].as_u64().unwrap() <= 1,
+            "{drawn}: no picture is drawn twice"
+        );
+        // Whether it is drawn before or after the clock is looked at is the browser's to choose.
+        let rested = gap.max(before);
+        assert!(
+            drawn["curves"] == 0 || rested >= REST,
+            "{drawn}: drawn anew {rested} ms after it had moved"
+        );
+        before = *gap;
+    }
+    let all: f64 = gaps.iter().sum();
+    let rate = 1000.0 * 119.0 / all;
+    gaps.sort_by(f64::total_cmp);
+    [rate, gaps[112], moved["rest"].as_f64().unwrap()]
 }
