@@ -200,7 +200,7 @@ impl Refusal {
                 answer
             }
             Self::Elsewhere => sentence(StatusCode::FORBIDDEN, "Another site's page may not ask here.\n"),
-            Self::NoToken if path == "/" => files::login(StatusCode::UNAUTHORIZED),
+            Self::NoToken if path == "/" => files::login(""),
             Self::NoToken => sentence(
                 StatusCode::UNAUTHORIZED,
                 "Show the token: open / in a browser, or send `Authorization: Bearer TOKEN`.\n",
@@ -220,7 +220,8 @@ pub(super) async fn guard(State(door): State<Door>, request: Request, next: Next
         (CONTENT_SECURITY_POLICY, POLICY),
         (X_CONTENT_TYPE_OPTIONS, "nosniff"),
         (X_FRAME_OPTIONS, "DENY"),
-        (REFERRER_POLICY, "no-referrer"),
+        // With less a browser keeps the origin of the token's own form to itself, and that would be taken for another site's.
+        (REFERRER_POLICY, "same-origin"),
         (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
         (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
         (
@@ -244,7 +245,7 @@ pub(super) struct Answer {
 /// Takes the token, and has the browser carry a sign that it was shown.
 pub(super) async fn login(State(door): State<Door>, Form(Answer { token: shown }): Form<Answer>) -> Response {
     let Some(token) = door.token.as_ref().filter(|token| token.is(shown.trim())) else {
-        return files::login(StatusCode::UNAUTHORIZED);
+        return files::login("That is not the token.");
     };
     // `Secure`: browsers send it by TLS, and to their own machine.
     let cookie = format!(

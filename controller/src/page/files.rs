@@ -73,9 +73,11 @@ pub(super) async fn document() -> Html<&'static str> {
     Html(include_str!("assets/index.html"))
 }
 
-/// The question for the token.
-pub(super) fn login(status: StatusCode) -> Response {
-    (status, Html(include_str!("assets/login.html"))).into_response()
+/// The question for the token, after what is to be said of the last answer.
+pub(super) fn login(said: &'static str) -> Response {
+    const ALERT: &str = "<p role=\"alert\">";
+    let document = include_str!("assets/login.html").replace(ALERT, &format!("{ALERT}{said}"));
+    (StatusCode::UNAUTHORIZED, Html(document)).into_response()
 }
 
 /// A file by its path, or that there is none.

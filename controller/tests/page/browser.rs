@@ -119,12 +119,17 @@ impl Browser {
 
     /// Goes to a view.
     pub(crate) fn go(&self, hash: &str) {
-        self.command("/url", &json!({ "url": format!("{}{hash}", self.home) }));
+        self.visit(&format!("{}{hash}", self.home));
+    }
+
+    /// Goes to somebody else's page.
+    pub(crate) fn visit(&self, url: &str) {
+        self.command("/url", &json!({ "url": url }));
     }
 
     /// Leaves the page: the next view is loaded anew.
     pub(crate) fn leave(&self) {
-        self.command("/url", &json!({ "url": "about:blank" }));
+        self.visit("about:blank");
     }
 
     /// Runs a script in the page, as `WebDriver` does: not by the page's own right, and so not kept from it by its policy.

@@ -8,9 +8,11 @@ mod growing;
 mod http;
 mod looking;
 mod many;
+mod names;
 mod pictures;
 mod serving;
 mod slow;
+mod strangers;
 
 use std::time::Duration;
 

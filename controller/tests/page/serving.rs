@@ -2,12 +2,16 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::net::TcpStream;
 use std::process::Command;
+use std::time::Duration;
 
+use jiff::{SignedDuration, Timestamp};
 use serde_json::json;
 
-use crate::folder::{Folder, accepted, node, pod, start, until};
+use crate::folder::{Folder, accepted, node, opened, pod, start, until};
 use crate::http::{ask, get, send};
+use crate::slow::sockets;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -195,6 +199,33 @@ fn who_follows_and_never_reads_costs_others_nothing() {
 }
 
 #[test]
+fn who_connects_and_says_nothing_takes_no_more_than_there_is() {
+    const AT_ONCE: usize = 128;
+    let folder = shop(&[]);
+    assert_eq!(get(folder.page, "/api/violations").status, 200);
+    let before = sockets(folder.process());
+    let idle: Vec<TcpStream> = (0..2 * AT_ONCE)
+        .map(|_| TcpStream::connect(folder.page).unwrap())
+        .collect();
+    until("every place to be taken", || {
+        (sockets(folder.process()) >= before + AT_ONCE - 1).then_some(())
+    });
+    for _ in 0..20 {
+        assert!(
+            sockets(folder.process()) <= before + AT_ONCE,
+            "the kernel holds the others until it is their turn"
+        );
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    drop(idle);
+    assert_eq!(
+        get(folder.page, "/api/violations").status,
+        200,
+        "who comes then is answered"
+    );
+}
+
+#[test]
 fn a_violation_is_told_without_being_asked() {
     let folder = shop(&["--learn-for", "2s"]);
     let learned = accepted("shop", "db", "198.18.1.10", 5432, 3);
@@ -222,6 +253,30 @@ fn a_violation_is_told_without_being_asked() {
     );
     let listed = get(folder.page, "/api/violations").json();
     assert_eq!(listed["violations"][0], told, "what is asked for is the same");
+}
+
+#[test]
+fn what_nobody_has_used_for_long_is_told_as_stale() {
+    let folder = shop(&["--learn-for", "2s"]);
+    let days = |days: i64| Timestamp::now() - SignedDuration::from_hours(24 * days);
+    let used = |address: &str, last: Timestamp| {
+        let mut flow = opened("shop", "web", address, 443, 3);
+        flow["first_seen"] = json!(days(30));
+        flow["last_seen"] = json!(last);
+        flow
+    };
+    folder.report(&[used("203.0.113.9", days(7)), used("203.0.113.10", days(9))]);
+    until("one of two edges to be stale", || {
+        let map = get(folder.page, "/api/map").json();
+        let states = map["states"].as_array()?;
+        let count = |name: &str| {
+            states
+                .iter()
+                .find(|state| state["name"] == name)
+                .map(|state| &state["count"])
+        };
+        (count("Stale") == Some(&json!(1)) && count("Covered") == Some(&json!(1))).then_some(())
+    });
 }
 
 #[test]

@@ -2,7 +2,7 @@
 //! that is pulled.
 
 use std::fs::{self, File};
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::process::Command;
@@ -82,7 +82,7 @@ fn within<T: Send>(namespace: &str, act: impl FnOnce() -> T + Send) -> T {
 }
 
 /// Sockets of a process.
-fn sockets(process: u32) -> usize {
+pub(crate) fn sockets(process: u32) -> usize {
     let open = fs::read_dir(format!("/proc/{process}/fd")).unwrap();
     let targets = open.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
     targets
@@ -165,6 +165,27 @@ fn who_is_slow_or_gone_is_cut_off_and_nothing_grows() {
         std::thread::sleep(Duration::from_millis(200));
         (now == sockets(process)).then_some(now)
     });
+
+    // Who is there and says nothing, or does not read, is cut off as well; who follows is not.
+    let clients = within(&cable.client, || bad_clients(page));
+    until("all of them to be connected", || {
+        (sockets(process) >= before + 4 * EACH).then_some(())
+    });
+    let began = Instant::now();
+    while sockets(process) > before + EACH {
+        assert!(
+            began.elapsed() < CUT,
+            "who is there and gives nothing back is not cut off"
+        );
+        std::thread::sleep(Duration::from_millis(500));
+    }
+    println!("all but those who follow cut off after {:.0?}", began.elapsed());
+    for mut follower in clients.into_iter().skip(3).step_by(4) {
+        let mut some = [0; 64];
+        let read = follower.read(&mut some);
+        assert!(matches!(read, Ok(1..)), "who follows is cut off: {read:?}");
+    }
+    until("those to be gone", || (sockets(process) <= before).then_some(()));
 
     let mut grown = Vec::new();
     // An allocator that has seen large pieces come and go keeps some of them: the first round shows how much.
