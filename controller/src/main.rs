@@ -1,5 +1,7 @@
 //! `nanoseg`: the controller and the command line.
 
+mod log;
+
 use std::io::{self, BufWriter, IsTerminal as _, Write as _};
 use std::process::ExitCode;
 
@@ -9,6 +11,7 @@ use nanoseg::controller;
 use nanoseg::settings::terminal::Terminal;
 use nanoseg::settings::{Arguments, Command, LogFormat};
 use nanoseg::telemetry::Telemetry;
+use nanoseg_policy::map::visible;
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
@@ -24,7 +27,9 @@ fn main() -> ExitCode {
         Err(error) => {
             let mut stderr = io::stderr().lock();
             // Nothing is left to be told it when even stderr is closed.
-            drop(writeln!(stderr, "nanoseg: {error:#}"));
+            let sentence = format!("nanoseg: {error:#}");
+            let lines: Vec<String> = sentence.split('\n').map(visible).collect();
+            drop(writeln!(stderr, "{}", lines.join("\n")));
             ExitCode::from(2)
         }
     }
@@ -90,9 +95,10 @@ fn log_to_stderr(format: LogFormat, telemetry: Option<&Telemetry>) {
         .unwrap_or_else(|_unset| EnvFilter::new("info,kube_client=off,kube_runtime=off"));
     // Spans are for a collector: a line of the log stands for itself.
     let filter = filter.and(filter_fn(|metadata| !metadata.is_span()));
+    let coloured = io::stderr().is_terminal();
     let lines = tracing_subscriber::fmt::layer()
-        .with_writer(io::stderr)
-        .with_ansi(io::stderr().is_terminal());
+        .with_writer(log::Lines { format, coloured })
+        .with_ansi(coloured);
     let lines = match format {
         LogFormat::Text => lines.with_target(false).with_filter(filter).boxed(),
         LogFormat::Json => lines.json().flatten_event(true).with_filter(filter).boxed(),

@@ -8,6 +8,7 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use nanoseg_policy::map::visible_json;
 use nanoseg_policy::ownership::{PolicyName, owned_workload};
 use serde::Serialize;
 
@@ -112,12 +113,14 @@ impl Live for OnDirectory {
             return Ok(());
         }
         let path = self.out.join(VIOLATIONS);
-        let mut lines = Vec::new();
+        let mut lines = String::new();
         for violation in violations {
-            serde_json::to_writer(&mut lines, violation)
+            let line = serde_json::to_string(violation)
                 .map_err(io::Error::from)
                 .map_err(at("write to", &path))?;
-            lines.push(b'\n');
+            // Whoever follows the file does so on a terminal.
+            lines += &visible_json(&line);
+            lines.push('\n');
         }
         // One write for all lines: a reader that follows the file sees whole lines.
         let append = || {
@@ -125,7 +128,7 @@ impl Live for OnDirectory {
                 .create(true)
                 .append(true)
                 .open(&path)?
-                .write_all(&lines)
+                .write_all(lines.as_bytes())
         };
         append().map_err(at("write to", &path))
     }

@@ -38,7 +38,7 @@ use crate::evaluate::{Evaluator, PolicySet};
 pub use change::{Changes, ChangesSchema, EdgeChange, WorkloadChange};
 pub use document::*;
 use edges::Judges;
-pub use formats::{csv, dot, graphml, html, markdown, mermaid, svg, visible};
+pub use formats::{csv, dot, graphml, html, markdown, mermaid, svg, visible, visible_json};
 pub use layout::Places;
 pub use reach::{Passage, Reach, reach};
 

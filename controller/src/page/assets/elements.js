@@ -1,14 +1,26 @@
 // Elements and answers. Texts become text nodes alone: whatever a name holds, it is never markup.
 
+// Characters that are not seen, or that turn what stands beside them around. The same are written out in every other form of a map.
+const DECEIVES = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff\ufff9-\ufffb\ufffe\uffff\u{e0000}-\u{e007f}]/gu;
+
+/** A text of characters that are seen: others are written out, so that a name deceives nobody who looks at it. */
+export function visible(text) {
+  return text.replace(DECEIVES, (found) => `\\u{${found.codePointAt(0).toString(16)}}`);
+}
+
+// What is read out or told in a box of its own.
+const TOLD = new Set(['aria-label', 'title', 'data-label']);
+
 /** An element with attributes, and children that are elements or texts. */
 export function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
   for (const [name, value] of Object.entries(attributes)) {
     if (value === undefined || value === null || value === false) continue;
     if (name.startsWith('on')) made.addEventListener(name.slice(2), value);
-    else made.setAttribute(name, value === true ? '' : value);
+    else made.setAttribute(name, value === true ? '' : TOLD.has(name) ? visible(String(value)) : value);
   }
-  made.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== ''));
+  const told = children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== '');
+  made.append(...told.map((child) => (child instanceof Node ? child : visible(String(child)))));
   return made;
 }
 

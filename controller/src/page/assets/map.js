@@ -1,6 +1,6 @@
 // The map: what the server laid out, which of it is shown, and what is told of what is chosen.
 
-import { address, ask, asked, button, counted, element, empty, phase, swap, swatch, table, terms, time } from './elements.js';
+import { address, ask, asked, button, counted, element, empty, phase, swap, swatch, table, terms, time, visible } from './elements.js';
 import { Drawing } from './canvas.js';
 
 // More parties than this are not drawn one by one before somebody asks: names could not be read.
@@ -84,10 +84,13 @@ export function map(main) {
     tip.hidden = !found;
     if (!found) return;
     const { party, stroke, group } = found;
-    if (party) tip.textContent = [asked(party) || party.title, party.about].join(', ');
-    else if (group) tip.textContent = `${group.title}: ${group.about}`;
-    else if (stroke.protocol) tip.textContent = `${stroke.source.title} → ${stroke.destination.title} ${stroke.protocol} ${stroke.port}: ${words(stroke.state)}`;
-    else tip.textContent = `${counted(stroke.edges, 'connection')}: ${words(stroke.state)}`;
+    const telling = () => {
+      if (party) return [asked(party) || party.title, party.about].join(', ');
+      if (group) return `${group.title}: ${group.about}`;
+      if (stroke.protocol) return `${stroke.source.title} → ${stroke.destination.title} ${stroke.protocol} ${stroke.port}: ${words(stroke.state)}`;
+      return `${counted(stroke.edges, 'connection')}: ${words(stroke.state)}`;
+    };
+    tip.textContent = visible(telling());
     const left = Math.min(x + 14, frame.clientWidth - tip.offsetWidth - 8);
     const top = y + 18 + tip.offsetHeight > frame.clientHeight ? y - tip.offsetHeight - 8 : y + 18;
     tip.style.transform = `translate(${Math.max(left, 8)}px, ${top}px)`;
@@ -143,8 +146,8 @@ export function map(main) {
       ['State', (edge) => [swatch(edge.state), ` ${words(edge.state)}`]],
       ['More', (edge) => button('Evidence and rule', () => choose({ stroke: edge }), { class: 'plain', 'aria-label': `Evidence and rule: ${edge.source.title} to ${edge.destination.title}, ${edge.protocol} ${edge.port}` }), 'tight'],
     ];
-    swap(list, table(`${shown.length} of ${counted(edges.length, 'connection')}`, columns, shown.slice(0, rows)),
-      shown.length > rows ? button(`Show more (${shown.length - rows})`, () => { rows += ROWS * 4; show(); }) : '');
+    swap(list, table(`${shown.length.toLocaleString()} of ${counted(edges.length, 'connection')}`, columns, shown.slice(0, rows)),
+      shown.length > rows ? button(`Show more (${(shown.length - rows).toLocaleString()})`, () => { rows += ROWS * 4; show(); }) : '');
   }
 
   function words(state) {
@@ -322,9 +325,13 @@ export function map(main) {
       before = now;
       told = next;
       const groups = new Map(told.groups.map((group) => [group.id, group]));
-      for (const group of told.groups) group.about = counted(group.parties, 'party', 'parties');
+      for (const group of told.groups) {
+        group.title = visible(group.title);
+        group.about = counted(group.parties, 'party', 'parties');
+      }
       for (const party of told.parties) {
-        party.about = about(party);
+        party.title = visible(party.title);
+        party.about = visible(about(party));
         party.where = groups.get(party.group)?.title ?? '';
       }
       edges = lines.edges.map(([source, destination, number, protocol, state]) => ({

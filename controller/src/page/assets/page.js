@@ -1,6 +1,6 @@
 // Which view is shown, and what the server tells without being asked.
 
-import { element, ask, paced } from './elements.js';
+import { ask, element, paced, visible } from './elements.js';
 import { map } from './map.js';
 import { segments, review } from './segments.js';
 import { violations } from './violations.js';
@@ -16,7 +16,7 @@ let shown = null;
 let unread = 0;
 
 function say(sentence) {
-  notice.textContent = sentence;
+  notice.textContent = visible(sentence);
   notice.hidden = !sentence;
 }
 

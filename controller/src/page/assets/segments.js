@@ -67,9 +67,9 @@ export function segments(main) {
       && (!text || `${row.namespace}/${row.name} ${row.kind} ${row.workload} ${row.mode} ${row.phase} ${row.reason}`.toLowerCase().includes(text)));
     about.replaceChildren(count('phase').map(([value, number]) => `${number} ${value}`).join(' · '));
     swap(body, rows.length
-      ? table(`${shown.length} of ${counted(rows.length, 'Segment')}`, COLUMNS, shown.slice(0, most))
+      ? table(`${shown.length.toLocaleString()} of ${counted(rows.length, 'Segment')}`, COLUMNS, shown.slice(0, most))
       : empty('No Segment yet', element('p', {}, 'There is one for each workload that was seen talking. Learners report as soon as somebody does: a minute after the first connection is a good time to ask why not (nanoseg doctor).')),
-    shown.length > most ? button(`Show more (${shown.length - most})`, () => { most += ROWS * 4; fill(); }) : '');
+    shown.length > most ? button(`Show more (${(shown.length - most).toLocaleString()})`, () => { most += ROWS * 4; fill(); }) : '');
   };
   return {
     async refresh() {

@@ -28,7 +28,7 @@ pub use markdown::markdown;
 pub use mermaid::mermaid;
 pub use svg::svg;
 pub use table::csv;
-pub use text::visible;
+pub use text::{visible, visible_json};
 
 use super::document::{Map, Party, Who};
 

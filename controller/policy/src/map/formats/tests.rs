@@ -10,7 +10,7 @@ use pulldown_cmark::{Event, Options, Parser, Tag};
 
 use super::super::tests::{segment, shop};
 use super::super::{Changes, Input, Segment};
-use super::text::visible;
+use super::text::{visible, visible_json};
 use super::*;
 use crate::evaluate::PolicySet;
 use crate::fixture::{cluster, edge, evidence, graph, ip, labels, pod, policies};
@@ -265,7 +265,13 @@ proptest! {
     #[test]
     fn json_reads_every_name_back(names in names()) {
         let map = map_of(&names);
-        prop_assert_eq!(serde_json::from_str::<Map>(&serde_json::to_string(&map).unwrap()).unwrap(), map);
+        let json = serde_json::to_string_pretty(&map).unwrap();
+        prop_assert_eq!(&serde_json::from_str::<Map>(&json).unwrap(), &map);
+        let seen = visible_json(&json);
+        prop_assert_eq!(serde_json::from_str::<Map>(&seen).unwrap(), map);
+        for line in seen.lines() {
+            prop_assert_eq!(visible(line), line);
+        }
     }
 
     #[test]

@@ -26,6 +26,23 @@ pub fn visible(text: &str) -> String {
     seen
 }
 
+/// A document of JSON of characters that are seen: it reads back as the same.
+pub fn visible_json(json: &str) -> String {
+    let mut seen = String::with_capacity(json.len());
+    for character in json.chars() {
+        // Of those below a space JSON holds only what stands between its parts.
+        if character < ' ' || !deceives(character) {
+            seen.push(character);
+            continue;
+        }
+        for unit in character.encode_utf16(&mut [0; 2]) {
+            // Writing to a string cannot fail.
+            let _written = write!(seen, "\\u{unit:04x}");
+        }
+    }
+    seen
+}
+
 /// The same as content or attribute of XML and HTML.
 pub(super) fn markup(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
