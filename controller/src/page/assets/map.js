@@ -8,6 +8,9 @@ const MANY = 120;
 // Rows of the table at a time.
 const ROWS = 50;
 
+/** An answer of the evaluator, for people. */
+const ANSWERS = { Allowed: 'allowed', NotIsolated: 'not isolated, so allowed', Denied: 'denied', Unknown: 'not known' };
+
 function about(party) {
   const { who } = party;
   switch (who.type) {
@@ -227,7 +230,7 @@ export function map(main) {
 
   function side(name, judged) {
     const rules = (judged.rules ?? []).map(({ policy, index }) => `${policy}, ${name} rule ${index + 1}`);
-    return element('div', {}, `${name}: ${judged.answer}`,
+    return element('div', {}, `${name}: ${ANSWERS[judged.answer]}`,
       rules.map((rule) => element('div', {}, `by ${rule}`)),
       judged.reason ? element('div', {}, judged.reason) : '');
   }
@@ -235,7 +238,7 @@ export function map(main) {
   function judgement(title, judged) {
     if (!judged) return '';
     const tone = { Denied: 'bad', Unknown: 'warn' }[judged.answer] ?? 'good';
-    return element('section', {}, element('h3', {}, title), element('p', { class: tone }, judged.answer),
+    return element('section', {}, element('h3', {}, title), element('p', { class: tone }, ANSWERS[judged.answer]),
       side('ingress', judged.ingress), side('egress', judged.egress));
   }
 

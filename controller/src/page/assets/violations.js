@@ -9,7 +9,7 @@ const COLUMNS = [
   ['Port', (row) => `${row.protocol} ${row.port}`, 'tight'],
   ['Tries', (row) => row.count ?? '', 'number'],
   ['First seen', (row) => time(row.firstSeen), 'tight'],
-  ['Baseline of', (row) => element('a', { href: address('segments', ...row.segment) }, row.workload)],
+  ['Baseline of', (row) => element('a', { href: address('segments', ...row.segment) }, parts(row.workload)), 'name'],
   ['Why', (row) => row.verdict, 'words'],
   ['Ask', (row) => element('a', { href: address('what-if', row.source, row.destination, row.protocol, row.port) }, 'What if'), 'tight'],
 ];

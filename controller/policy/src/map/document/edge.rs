@@ -59,7 +59,7 @@ pub enum State {
     Enforced,
     /// No policy in force isolates its ends, and what is proposed allows it by a rule.
     Covered,
-    /// It was seen, and no policy is about it.
+    /// It was seen, and no policy in force is about it.
     Observed,
 }
 
@@ -103,7 +103,7 @@ impl State {
             Self::Stale => "in a baseline, no longer seen",
             Self::Enforced => "allowed by a policy in force",
             Self::Covered => "allowed by what is proposed",
-            Self::Observed => "no policy is about it",
+            Self::Observed => "no policy in force is about it",
         }
     }
 }

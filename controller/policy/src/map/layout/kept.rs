@@ -170,8 +170,9 @@ pub(super) fn moved(before: &[Option<Kept>], sizes: &[Cell], between: &BTreeSet<
         let (Some(Kept { size, .. }), Some((column, row))) = (kept, corners[group]) else {
             continue;
         };
-        // Columns and rows are put in at its former right and lower edge, through all of the map: nobody changes sides.
-        let (right, below) = (column + size.0 + 1, row + size.1 + 2);
+        // Columns and rows are put in at its former right and lower edge, through all of the map: nobody changes sides. Of the last row
+        // that it takes its box needs a part alone, so who begins there begins below it.
+        let (right, below) = (column + size.0 + 1, row + size.1 + 1);
         let wider = (sizes[group].0 - size.0).max(0);
         let higher = (sizes[group].1 - size.1).max(0);
         for (_, corner) in corners.iter_mut().enumerate().filter(|(other, _)| *other != group) {
