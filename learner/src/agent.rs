@@ -403,9 +403,7 @@ impl Agent {
         self.unread_since = 0;
         let gone = self.cgroups.tidy();
         let now = monotonic_ns();
-        for key in self.table.of_cgroups(&gone) {
-            self.evict(&key, now)?;
-        }
+        self.evict_all(self.table.of_cgroups(&gone).into_iter(), now)?;
         let lost = self.capture.counters()?.by_cgroup;
         for (cgroup, reason) in lost.into_keys().filter(|(cgroup, _)| gone.contains(cgroup)) {
             let told = self.told.entry((cgroup, reason)).or_default();

@@ -8,6 +8,7 @@
 //! * A flow is taken out of the kernel's map only after its counts were read, and are kept where something is pinned.
 
 mod keeping;
+mod room;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -23,9 +24,9 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
 use nanoseg_ebpf::exchange::Begun;
-use nanoseg_ebpf::kept::{self, Kept, MAPS};
+use nanoseg_ebpf::kept::{self, MAPS};
 use nanoseg_ebpf::packet::DOMAIN;
-use nanoseg_ebpf::{Answer, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, name};
+use nanoseg_ebpf::{Answer, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, name};
 use nanoseg_graph::flow;
 
 use self::keeping::Keeping;
@@ -150,6 +151,8 @@ pub(crate) struct Capture {
     all_flows: OwnedFd,
     admitted: HashMap<MapData, u64, u64>,
     released: HashMap<MapData, u64, u64>,
+    /// How many keys of each cgroup were taken out and are not counted in `released` yet.
+    unreleased: BTreeMap<u64, u64>,
     losses: HashMap<MapData, Plain<LossKey>, u64>,
     counters: PerCpuArray<MapData, u64>,
     /// Only where something is pinned.
@@ -292,6 +295,7 @@ pub(crate) fn start(
         flows: take(&mut programs, name::FLOWS)?,
         admitted: take(&mut programs, name::ADMITTED)?,
         released: take(&mut programs, name::RELEASED)?,
+        unreleased: BTreeMap::new(),
         losses: take(&mut programs, name::LOSSES)?,
         counters: take(&mut programs, name::COUNTERS)?,
         keeping,
@@ -387,14 +391,6 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> &'static str {
     ""
 }
 
-fn counted(map: &HashMap<MapData, u64, u64>, name: &'static str, cgroup: u64) -> Result<Option<u64>, CaptureError> {
-    match map.get(&cgroup, 0) {
-        Ok(count) => Ok(Some(count)),
-        Err(MapError::KeyNotFound) => Ok(None),
-        Err(source) => Err(CaptureError::Read { name, source }),
-    }
-}
-
 impl Capture {
     /// What the kernel counted for one key.
     pub(crate) fn record(&self, key: &FlowKey) -> Result<Option<FlowRecord>, CaptureError> {
@@ -457,52 +453,6 @@ impl Capture {
     /// How many flows there is room for.
     pub(crate) const fn capacity(&self) -> u32 {
         self.flows_capacity
-    }
-
-    /// Makes room for other keys. The caller has read the record.
-    pub(crate) fn evict(&mut self, key: &FlowKey, record: &FlowRecord) -> Result<(), CaptureError> {
-        self.archive(Kept::Flow(*key), record)?;
-        match self.flows.remove(&Plain(*key)) {
-            Ok(()) => {
-                self.release(key.cgroup)?;
-                self.release(EVERY_CGROUP)
-            }
-            Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(CaptureError::Read {
-                name: name::FLOWS,
-                source,
-            }),
-        }
-    }
-
-    fn release(&mut self, cgroup: u64) -> Result<(), CaptureError> {
-        let before = counted(&self.released, name::RELEASED, cgroup)?.unwrap_or(0);
-        self.released
-            .insert(cgroup, before + 1, 0)
-            .map_err(|source| CaptureError::Write {
-                name: name::RELEASED,
-                source,
-            })
-    }
-
-    /// Gives the place of a cgroup that is gone to another one, if it has nothing in the flow map any more.
-    pub(crate) fn dismiss(&mut self, cgroup: u64) -> Result<(), CaptureError> {
-        let Some(admitted) = counted(&self.admitted, name::ADMITTED, cgroup)? else {
-            return Ok(());
-        };
-        if admitted != counted(&self.released, name::RELEASED, cgroup)?.unwrap_or(0) {
-            return Ok(());
-        }
-        for (map, name) in [
-            (&mut self.admitted, name::ADMITTED),
-            (&mut self.released, name::RELEASED),
-        ] {
-            match map.remove(&cgroup) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(source) => return Err(CaptureError::Write { name, source }),
-            }
-        }
-        Ok(())
     }
 
     /// What was not recorded.

@@ -108,6 +108,7 @@ impl Agent {
                 }
             }
         }
+        self.capture.release_what_is_not_held()?;
         self.read()?;
         tracing::info!(
             epoch = self.origin.epoch,

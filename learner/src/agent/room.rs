@@ -16,6 +16,10 @@ struct Surplus {
     keys: usize,
 }
 
+/// After so many keys, which takes a few milliseconds, their room is given to others: who needs it in a flood does not wait for
+/// all of them.
+const EVICTED_AT_ONCE: usize = 1024;
+
 /// Percent: how full the map is, for everybody or for the cgroup that holds most of it. A cgroup is full when it holds as much
 /// as is free, which is before the map is.
 fn fullness(held: usize, own: usize, capacity: usize) -> usize {
@@ -37,7 +41,9 @@ impl Surplus {
             51..=ROOMY => (Duration::from_mins(1), above(capacity / 4)),
             ..=90 => {
                 // So many that there is no more than room enough, for whichever reason there is less.
-                let free = (own * 100).div_ceil(ROOMY).max((capacity * (100 - ROOMY)).div_ceil(100));
+                let free = (own * 100)
+                    .div_ceil(ROOMY)
+                    .max((capacity * (100 - ROOMY)).div_ceil(100));
                 (Duration::from_secs(5), above(capacity.saturating_sub(free)))
             }
             _ => (Duration::from_secs(1), above(capacity / 4)),
@@ -54,14 +60,21 @@ impl Agent {
             return Ok(());
         };
         let before = monotonic_ns().saturating_sub(u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
-        for key in self.table.idle_since(before).into_iter().take(keys) {
-            self.evict(&key, before)?;
-        }
-        Ok(())
+        self.evict_all(self.table.idle_since(before).into_iter().take(keys), before)
     }
 
-    /// Takes a key out of the kernel's map, unless it was seen at `before` or later.
-    pub(super) fn evict(&mut self, key: &FlowKey, before: u64) -> Result<(), AgentError> {
+    /// Takes keys out of the kernel's map, but those that were seen at `before` or later.
+    pub(super) fn evict_all(&mut self, keys: impl Iterator<Item = FlowKey>, before: u64) -> Result<(), AgentError> {
+        for (number, key) in (1_usize..).zip(keys) {
+            self.evict(&key, before)?;
+            if number.is_multiple_of(EVICTED_AT_ONCE) {
+                self.capture.release()?;
+            }
+        }
+        Ok(self.capture.release()?)
+    }
+
+    fn evict(&mut self, key: &FlowKey, before: u64) -> Result<(), AgentError> {
         if let Some(record) = self.capture.record(key)? {
             if record.last_ns >= before {
                 return Ok(());

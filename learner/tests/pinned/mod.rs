@@ -159,3 +159,40 @@ fn a_folder_has_one_learner_and_is_of_a_bpf_file_system() {
     // Told to pin where that is impossible, it observes all the same.
     node.learner(&["--pin", "/tmp/nanoseg-is-no-bpf-file-system"]).end();
 }
+
+/// A key of the flow map and its value, as far as a test is concerned with them.
+type Flows = aya::maps::HashMap<aya::maps::MapData, [u8; 32], [u8; 72]>;
+
+#[test]
+fn room_that_a_learner_did_not_live_to_give_back_is_given_by_the_next() {
+    // With these it has as much as is free, and may have no more.
+    const MOST: u16 = 32;
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let pins = node.pins();
+    let arguments = ["--pin", &pins, "--map-entries", "64"];
+    let first = node.learner(&arguments);
+    // Stopped, so that it makes no room of its own.
+    first.signal(rustix::process::Signal::STOP);
+    spray(&client, &server, 1000, MOST);
+    first.kill();
+    // As it is between taking keys out and counting them.
+    let flows = aya::maps::MapData::from_pin(format!("{pins}/FLOWS")).unwrap();
+    let mut flows = Flows::try_from(aya::maps::Map::HashMap(flows)).unwrap();
+    let keys: Vec<_> = flows.keys().map(Result::unwrap).collect();
+    assert_eq!(keys.len(), usize::from(MOST));
+    for key in keys {
+        flows.remove(&key).unwrap();
+    }
+
+    let second = node.learner(&arguments);
+    second.signal(rustix::process::Signal::STOP);
+    spray(&client, &server, 2000, MOST);
+    second.signal(rustix::process::Signal::CONT);
+    let report = second.end();
+    assert_eq!(report.of(&client.subject()).count(), usize::from(MOST));
+    assert!(report.losses.is_empty(), "{:?}", report.losses);
+}
