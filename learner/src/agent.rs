@@ -1,12 +1,14 @@
 //! The loop: what the kernel announces, what it counted, what is due.
 //!
 //! Guarantees:
-//! * A new flow is in the table as soon as it is announced, and at the latest after one interval, announced or not; so are
-//!   counts, unless a program was held up while it counted: those are there a minute later.
+//! * A new flow is in the table as soon as it is announced, and at the latest after one interval, announced or not.
+//! * Counts are in the table after one interval, and those of a large map after a few seconds; unless a program was held up while
+//!   it counted: those are there a minute later.
 //! * Where something is pinned, killed at any moment, the next one goes on: under the same epoch, with the same counts.
 //! * Asked to end, the agent reads and reports once more, waits a moment for the acknowledgement, and ends with success.
 
 mod beginning;
+mod reading;
 mod room;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -17,7 +19,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nanoseg_ebpf::{LossKey, Reason};
+use nanoseg_ebpf::LossKey;
 use nanoseg_graph::flow::{Loss, Origin, Report, Subject};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -25,19 +27,20 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use self::reading::Reading;
 use crate::addresses;
 use crate::capture::{self, Announcements, Answers, Capture, CaptureError, Sizes};
 use crate::cgroups::{Cgroups, CgroupsError};
 use crate::clock::{Clock, monotonic_ns, on_core};
 use crate::delivery::Delivery;
-use crate::health::{Health, Turn};
+use crate::health::Health;
 use crate::names::Names;
 use crate::pins::PinsError;
 use crate::plain::Plain;
 use crate::preflight::CgroupTree;
 use crate::report::{self, ReportError, ReportFile, StreamEvent, stream};
 use crate::settings::{Settings, Sink, Way};
-use crate::table::{Change, Table, losses};
+use crate::table::{Change, Table};
 
 /// Between two summaries at debug level, and between two tidyings of the cgroup table.
 const HOUSEKEEPING: Duration = Duration::from_mins(1);
@@ -45,15 +48,8 @@ const HOUSEKEEPING: Duration = Duration::from_mins(1);
 /// How long the last acknowledgement is waited for.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
-/// How many flows are read before new cgroups are looked at again: about a millisecond of them.
-const FLOWS_BETWEEN_CGROUPS: usize = 1024;
-
 /// The whole report is written each time: no more often than that it takes one part in so many of a core.
 const WRITING: u32 = 100;
-
-/// A flow that was last seen so long before the last reading was as it is then: longer than a tick of the kernel, which is how
-/// exactly programs know the time, and than nearly all of them take from looking at the clock until they have counted.
-const HELD_UP: Duration = Duration::from_millis(100);
 
 /// Announcements read in one turn, so that a flood of them does not keep everything else waiting.
 const ANNOUNCEMENTS_IN_A_TURN: usize = 4096;
@@ -113,8 +109,7 @@ struct Agent {
     /// Whose the losses of each cgroup are. They are told for as long as the programs run, and cgroups are forgotten before.
     losers: BTreeMap<u64, Subject>,
     node_addresses: BTreeSet<IpAddr>,
-    /// What was last seen before this is in the table already, in nanoseconds; 0 to look at everything again.
-    unread_since: u64,
+    reading: Reading,
     /// Grows when losses or addresses change.
     other_version: u64,
     output: Output,
@@ -163,7 +158,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         plain: Plain::default(),
         losers: BTreeMap::new(),
         node_addresses: addresses::of_this_node(),
-        unread_since: 0,
+        reading: Reading::default(),
         other_version: 0,
         output,
         health,
@@ -205,7 +200,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
             _ = summary.recv() => agent.summarize(tracing::Level::INFO),
         }
     }
-    agent.unread_since = 0;
+    agent.reading.look_at_all();
     agent.read()?;
     agent.name(answers.get_mut())?;
     agent.report(Said::Last)?;
@@ -319,76 +314,6 @@ impl Agent {
         Ok(())
     }
 
-    /// Takes in everything that the kernel counted since the last time.
-    fn read(&mut self) -> Result<(), AgentError> {
-        let clock = Clock::now();
-        if clock.differs_from(self.clock) {
-            tracing::warn!("the wall clock was set; times from now on follow it");
-            self.clock = clock;
-        }
-        let begun = monotonic_ns();
-        let Self {
-            capture,
-            cgroups,
-            clock,
-            table,
-            unread_since,
-            ..
-        } = self;
-        cgroups.absorb();
-        let mut changes = Vec::new();
-        let mut seen = 0_usize;
-        let held = capture.scan(|key, record| {
-            // What is made while a large map is read may be gone before its end.
-            seen += 1;
-            if seen.is_multiple_of(FLOWS_BETWEEN_CGROUPS) {
-                cgroups.absorb();
-            }
-            if record.last_ns < *unread_since {
-                return;
-            }
-            let change = table.observe(&key, &record, *clock, |id| cgroups.subject(id));
-            if let Change::Novel(_) | Change::Malformed = change {
-                changes.push(change);
-            }
-        })?;
-        *unread_since = begun.saturating_sub(u64::try_from(HELD_UP.as_nanos()).unwrap_or(u64::MAX));
-        if !changes.is_empty() {
-            self.refresh_addresses();
-        }
-        for change in changes {
-            self.changed(change)?;
-        }
-        let now = monotonic_ns();
-        self.table.settle(now);
-        if self.plain.look(self.clock.timestamp(now)) {
-            self.other_version += 1;
-        }
-        self.make_room(held)?;
-        self.keep_owners()?;
-        let mut counters = self.capture.counters()?;
-        for (key, count) in &self.told {
-            *counters.by_cgroup.entry(*key).or_default() += count;
-        }
-        self.names.note_unheard(counters.totals[Reason::Unheard as usize]);
-        let Self { cgroups, losers, .. } = self;
-        let now = losses(&counters, |id| {
-            losers.entry(id).or_insert_with(|| cgroups.subject(id)).clone()
-        });
-        if now != self.losses {
-            self.losses = now;
-            self.other_version += 1;
-        }
-        self.health.turned(&Turn {
-            delivered: self.table.delivered(),
-            losses: &self.losses,
-            flows: self.table.len(),
-            held,
-            containers: self.cgroups.containers(),
-        });
-        Ok(())
-    }
-
     /// Bridges to pods come and go with the pods.
     fn refresh_addresses(&mut self) {
         let now = addresses::of_this_node();
@@ -400,7 +325,7 @@ impl Agent {
 
     /// Forgets the cgroups that are gone for long, here and in the kernel's maps.
     fn tidy(&mut self) -> Result<(), AgentError> {
-        self.unread_since = 0;
+        self.reading.look_at_all();
         let gone = self.cgroups.tidy();
         let now = monotonic_ns();
         self.evict_all(self.table.of_cgroups(&gone).into_iter(), now)?;

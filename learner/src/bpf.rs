@@ -79,24 +79,41 @@ pub(crate) fn replace(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
 /// How many entries of a map are read by one call.
 const AT_ONCE: usize = 1024;
 
-/// Calls with every entry of a hash map: what is there all the while is seen once, others perhaps. `K` and `V` are plain data
-/// as large as the map's.
-pub(crate) fn each<K: aya::Pod + Default, V: aya::Pod + Default>(
+/// Where in a map a reading goes on: at its beginning, or where the kernel said.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Place(Option<u32>);
+
+impl Place {
+    /// A place in a map of a test's.
+    #[cfg(test)]
+    pub(crate) const fn at(number: u32) -> Self {
+        Self(Some(number))
+    }
+
+    /// Whether nothing of the map was read yet, or all of it was.
+    pub(crate) const fn is_beginning(self) -> bool {
+        self.0.is_none()
+    }
+}
+
+/// Calls with so many entries of a hash map, or a few more, from a place on. Returns where it goes on: the beginning after the
+/// end. Over all parts, what is there all the while is seen once, others perhaps. `K` and `V` are plain data as large as the
+/// map's.
+pub(crate) fn part<K: aya::Pod + Default, V: aya::Pod + Default>(
     map: BorrowedFd<'_>,
+    Place(mut from): Place,
+    most: usize,
     mut each: impl FnMut(&K, &V),
-) -> io::Result<usize> {
+) -> io::Result<Place> {
     let map = number(map)?;
     let (mut keys, mut values) = (vec![K::default(); AT_ONCE], vec![V::default(); AT_ONCE]);
-    let (mut from, mut to) = (0_u32, 0_u32);
-    let mut is_first = true;
+    let mut to = 0_u32;
     let mut seen = 0;
-    loop {
+    while seen < most {
         let mut batch = LookupBatch {
-            from: if is_first {
-                0
-            } else {
-                (&raw mut from).expose_provenance() as u64
-            },
+            from: from
+                .as_mut()
+                .map_or(0, |from| (&raw mut *from).expose_provenance() as u64),
             to: (&raw mut to).expose_provenance() as u64,
             keys: keys.as_mut_ptr().expose_provenance() as u64,
             values: values.as_mut_ptr().expose_provenance() as u64,
@@ -118,9 +135,9 @@ pub(crate) fn each<K: aya::Pod + Default, V: aya::Pod + Default>(
         }
         seen += count;
         if is_over {
-            return Ok(seen);
+            return Ok(Place::default());
         }
-        is_first = false;
-        from = to;
+        from = Some(to);
     }
+    Ok(Place(from))
 }

@@ -30,7 +30,7 @@ use nanoseg_ebpf::{Answer, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role
 use nanoseg_graph::flow;
 
 use self::keeping::Keeping;
-use crate::bpf;
+use crate::bpf::{self, Place};
 use crate::clock::monotonic_ns;
 use crate::pins::{Found, Pins, PinsError};
 use crate::preflight::{CgroupTree, shows_accepts_of_ipv6};
@@ -439,12 +439,21 @@ impl Capture {
     }
 
     /// Calls with every flow that the kernel holds. A flow that is there all the while is seen once; others perhaps.
-    pub(crate) fn scan(&self, mut each: impl FnMut(FlowKey, FlowRecord)) -> Result<usize, CaptureError> {
-        bpf::each(
-            self.all_flows.as_fd(),
-            |Plain(key): &Plain<FlowKey>, Plain(entry): &Plain<FlowEntry>| each(*key, self.whole(key, entry.record)),
-        )
-        .map_err(|source| CaptureError::ReadAll {
+    pub(crate) fn scan(&self, each: impl FnMut(FlowKey, FlowRecord)) -> Result<(), CaptureError> {
+        self.scan_part(Place::default(), usize::MAX, each).map(drop)
+    }
+
+    /// The same with so many of them, from a place on. Returns where it goes on.
+    pub(crate) fn scan_part(
+        &self,
+        from: Place,
+        most: usize,
+        mut each: impl FnMut(FlowKey, FlowRecord),
+    ) -> Result<Place, CaptureError> {
+        let each = |Plain(key): &Plain<FlowKey>, Plain(entry): &Plain<FlowEntry>| {
+            each(*key, self.whole(key, entry.record));
+        };
+        bpf::part(self.all_flows.as_fd(), from, most, each).map_err(|source| CaptureError::ReadAll {
             name: name::FLOWS,
             source,
         })
@@ -458,12 +467,8 @@ impl Capture {
     /// What was not recorded.
     pub(crate) fn counters(&self) -> Result<Counters, CaptureError> {
         let mut counters = Counters::default();
-        for (index, total) in (0_u32..).zip(&mut counters.totals) {
-            let values = self.counters.get(&index, 0).map_err(|source| CaptureError::Read {
-                name: name::COUNTERS,
-                source,
-            })?;
-            *total = values.iter().sum();
+        for (reason, total) in Reason::ALL.into_iter().zip(&mut counters.totals) {
+            *total = self.total(reason)?;
         }
         for entry in &self.losses {
             let (Plain(key), count) = entry.map_err(|source| CaptureError::Read {
@@ -473,6 +478,18 @@ impl Capture {
             counters.by_cgroup.insert((key.cgroup, key.reason), count);
         }
         Ok(counters)
+    }
+
+    /// What was not recorded for one reason, in all.
+    pub(crate) fn total(&self, reason: Reason) -> Result<u64, CaptureError> {
+        let values = self
+            .counters
+            .get(&(reason as u32), 0)
+            .map_err(|source| CaptureError::Read {
+                name: name::COUNTERS,
+                source,
+            })?;
+        Ok(values.iter().sum())
     }
 
     /// Takes the count of a loss out of the kernel's map, of a cgroup that is gone: its place is another one's then. `told` is

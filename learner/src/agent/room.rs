@@ -5,7 +5,9 @@ use std::time::Duration;
 use nanoseg_ebpf::FlowKey;
 
 use super::{Agent, AgentError};
+use crate::capture::Capture;
 use crate::clock::monotonic_ns;
+use crate::table::Table;
 
 /// What has to leave the kernel's map.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -52,11 +54,20 @@ impl Surplus {
     }
 }
 
+/// Whether there is room for everybody, so that only what has been idle for long has to leave, if anything.
+pub(super) fn is_roomy(capture: &Capture, table: &Table, held: usize) -> bool {
+    fullness(held, table.most_of_one_cgroup(), capacity(capture)) <= ROOMY
+}
+
+fn capacity(capture: &Capture) -> usize {
+    usize::try_from(capture.capacity()).unwrap_or(usize::MAX)
+}
+
 impl Agent {
     /// Takes idle keys out of the kernel's map when it fills up.
     pub(super) fn make_room(&mut self, held: usize) -> Result<(), AgentError> {
-        let capacity = usize::try_from(self.capture.capacity()).unwrap_or(usize::MAX);
-        let Some(Surplus { idle, keys }) = Surplus::of(held, self.table.most_of_one_cgroup(), capacity) else {
+        let Some(Surplus { idle, keys }) = Surplus::of(held, self.table.most_of_one_cgroup(), capacity(&self.capture))
+        else {
             return Ok(());
         };
         let before = monotonic_ns().saturating_sub(u64::try_from(idle.as_nanos()).unwrap_or(u64::MAX));
@@ -76,11 +87,11 @@ impl Agent {
 
     fn evict(&mut self, key: &FlowKey, before: u64) -> Result<(), AgentError> {
         if let Some(record) = self.capture.record(key)? {
+            let cgroups = &mut self.cgroups;
+            self.table.observe(key, &record, self.clock, |id| cgroups.subject(id));
             if record.last_ns >= before {
                 return Ok(());
             }
-            let cgroups = &mut self.cgroups;
-            self.table.observe(key, &record, self.clock, |id| cgroups.subject(id));
             self.capture.evict(key, &record)?;
         }
         self.table.forget(key);

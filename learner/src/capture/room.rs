@@ -77,6 +77,13 @@ impl Capture {
         self.release()
     }
 
+    /// How many flows the kernel holds. One that enters at this moment may not be counted yet.
+    pub(crate) fn held(&self) -> Result<usize, CaptureError> {
+        let admitted = counted(&self.admitted, name::ADMITTED, EVERY_CGROUP)?.unwrap_or(0);
+        let released = counted(&self.released, name::RELEASED, EVERY_CGROUP)?.unwrap_or(0);
+        Ok(usize::try_from(admitted.saturating_sub(released)).unwrap_or(usize::MAX))
+    }
+
     /// Gives the place of a cgroup that is gone to another one, if it has nothing in the flow map any more.
     pub(crate) fn dismiss(&mut self, cgroup: u64) -> Result<(), CaptureError> {
         let Some(admitted) = counted(&self.admitted, name::ADMITTED, cgroup)? else {

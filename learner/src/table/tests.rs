@@ -179,7 +179,7 @@ fn what_nobody_answers_in_time_is_told_apart_from_what_was_just_asked() {
     let mut table = Table::default();
     for (second, counts, expected) in rows {
         table.observe(&key(1, 80), &counted(second, counts), CLOCK, subject);
-        table.settle(second * SECOND);
+        table.settle(second * SECOND, second * SECOND);
         let tally = table.flow(0).unwrap().tally;
         assert_eq!(tally.unanswered, expected, "after {second} s");
     }
@@ -199,7 +199,7 @@ proptest! {
             counts[1] = counts[0].min(counts[1] + answered.max(asked));
             let record = kernel::FlowRecord { established: counts[1], ..record(1, now, counts[0]) };
             table.observe(&key(1, 80), &record, CLOCK, subject);
-            table.settle(now);
+            table.settle(now, now);
             prop_assert!(table.flow(0).unwrap().tally.unanswered <= 1, "only the first may have none");
         }
     }

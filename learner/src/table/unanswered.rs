@@ -33,10 +33,11 @@ impl Table {
         }
     }
 
-    /// Counts what was not answered in time, as of now.
-    pub(crate) fn settle(&mut self, now_ns: u64) {
+    /// Counts what was not answered in time, as of `read_ns`, until when every answer was read. What was read is of `now_ns` at
+    /// the latest.
+    pub(crate) fn settle(&mut self, read_ns: u64, now_ns: u64) {
         let patience = u64::try_from(Tally::PATIENCE.as_nanos()).unwrap_or(u64::MAX);
-        let is_over = |_: &usize, waiting: &mut Waiting| now_ns.saturating_sub(waiting.since_ns) >= patience;
+        let is_over = |_: &usize, waiting: &mut Waiting| read_ns.saturating_sub(waiting.since_ns) >= patience;
         let over: Vec<(usize, Waiting)> = self.waiting.extract_if(.., is_over).collect();
         for (number, Waiting { attempted, since_ns: _ }) in over {
             let Some(Entry { key: _, tally, changed }) = self.entries.get_mut(number) else {

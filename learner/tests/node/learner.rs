@@ -1,8 +1,8 @@
 //! The learner that a test runs, and what it reports.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::net::IpAddr;
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -50,6 +50,8 @@ impl Node {
 /// A learner that is running. Killed when it is dropped.
 pub(crate) struct Learner {
     pub(crate) child: Child,
+    /// Where it answers probes, if it was told to.
+    address: Option<String>,
     folder: PathBuf,
 }
 
@@ -83,8 +85,13 @@ impl Learner {
                 .map_while(Result::ok)
                 .for_each(|line| eprintln!("learner: {line}"));
         });
+        let address = log
+            .iter()
+            .filter(|line| line.contains("answering /healthz"))
+            .find_map(|line| line.split("address=").nth(1)?.split(' ').next().map(str::to_owned));
         Self {
             child,
+            address,
             folder: folder.to_owned(),
         }
     }
@@ -131,6 +138,17 @@ impl Learner {
             "asked to end, it ends with success"
         );
         self.report().unwrap()
+    }
+
+    /// How many events are in its flows, as it answers who asks for metrics.
+    pub(crate) fn recorded(&self) -> u64 {
+        let mut stream = TcpStream::connect(self.address.as_deref().unwrap()).unwrap();
+        write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
+        let mut text = String::new();
+        stream.read_to_string(&mut text).unwrap();
+        let mut lines = text.lines();
+        let count = lines.find_map(|line| line.strip_prefix("nanoseg_learner_recorded_total ")?.parse().ok());
+        count.unwrap_or_else(|| panic!("{text}"))
     }
 
     /// Ids of the eBPF programs that it has attached.

@@ -1,0 +1,234 @@
+//! Reading what the kernel counted: all of it in a turn, or of a large map a part.
+//!
+//! Law: what was last seen before the last whole pass began is in the table as it was then, and no flow is left out of a pass.
+
+use std::time::Duration;
+
+use nanoseg_ebpf::Reason;
+
+use super::room::is_roomy;
+use super::{Agent, AgentError};
+use crate::bpf::Place;
+use crate::clock::{Clock, monotonic_ns};
+use crate::health::Turn;
+use crate::table::{Change, losses};
+
+/// How many flows are read before new cgroups are looked at again: about a millisecond of them.
+const FLOWS_BETWEEN_CGROUPS: usize = 1024;
+
+/// A flow that was last seen so long before the last reading was as it is then: longer than a tick of the kernel, which is how
+/// exactly programs know the time, and than nearly all of them take from looking at the clock until they have counted.
+const HELD_UP: Duration = Duration::from_millis(100);
+
+/// So many flows are read in a turn without a thought: about ten milliseconds of them.
+const LEAST: usize = 32_768;
+
+/// How long a pass over a large map may take. Answers are waited for longer than this and the time in which nearly all come.
+const PASS: Duration = Duration::from_secs(4);
+
+/// How many flows to read in a turn of those that are held.
+fn share(held: usize, interval: Duration) -> usize {
+    let turns = PASS.as_nanos() / interval.as_nanos().max(1);
+    held.div_ceil(usize::try_from(turns).unwrap_or(usize::MAX).max(1))
+        .max(LEAST)
+}
+
+/// How far the kernel's map was read. Times are of the kernel's monotonic clock, in nanoseconds.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(super) struct Reading {
+    place: Place,
+    /// When the pass began that is not over.
+    begun: u64,
+    /// When the last whole pass began: what was last seen before is in the table. 0 to look at everything again.
+    complete: u64,
+    /// How many keys were not announced by then.
+    unannounced: u64,
+}
+
+impl Reading {
+    /// Looks at everything in the next turn, whenever it was last seen.
+    pub(super) const fn look_at_all(&mut self) {
+        self.complete = 0;
+    }
+
+    /// Where to go on, and how much to read at most.
+    fn next(&mut self, now: u64, share: usize, is_urgent: bool) -> (Place, usize) {
+        let is_whole = is_urgent || self.complete == 0;
+        if is_whole || self.place.is_beginning() {
+            self.place = Place::default();
+            self.begun = now;
+        }
+        (self.place, if is_whole { usize::MAX } else { share })
+    }
+
+    /// What was last seen before this need not be looked at.
+    fn is_known(&self, last_ns: u64) -> bool {
+        last_ns
+            < self
+                .complete
+                .saturating_sub(u64::try_from(HELD_UP.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// It was read as far as here.
+    const fn reached(&mut self, place: Place) {
+        self.place = place;
+        if place.is_beginning() {
+            self.complete = self.begun;
+        }
+    }
+}
+
+impl Agent {
+    /// Takes in what the kernel counted since the last time.
+    pub(super) fn read(&mut self) -> Result<(), AgentError> {
+        let clock = Clock::now();
+        if clock.differs_from(self.clock) {
+            tracing::warn!("the wall clock was set; times from now on follow it");
+            self.clock = clock;
+        }
+        for change in self.read_flows()? {
+            self.changed(change)?;
+        }
+        let now = monotonic_ns();
+        self.table.settle(self.reading.complete, now);
+        if self.plain.look(self.clock.timestamp(now)) {
+            self.other_version += 1;
+        }
+        let held = self.capture.held()?;
+        self.make_room(held)?;
+        self.keep_owners()?;
+        let mut counters = self.capture.counters()?;
+        for (key, count) in &self.told {
+            *counters.by_cgroup.entry(*key).or_default() += count;
+        }
+        self.names.note_unheard(counters.totals[Reason::Unheard as usize]);
+        let Self { cgroups, losers, .. } = self;
+        let now = losses(&counters, |id| {
+            losers.entry(id).or_insert_with(|| cgroups.subject(id)).clone()
+        });
+        if now != self.losses {
+            self.losses = now;
+            self.other_version += 1;
+        }
+        self.health.turned(&Turn {
+            delivered: self.table.delivered(),
+            losses: &self.losses,
+            flows: self.table.len(),
+            held,
+            containers: self.cgroups.containers(),
+        });
+        Ok(())
+    }
+
+    /// Reads flows, and returns what they changed beyond counts.
+    fn read_flows(&mut self) -> Result<Vec<Change>, AgentError> {
+        let held = self.capture.held()?;
+        let unannounced = self.capture.total(Reason::Unannounced)?;
+        // What nobody announced is found only here, and who makes room must know what is idle.
+        let is_urgent = unannounced != self.reading.unannounced || !is_roomy(&self.capture, &self.table, held);
+        let (from, most) = self
+            .reading
+            .next(monotonic_ns(), share(held, self.settings.interval), is_urgent);
+        let Self {
+            capture,
+            cgroups,
+            clock,
+            table,
+            reading,
+            ..
+        } = self;
+        cgroups.absorb();
+        let mut changes = Vec::new();
+        let mut seen = 0_usize;
+        let reached = capture.scan_part(from, most, |key, record| {
+            // What is made while a large map is read may be gone before its end.
+            seen += 1;
+            if seen.is_multiple_of(FLOWS_BETWEEN_CGROUPS) {
+                cgroups.absorb();
+            }
+            if reading.is_known(record.last_ns) {
+                return;
+            }
+            let change = table.observe(&key, &record, *clock, |id| cgroups.subject(id));
+            if let Change::Novel(_) | Change::Malformed = change {
+                changes.push(change);
+            }
+        })?;
+        reading.reached(reached);
+        reading.unannounced = unannounced;
+        if !changes.is_empty() {
+            self.refresh_addresses();
+        }
+        Ok(changes)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+
+    #[test]
+    fn a_large_map_is_read_within_a_few_seconds_and_a_small_one_at_once() {
+        assert_eq!(share(100, SECOND), LEAST);
+        assert_eq!(share(1_000_000, SECOND), 250_000);
+        assert_eq!(share(1_000_000, SECOND / 2), 125_000);
+        for seldom in [PASS, PASS + SECOND, SECOND * 60] {
+            assert_eq!(share(1_000_000, seldom), 1_000_000);
+        }
+    }
+
+    /// What happens to a map with ten flows.
+    #[derive(Clone, Debug)]
+    enum Step {
+        /// A flow is seen again.
+        Seen(usize),
+        /// So many are read.
+        Turn {
+            share: usize,
+            is_urgent: bool,
+        },
+        LookAtAll,
+    }
+
+    fn step() -> impl Strategy<Value = Step> {
+        prop_oneof![
+            4 => (0_usize..10).prop_map(Step::Seen),
+            4 => (1_usize..12, prop::bool::weighted(0.1)).prop_map(|(share, is_urgent)| Step::Turn { share, is_urgent }),
+            1 => Just(Step::LookAtAll),
+        ]
+    }
+
+    proptest! {
+        /// Of each flow the time at which it was last seen, in the kernel and in the table.
+        #[test]
+        fn what_was_seen_before_the_last_whole_pass_is_in_the_table(steps in prop::collection::vec(step(), 1..100)) {
+            let mut reading = Reading::default();
+            let (mut kernel, mut table) = ([1_u64; 10], [0_u64; 10]);
+            // Longer than a program is held up.
+            for (step, now) in steps.into_iter().zip((1_u64..).map(|second| second * 1_000_000_000)) {
+                match step {
+                    Step::Seen(flow) => kernel[flow] = now,
+                    Step::LookAtAll => reading.look_at_all(),
+                    Step::Turn { share, is_urgent } => {
+                        let (from, most) = reading.next(now, share, is_urgent);
+                        let begin = (0..10_u8).find(|place| Place::at((*place).into()) == from).map_or(0, usize::from);
+                        let end = begin.saturating_add(most);
+                        for (known, last_ns) in table.iter_mut().zip(kernel).take(end).skip(begin) {
+                            if !reading.is_known(last_ns) {
+                                *known = last_ns;
+                            }
+                        }
+                        reading.reached(if end < 10 { Place::at(u32::try_from(end).unwrap()) } else { Place::default() });
+                        for (known, last_ns) in table.iter().zip(kernel) {
+                            prop_assert!(*known == last_ns || last_ns >= reading.complete);
+                        }
+                    }
+                }
+            }
+        }
+    }
+}
