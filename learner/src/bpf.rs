@@ -6,8 +6,9 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// `BPF_OBJ_GET`, `BPF_LINK_UPDATE`, `BPF_MAP_LOOKUP_BATCH`.
+/// `BPF_OBJ_GET`, `BPF_MAP_LOOKUP_AND_DELETE_ELEM`, `BPF_LINK_UPDATE`, `BPF_MAP_LOOKUP_BATCH`.
 const GET: libc::c_long = 7;
+const TAKE: libc::c_long = 21;
 const UPDATE: libc::c_long = 29;
 const LOOKUP_BATCH: libc::c_long = 24;
 
@@ -16,6 +17,15 @@ struct Get {
     path: u64,
     descriptor: u32,
     flags: u32,
+}
+
+#[repr(C)]
+struct Take {
+    map: u32,
+    pad: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
 }
 
 #[repr(C)]
@@ -74,6 +84,24 @@ pub(crate) fn replace(path: &Path, program: BorrowedFd<'_>) -> io::Result<()> {
     };
     call(UPDATE, &mut update)?;
     Ok(())
+}
+
+/// Takes an entry out of a hash map and returns what its value was at that moment, or nothing if there is none. `K` and `V` are
+/// plain data as large as the map's.
+pub(crate) fn take<K: aya::Pod, V: aya::Pod + Default>(map: BorrowedFd<'_>, key: &K) -> io::Result<Option<V>> {
+    let mut value = V::default();
+    let mut take = Take {
+        map: number(map)?,
+        pad: 0,
+        key: (&raw const *key).expose_provenance() as u64,
+        value: (&raw mut value).expose_provenance() as u64,
+        flags: 0,
+    };
+    match call(TAKE, &mut take) {
+        Ok(_) => Ok(Some(value)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// How many entries of a map are read by one call.

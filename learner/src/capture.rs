@@ -5,7 +5,8 @@
 //!   where to pin them. Then they go on to count, and the next process goes on where this one was.
 //! * What was under way when the programs were attached is not taken to begin then: until a grace after both were attached
 //!   is over, the first datagram between two ports does not say who began the exchange.
-//! * A flow is taken out of the kernel's map only after its counts were read, and are kept where something is pinned.
+//! * A flow is taken out of the kernel's map only after its counts were read, and are kept where something is pinned; what it was
+//!   when it left counts.
 
 mod keeping;
 mod room;
@@ -82,6 +83,8 @@ pub(crate) enum CaptureError {
     },
     #[error("cannot read all of the kernel's map {name}")]
     ReadAll { name: &'static str, source: io::Error },
+    #[error("cannot take an entry out of the kernel's map {name}")]
+    Take { name: &'static str, source: io::Error },
     #[error("cannot write the kernel's map {name}")]
     Write {
         name: &'static str,

@@ -41,7 +41,7 @@ impl Surplus {
         let (idle, keys) = match fullness(held, own, capacity) {
             0..=50 => return None,
             51..=ROOMY => (Duration::from_mins(1), above(capacity / 4)),
-            ..=90 => {
+            86..=90 => {
                 // So many that there is no more than room enough, for whichever reason there is less.
                 let free = (own * 100)
                     .div_ceil(ROOMY)
@@ -92,7 +92,8 @@ impl Agent {
             if record.last_ns >= before {
                 return Ok(());
             }
-            self.capture.evict(key, &record)?;
+            let last = self.capture.evict(key, &record)?;
+            self.table.observe(key, &last, self.clock, |id| cgroups.subject(id));
         }
         self.table.forget(key);
         Ok(())

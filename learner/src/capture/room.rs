@@ -4,13 +4,18 @@
 //! rest to the next one.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd as _;
 
 use aya::maps::{HashMap, MapData, MapError};
 use nanoseg_ebpf::kept::Kept;
-use nanoseg_ebpf::{EVERY_CGROUP, FlowKey, FlowRecord, name};
+use nanoseg_ebpf::{EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, name};
 
 use super::{Capture, CaptureError, Plain};
+use crate::bpf;
 use crate::clock::monotonic_ns;
+
+/// What the kernel answers to a command that a kind of map does not have; not one of the errors that programs are meant to see.
+const ENOTSUPP: i32 = 524;
 
 fn counted(map: &HashMap<MapData, u64, u64>, name: &'static str, cgroup: u64) -> Result<Option<u64>, CaptureError> {
     match map.get(&cgroup, 0) {
@@ -21,18 +26,37 @@ fn counted(map: &HashMap<MapData, u64, u64>, name: &'static str, cgroup: u64) ->
 }
 
 impl Capture {
-    /// Takes out a key to make room for others, which [`Capture::release`] then gives. The caller has read the record.
-    pub(crate) fn evict(&mut self, key: &FlowKey, record: &FlowRecord) -> Result<(), CaptureError> {
+    /// Takes out a key to make room for others, which [`Capture::release`] then gives. The caller has read the record; returned
+    /// is what it was when it left.
+    pub(crate) fn evict(&mut self, key: &FlowKey, record: &FlowRecord) -> Result<FlowRecord, CaptureError> {
         self.archive(Kept::Flow(*key), record)?;
-        match self.flows.remove(&Plain(*key)) {
-            Ok(()) => {
-                for cgroup in [key.cgroup, EVERY_CGROUP] {
-                    *self.unreleased.entry(cgroup).or_default() += 1;
-                }
-                Ok(())
+        let Some(last) = self.take(key, record)? else {
+            return Ok(*record);
+        };
+        for cgroup in [key.cgroup, EVERY_CGROUP] {
+            *self.unreleased.entry(cgroup).or_default() += 1;
+        }
+        if last != *record {
+            self.archive(Kept::Flow(*key), &last)?;
+        }
+        Ok(last)
+    }
+
+    /// Takes out a key if it is there, and returns what it was then: as it was known, where the kernel does not tell.
+    fn take(&mut self, key: &FlowKey, known: &FlowRecord) -> Result<Option<FlowRecord>, CaptureError> {
+        match bpf::take::<_, Plain<FlowEntry>>(self.all_flows.as_fd(), &Plain(*key)) {
+            Ok(taken) => return Ok(taken.map(|Plain(entry)| self.whole(key, entry.record))),
+            // Before Linux 5.14 there is no such command for hash maps, and what is counted in between is lost.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {}
+            Err(source) => {
+                let name = name::FLOWS;
+                return Err(CaptureError::Take { name, source });
             }
-            Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(CaptureError::Read {
+        }
+        match self.flows.remove(&Plain(*key)) {
+            Ok(()) => Ok(Some(*known)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(CaptureError::Write {
                 name: name::FLOWS,
                 source,
             }),
