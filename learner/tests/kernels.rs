@@ -1,5 +1,7 @@
 //! The learner on other kernels than this machine's: Debian's, each started by emulation with nothing but this program.
 //!
+//! Real associations of SCTP, too, for which they have a module.
+//!
 //! `.ci/setup test` puts the kernels into `target/kernels`.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its machine has failed")]
@@ -53,12 +55,13 @@ fn programs_load_attach_and_see_traffic_on_other_kernels() {
         return;
     }
     let folder = tempfile::tempdir().unwrap();
-    let machine = folder.path().join("machine");
-    fs::write(&machine, contents(folder.path())).unwrap();
+    let programs = programs(folder.path());
     // All at once: each is one thread that waits for the same things.
     std::thread::scope(|scope| {
-        for kernel in &kernels {
-            scope.spawn(|| boot(kernel, &machine));
+        for (number, kernel) in kernels.iter().enumerate() {
+            let machine = folder.path().join(format!("machine{number}"));
+            fs::write(&machine, contents(&programs, kernel)).unwrap();
+            scope.spawn(move || boot(kernel, &machine));
         }
     });
 }
@@ -78,12 +81,69 @@ fn kernels() -> Vec<PathBuf> {
     kernels
 }
 
-/// The first file system of the guest: this program, the learner, and what they need.
-fn contents(folder: &Path) -> Vec<u8> {
+/// What SCTP needs, in this order. Kernels may have some of it without a module.
+const MODULES: [&str; 4] = [
+    "lib/libcrc32c",
+    "net/ipv4/udp_tunnel",
+    "net/ipv6/ip6_udp_tunnel",
+    "net/sctp/sctp",
+];
+
+/// The modules of a kernel, as it loads them.
+fn modules(kernel: &Path) -> Vec<(&'static str, Vec<u8>)> {
+    let package = kernel.ancestors().nth(2).unwrap();
+    let releases = fs::read_dir(package.join("lib/modules")).into_iter().flatten();
+    let folders: Vec<PathBuf> = releases
+        .flatten()
+        .map(|release| release.path().join("kernel"))
+        .collect();
+    let module = |name: &str| {
+        let plain = |folder: &PathBuf| fs::read(folder.join(format!("{name}.ko"))).ok();
+        let packed = |folder: &PathBuf| {
+            let file = folder.join(format!("{name}.ko.xz"));
+            let unpacked = file
+                .exists()
+                .then(|| Command::new("xz").arg("-dc").arg(file).output().unwrap());
+            unpacked.map(|output| output.stdout)
+        };
+        folders
+            .iter()
+            .find_map(|folder| plain(folder).or_else(|| packed(folder)))
+    };
+    let modules: Vec<_> = MODULES
+        .into_iter()
+        .filter_map(|name| Some((name, module(name)?)))
+        .collect();
+    assert!(
+        modules.iter().any(|(name, _)| name.ends_with("/sctp")),
+        "{} has no module for SCTP beside it: run `.ci/setup test`",
+        kernel.display()
+    );
+    modules
+}
+
+/// The first file system of a guest.
+fn contents(programs: &[(String, Vec<u8>)], kernel: &Path) -> Vec<u8> {
     let mut archive = Archive::default();
     for empty in ["/proc", "/sys", "/tmp", "/dev"] {
         archive.folder(empty);
     }
+    for (path, contents) in programs {
+        archive.file(path, contents);
+    }
+    for (name, contents) in modules(kernel) {
+        archive.file(&module_path(name), &contents);
+    }
+    archive.end()
+}
+
+fn module_path(name: &str) -> String {
+    format!("/modules/{name}.ko")
+}
+
+/// This program, the learner, and what they need.
+fn programs(folder: &Path) -> Vec<(String, Vec<u8>)> {
+    let mut programs = Vec::new();
     let ip = ["/sbin/ip", "/bin/ip"]
         .map(Path::new)
         .into_iter()
@@ -104,17 +164,17 @@ fn contents(folder: &Path) -> Vec<u8> {
                 .unwrap()
                 .success()
         );
-        archive.file(to, &fs::read(stripped).unwrap());
+        programs.push((to.to_owned(), fs::read(stripped).unwrap()));
         let libraries = Command::new("ldd").arg(from).output().unwrap().stdout;
         for library in String::from_utf8(libraries)
             .unwrap()
             .split_whitespace()
             .filter(|word| word.starts_with('/'))
         {
-            archive.file(library, &fs::read(library).unwrap());
+            programs.push((library.to_owned(), fs::read(library).unwrap()));
         }
     }
-    archive.end()
+    programs
 }
 
 fn boot(kernel: &Path, machine: &Path) {
@@ -189,6 +249,11 @@ fn observe_in_the_guest() {
     }
     let release = fs::read_to_string("/proc/sys/kernel/osrelease").unwrap();
     println!("guest: Linux {release}");
+    for name in MODULES {
+        if let Ok(module) = fs::read(module_path(name)) {
+            rustix::system::init_module(&module, c"").expect(name);
+        }
+    }
     ip("link set lo up");
     for address in SERVERS.into_iter().chain(CLIENTS) {
         let length = if address.contains(':') { 128 } else { 32 };
@@ -209,7 +274,13 @@ fn observe_in_the_guest() {
     let _serving = run(
         &server,
         &SERVERS
-            .map(|address| [Step::Accept(at(address, 8080)), Step::Echo(at(address, 5000))])
+            .map(|address| {
+                [
+                    Step::Accept(at(address, 8080)),
+                    Step::Echo(at(address, 5000)),
+                    Step::AcceptSctp(at(address, 3868)),
+                ]
+            })
             .concat(),
     );
     let arguments = ["--pin", "/sys/fs/bpf/nanoseg"];
@@ -225,6 +296,10 @@ fn observe_in_the_guest() {
                 to: at(SERVERS[family], 5000),
                 times: 2,
             },
+            Step::HoldSctp {
+                from: at(CLIENTS[family], 0),
+                to: at(SERVERS[family], 3868),
+            },
         ]
     });
     let _calling = run(&client, &calls.concat());
@@ -233,7 +308,7 @@ fn observe_in_the_guest() {
         [0, 1].map(|family| {
             let (servers, clients): (IpAddr, IpAddr) =
                 (SERVERS[family].parse().unwrap(), CLIENTS[family].parse().unwrap());
-            [(8080, Transport::Tcp), (5000, Transport::Udp)].map(|(port, transport)| {
+            [(8080, Transport::Tcp), (5000, Transport::Udp), (3868, Transport::Sctp)].map(|(port, transport)| {
                 [
                     report.counts(&subject(&client), Reporter::Source, servers, port, transport),
                     report.counts(&subject(&server), Reporter::Destination, clients, port, transport),
@@ -241,8 +316,8 @@ fn observe_in_the_guest() {
             })
         })
     };
-    let once = [[[Some([1, 1, 0]); 2]; 2]; 2];
-    let before = first.wait_for("both ends of four connections", |report| counts(report) == once);
+    let once = [[[Some([1, 1, 0]); 2]; 3]; 2];
+    let before = first.wait_for("both ends of six connections", |report| counts(report) == once);
     first.kill();
     let second = learner(&arguments);
     let after = second.end();

@@ -49,6 +49,10 @@ pub(crate) enum Step {
     AcceptOne(SocketAddr),
     /// Connects, from a port of its own choice or the kernel's, and holds the connection open until the end.
     Hold { from: Option<SocketAddr>, to: SocketAddr },
+    /// Accepts associations of SCTP from then on, and holds them open.
+    AcceptSctp(SocketAddr),
+    /// Opens an association of SCTP, and holds it open until the end.
+    HoldSctp { from: SocketAddr, to: SocketAddr },
     /// Answers questions for names from then on.
     AnswerNames(SocketAddr),
     /// Asks a server for a name, and waits for its answer.
@@ -133,6 +137,22 @@ impl Step {
                 std::thread::spawn(move || std::mem::forget(listener.accept().unwrap()));
             }
             Self::Hold { from, to } => hold(from, to),
+            Self::AcceptSctp(at) => {
+                let listener = stream(at, Some(rustix::net::ipproto::SCTP));
+                rustix::net::bind(&listener, &at).unwrap();
+                rustix::net::listen(&listener, 8).unwrap();
+                std::thread::spawn(move || {
+                    loop {
+                        std::mem::forget(rustix::net::accept(&listener).unwrap());
+                    }
+                });
+            }
+            Self::HoldSctp { from, to } => {
+                let socket = stream(to, Some(rustix::net::ipproto::SCTP));
+                rustix::net::bind(&socket, &from).unwrap();
+                rustix::net::connect(&socket, &to).unwrap();
+                std::mem::forget(socket);
+            }
             Self::AnswerNames(at) => names::serve(at),
             Self::AskName { server, name, over_tcp } => names::ask(server, &name, over_tcp),
             Self::Try(to) => {
@@ -225,18 +245,22 @@ fn ping(to: IpAddr) {
     }
 }
 
-fn hold(from: Option<SocketAddr>, to: SocketAddr) {
-    use rustix::net::{AddressFamily, SocketType, bind, connect, socket};
-    let family = if to.is_ipv4() {
+fn stream(of: SocketAddr, protocol: Option<rustix::net::Protocol>) -> std::os::fd::OwnedFd {
+    use rustix::net::{AddressFamily, SocketType, socket};
+    let family = if of.is_ipv4() {
         AddressFamily::INET
     } else {
         AddressFamily::INET6
     };
-    let socket = socket(family, SocketType::STREAM, None).unwrap();
+    socket(family, SocketType::STREAM, protocol).unwrap()
+}
+
+fn hold(from: Option<SocketAddr>, to: SocketAddr) {
+    let socket = stream(to, None);
     if let Some(from) = from {
-        bind(&socket, &from).unwrap();
+        rustix::net::bind(&socket, &from).unwrap();
     }
-    connect(&socket, &to).unwrap();
+    rustix::net::connect(&socket, &to).unwrap();
     std::mem::forget(socket);
 }
 
