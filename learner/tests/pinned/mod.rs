@@ -3,7 +3,9 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
+use aya::maps::{Map, MapData, RingBuf};
 use nanoseg_graph::flow::{Report, Reporter, Transport};
+use rustix::process::Signal;
 
 use crate::node::learner::{Learner, Reported as _};
 use crate::node::{Container, Node, PATIENCE, Step, is_possible};
@@ -161,7 +163,7 @@ fn a_folder_has_one_learner_and_is_of_a_bpf_file_system() {
 }
 
 /// A key of the flow map and its value, as far as a test is concerned with them.
-type Flows = aya::maps::HashMap<aya::maps::MapData, [u8; 32], [u8; 72]>;
+type Flows = aya::maps::HashMap<MapData, [u8; 32], [u8; 72]>;
 
 #[test]
 fn room_that_a_learner_did_not_live_to_give_back_is_given_by_the_next() {
@@ -176,12 +178,12 @@ fn room_that_a_learner_did_not_live_to_give_back_is_given_by_the_next() {
     let arguments = ["--pin", &pins, "--map-entries", "64"];
     let first = node.learner(&arguments);
     // Stopped, so that it makes no room of its own.
-    first.signal(rustix::process::Signal::STOP);
+    first.signal(Signal::STOP);
     spray(&client, &server, 1000, MOST);
     first.kill();
     // As it is between taking keys out and counting them.
-    let flows = aya::maps::MapData::from_pin(format!("{pins}/FLOWS")).unwrap();
-    let mut flows = Flows::try_from(aya::maps::Map::HashMap(flows)).unwrap();
+    let flows = MapData::from_pin(format!("{pins}/FLOWS")).unwrap();
+    let mut flows = Flows::try_from(Map::HashMap(flows)).unwrap();
     let keys: Vec<_> = flows.keys().map(Result::unwrap).collect();
     assert_eq!(keys.len(), usize::from(MOST));
     for key in keys {
@@ -189,10 +191,49 @@ fn room_that_a_learner_did_not_live_to_give_back_is_given_by_the_next() {
     }
 
     let second = node.learner(&arguments);
-    second.signal(rustix::process::Signal::STOP);
+    second.signal(Signal::STOP);
     spray(&client, &server, 2000, MOST);
-    second.signal(rustix::process::Signal::CONT);
+    second.signal(Signal::CONT);
     let report = second.end();
     assert_eq!(report.of(&client.subject()).count(), usize::from(MOST));
     assert!(report.losses.is_empty(), "{:?}", report.losses);
+}
+
+/// What a sensor takes of a node is what its kernel hands to it.
+#[test]
+fn p29_a_thousand_connections_of_an_edge_are_one_announcement() {
+    const PORTS: u16 = 5;
+    const TIMES: u16 = 1000;
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let pins = node.pins();
+    let first = node.learner(&["--pin", &pins]);
+    // Stopped, so that this test alone reads what is announced.
+    first.signal(Signal::STOP);
+    client
+        .run(&[Step::Knock {
+            to: server.v4.into(),
+            first_port: 1000,
+            ports: PORTS,
+            times: TIMES,
+        }])
+        .end();
+    let announcements = MapData::from_pin(format!("{pins}/ANNOUNCEMENTS")).unwrap();
+    let mut announcements = RingBuf::try_from(Map::RingBuf(announcements)).unwrap();
+    let mut count = 0;
+    while announcements.next().is_some() {
+        count += 1;
+    }
+    assert_eq!(count, PORTS);
+    first.kill();
+
+    let report = node.learner(&["--pin", &pins]).end();
+    let times = u64::from(TIMES);
+    for port in 1000..1000 + PORTS {
+        let counts = report.counts(&client.subject(), Reporter::Source, server.v4, port, Transport::Tcp);
+        assert_eq!(counts, Some([times, 0, times]), "{port}");
+    }
 }
