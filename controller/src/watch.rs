@@ -194,6 +194,9 @@ fn segment(mut object: DynamicObject) -> (Key, Event) {
 /// watches of a controller are few beside what nodes ask.
 const LONGEST_WAIT: Duration = Duration::from_secs(4);
 
+/// How long the API server is not asked again for a kind that it does not have. Somebody may install it.
+const ABSENT: Duration = Duration::from_secs(30);
+
 /// The client's own growing delay, up to [`LONGEST_WAIT`].
 #[derive(Default)]
 struct Delay(watcher::DefaultBackoff);
@@ -242,6 +245,7 @@ impl Watch {
                             return;
                         }
                     }
+                    tokio::time::sleep(ABSENT).await;
                     continue;
                 }
                 Err(error) => {
