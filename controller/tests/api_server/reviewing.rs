@@ -67,7 +67,7 @@ async fn nothing_is_enforced_before_a_person_said_so_and_one_word_takes_it_back(
     assert_eq!(code, Some(0), "{text}");
     assert_eq!(
         text,
-        "segment.nanoseg.io/deployment-db\nshop/deployment-db: its mode was Audit and is Enforce\n"
+        "segment.nanoseg.io/deployment-db\nSegment shop/deployment-db: its mode was Audit and is Enforce\n"
     );
     until("the controller asks for approval", || async {
         let status = cluster.status("deployment-db").await?;
