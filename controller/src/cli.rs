@@ -3,6 +3,7 @@
 //! What is asked for goes to stdout, everything else in plain lines to stderr.
 
 mod audit;
+mod complete;
 mod diff;
 mod doctor;
 mod explain;
@@ -30,6 +31,7 @@ use crate::read::place::file_name;
 use crate::segment::Segment;
 
 pub use audit::audit_flows;
+pub use complete::complete;
 pub use diff::diff_policies;
 pub use doctor::doctor;
 pub use explain::explain;

@@ -9,7 +9,7 @@ use anyhow::Context as _;
 use nanoseg::cli::{self, CommandError, Found, Screen};
 use nanoseg::controller;
 use nanoseg::settings::terminal::Terminal;
-use nanoseg::settings::{Arguments, Command, LogFormat};
+use nanoseg::settings::{self, Arguments, Command, LogFormat};
 use nanoseg::telemetry::Telemetry;
 use nanoseg_policy::map::visible;
 use tracing_subscriber::EnvFilter;
@@ -18,6 +18,11 @@ use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
+    if let Some(words) = settings::to_complete() {
+        // Whoever asked and is gone needs no answer.
+        drop(io::stdout().write_all(cli::complete(&words).as_bytes()));
+        return ExitCode::SUCCESS;
+    }
     let Arguments { command } = Arguments::typed();
     match run(command) {
         Ok(Found::Nothing) => ExitCode::SUCCESS,

@@ -136,6 +136,14 @@ impl Arguments {
     }
 }
 
+/// The words to complete, where kubectl calls the program for that: by the name that it looks for beside a plugin's.
+pub fn to_complete() -> Option<Vec<String>> {
+    let mut words = std::env::args_os();
+    let called = PathBuf::from(words.next()?);
+    let is_asked = called.file_name()? == "kubectl_complete-nanoseg";
+    is_asked.then(|| words.map(|word| word.to_string_lossy().into_owned()).collect())
+}
+
 /// An error with what to do, where clap knows nothing similar to what was typed.
 fn advised(mut error: clap::Error) -> clap::Error {
     let typed = |kind| match error.get(kind) {

@@ -109,12 +109,8 @@ async fn nothing_is_enforced_before_a_person_said_so_and_one_word_takes_it_back(
     .await;
 
     // The Segment as it is after the decision, as kubectl prints what it patched.
-    let rollback = Command::new(env!("CARGO_BIN_EXE_nanoseg"))
-        .args(["rollback", "shop/deployment-db", "-o", "json", "--kubeconfig"])
-        .arg(server.kubeconfig())
-        .output()
-        .unwrap();
-    let printed: Segment = serde_json::from_slice(&rollback.stdout).unwrap();
+    let (_, text) = run(&server, &["rollback", "shop/deployment-db", "-o", "json"]);
+    let printed: Segment = serde_json::from_str(text.lines().next().unwrap()).unwrap();
     assert_eq!(printed.spec.mode, Some(Mode::Audit));
     cluster.wait_for_phase("deployment-db", Phase::Auditing).await;
     until("the policy is removed", || async {

@@ -22,6 +22,18 @@ fn called_as_a_plugin_it_says_how_to_call_it() {
 }
 
 #[test]
+fn kubectl_is_told_what_completes() {
+    let folder = Folder::new();
+    let program = folder.at("kubectl_complete-nanoseg");
+    symlink(env!("CARGO_BIN_EXE_nanoseg"), &program).unwrap();
+    let output = Command::new(program).args(["status", "-o", "ya"]).output().unwrap();
+    assert_eq!(
+        String::from_utf8(output.stdout).unwrap(),
+        "yaml\tA stream of YAML documents\n:4\n"
+    );
+}
+
+#[test]
 fn shells_take_what_completes_for_them() {
     let folder = Folder::new();
     for shell in ["bash", "zsh", "fish"] {
