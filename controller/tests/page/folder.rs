@@ -141,7 +141,12 @@ impl Folder {
 
     /// Replaces what the learner has reported so far.
     pub(crate) fn report(&self, flows: &[Value]) {
-        let report = json!({ "origin": { "node": "node1", "epoch": 1 }, "flows": flows });
+        self.report_of("node1", flows);
+    }
+
+    /// The same of the learner on a node.
+    pub(crate) fn report_of(&self, node: &str, flows: &[Value]) {
+        let report = json!({ "origin": { "node": node, "epoch": 1 }, "flows": flows });
         let flows = self.root.path().join("flows");
         fs::write(flows.join(".new"), report.to_string()).unwrap();
         fs::rename(flows.join(".new"), flows.join("node1.json")).unwrap();

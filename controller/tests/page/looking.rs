@@ -378,7 +378,7 @@ fn names_with_markup_stay_text() {
 }
 
 /// What every page for everybody needs: names, roles, one heading of the first rank, and text that differs from its ground.
-const CHECK: &str = r"
+pub(crate) const CHECK: &str = r"
 const found = [];
 const shown = (e) => e.checkVisibility({ visibilityProperty: true }) && !e.closest('.unseen, .skip');
 const name = (e) => (e.ariaLabel || e.labels?.[0]?.innerText || e.innerText || e.alt || e.title || '').trim();

@@ -11,6 +11,7 @@ mod many;
 mod names;
 mod pictures;
 mod serving;
+mod shop;
 mod slow;
 mod strangers;
 
