@@ -329,16 +329,20 @@ export class Drawing {
         context.strokeText(group.title, place.x + 12, place.y + Math.max(22, size * 0.7), place.width - 18);
         this.#words(context, group.title, place.x + 12, place.y + Math.max(22, size * 0.7), place.width - 18);
       } else {
-        const wanted = Math.min(15 / scale, place.height / 3);
+        // Where two lines could not be read there is one.
+        const alone = place.height / 3 * scale < 9;
+        const wanted = Math.min(15 / scale, place.height * (alone ? 0.55 : 0.33));
         font(wanted, 600);
         const size = wanted * Math.min(Math.max((place.width - 8 / scale) / context.measureText(group.title).width, 0.6), 1);
         font(size, 600);
         const [x, y] = middle(place);
         context.textAlign = 'center';
-        this.#words(context, group.title, x, y - size * 0.6, place.width - 8 / scale);
-        context.fillStyle = variable(style, '--quiet');
-        font(size * 0.8);
-        this.#words(context, group.about, x, y + size * 0.7, place.width - 8 / scale);
+        this.#words(context, group.title, x, alone ? y : y - size * 0.6, place.width - 8 / scale);
+        if (!alone) {
+          context.fillStyle = variable(style, '--quiet');
+          font(size * 0.8);
+          this.#words(context, group.about, x, y + size * 0.7, place.width - 8 / scale);
+        }
         context.textAlign = 'start';
       }
     }
