@@ -3,7 +3,8 @@
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use aya::maps::{Map, MapData, RingBuf};
+use aya::maps::{Array, Map, MapData, RingBuf};
+use nanoseg_ebpf::kept::{Header, LAYOUT};
 use nanoseg_graph::flow::{Report, Reporter, Transport};
 use rustix::process::Signal;
 
@@ -197,6 +198,38 @@ fn room_that_a_learner_did_not_live_to_give_back_is_given_by_the_next() {
     let report = second.end();
     assert_eq!(report.of(&client.subject()).count(), usize::from(MOST));
     assert!(report.losses.is_empty(), "{:?}", report.losses);
+}
+
+/// Counts of programs of another version may mean something else.
+#[test]
+fn p28_what_another_version_left_is_never_read_and_another_run_begins() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let pins = node.pins();
+    let first = node.learner(&["--pin", &pins]);
+    spray(&client, &server, 1000, 4);
+    let before = first.wait_for("every flow", |report| report.of(&client.subject()).count() == 4);
+    let programs = first.program_ids();
+    first.kill();
+    let header = MapData::from_pin(format!("{pins}/HEADER")).unwrap();
+    let mut header: Array<_, u64> = Map::Array(header).try_into().unwrap();
+    header.set(Header::Layout as u32, LAYOUT + 1, 0).unwrap();
+
+    let second = node.learner(&["--pin", &pins]);
+    spray(&client, &server, 2000, 2);
+    let after = second.wait_for("what came since", |report| {
+        report.origin != before.origin && report.of(&client.subject()).count() > 1
+    });
+    assert!(after.origin.epoch > before.origin.epoch);
+    let ports: Vec<u16> = after.flows.iter().map(|flow| flow.key.port).collect();
+    assert_eq!(ports, [2000, 2001]);
+    wait_until_gone(&programs);
+    // Its own are as they should be.
+    second.kill();
+    assert_eq!(node.learner(&["--pin", &pins]).end().origin, after.origin);
 }
 
 /// What a sensor takes of a node is what its kernel hands to it.
