@@ -326,11 +326,15 @@ impl Agent {
     /// Forgets the cgroups that are gone for long, here and in the kernel's maps.
     fn tidy(&mut self) -> Result<(), AgentError> {
         self.reading.look_at_all();
-        let gone = self.cgroups.tidy();
+        let mut gone = self.cgroups.tidy();
         let now = monotonic_ns();
         self.evict_all(self.table.of_cgroups(&gone).into_iter(), now)?;
-        let lost = self.capture.counters()?.by_cgroup;
-        for (cgroup, reason) in lost.into_keys().filter(|(cgroup, _)| gone.contains(cgroup)) {
+        let mut lost = self.capture.counters()?.by_cgroup;
+        self.cgroups.absorb();
+        // Those too that were gone before, and of which something came and was lost since.
+        lost.retain(|(cgroup, _), _| !self.cgroups.is_known(*cgroup));
+        for (cgroup, reason) in lost.into_keys() {
+            gone.insert(cgroup);
             let told = self.told.entry((cgroup, reason)).or_default();
             let key = LossKey { cgroup, reason, pad: 0 };
             *told = self.capture.forgive(key, *told)?;

@@ -20,7 +20,7 @@ use std::time::{Duration, Instant};
 use nanoseg_graph::container::{CgroupOwner, owner_of};
 use nanoseg_graph::endpoint::UnknownReason;
 use nanoseg_graph::flow::Subject;
-use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init};
+use rustix::fs::inotify::{CreateFlags, ReadFlags, Reader, WatchFlags, add_watch, init, remove_watch};
 use rustix::io::Errno;
 
 use crate::preflight::CgroupTree;
@@ -114,6 +114,11 @@ impl Cgroups {
         known.subject.clone()
     }
 
+    /// Whether it is there, or was until a while ago.
+    pub(crate) fn is_known(&self, id: u64) -> bool {
+        self.known.contains_key(&id)
+    }
+
     /// Ids and paths that were found since this was last asked.
     pub(crate) fn found(&mut self) -> Vec<(u64, String)> {
         std::mem::take(&mut self.found)
@@ -146,7 +151,7 @@ impl Cgroups {
 
     /// Takes in what the kernel says has changed. Never waits.
     pub(crate) fn absorb(&mut self) {
-        let (mut made, mut gone) = (Vec::new(), Vec::new());
+        let (mut made, mut removed, mut gone) = (Vec::new(), Vec::new(), Vec::new());
         let mut missed = false;
         {
             let mut buffer = [MaybeUninit::<u8>::uninit(); 16 * 1024];
@@ -158,10 +163,15 @@ impl Cgroups {
                         missed |= flags.contains(ReadFlags::QUEUE_OVERFLOW);
                         if flags.contains(ReadFlags::IGNORED) {
                             gone.extend(self.watches.remove(&event.wd()).map(|(id, _)| id));
-                        } else if flags.contains(ReadFlags::CREATE | ReadFlags::ISDIR)
+                        } else if flags.contains(ReadFlags::ISDIR)
                             && let (Some((_, parent)), Some(name)) = (self.watches.get(&event.wd()), event.file_name())
                         {
-                            made.push(parent.join(OsStr::from_bytes(name.to_bytes())));
+                            let path = parent.join(OsStr::from_bytes(name.to_bytes()));
+                            if flags.contains(ReadFlags::DELETE) {
+                                removed.push(path);
+                            } else {
+                                made.push(path);
+                            }
                         }
                     }
                     Err(Errno::INTR) => {}
@@ -174,12 +184,10 @@ impl Cgroups {
                 }
             }
         }
-        let now = Instant::now();
-        for id in gone {
-            if let Some(known) = self.known.get_mut(&id) {
-                known.gone = Some(now);
-            }
+        for path in removed {
+            gone.extend(self.unwatch(|_, watched| *watched == path));
         }
+        self.leave(gone);
         if missed {
             self.walk();
         }
@@ -216,14 +224,34 @@ impl Cgroups {
         }
         let root = self.root.clone();
         self.descend(&root, &mut there);
+        let gone: HashSet<u64> = before.into_iter().filter(|id| !there.contains(id)).collect();
+        self.unwatch(|id, _| gone.contains(&id));
+        self.leave(gone);
+    }
+
+    /// Notes that cgroups are gone.
+    fn leave(&mut self, gone: impl IntoIterator<Item = u64>) {
         let now = Instant::now();
-        for id in before {
-            if !there.contains(&id)
-                && let Some(known) = self.known.get_mut(&id)
-            {
-                known.gone = Some(now);
+        for id in gone {
+            if let Some(known) = self.known.get_mut(&id) {
+                known.gone.get_or_insert(now);
             }
         }
+    }
+
+    /// Ends watches of folders that are gone, and says which ids these had. The kernel does not do it: file systems such as this
+    /// one keep what is watched of a folder until nobody watches it.
+    fn unwatch(&mut self, is_gone: impl Fn(u64, &Path) -> bool) -> Vec<u64> {
+        let over: Vec<(i32, u64)> = self
+            .watches
+            .extract_if(|_, (id, path)| is_gone(*id, path))
+            .map(|(watch, (id, _))| (watch, id))
+            .collect();
+        for (watch, _) in &over {
+            // Where the kernel has ended it by itself there is none any more.
+            _ = remove_watch(&self.inotify, *watch);
+        }
+        over.into_iter().map(|(_, id)| id).collect()
     }
 
     /// Notes a folder, then watches it, then reads what is in it: nothing made in between is missed.
@@ -275,12 +303,12 @@ impl Cgroups {
         match add_watch(
             &self.inotify,
             path,
-            WatchFlags::CREATE | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW,
+            WatchFlags::CREATE | WatchFlags::DELETE | WatchFlags::ONLYDIR | WatchFlags::DONT_FOLLOW,
         ) {
             Ok(watch) => {
                 self.watches.insert(watch, (id, path.to_owned()));
             }
-            Err(Errno::NOENT) => {}
+            Err(Errno::NOENT) => self.leave([id]),
             Err(errno) => {
                 if !self.blind {
                     self.blind = true;

@@ -140,15 +140,27 @@ impl Learner {
         self.report().unwrap()
     }
 
-    /// How many events are in its flows, as it answers who asks for metrics.
+    /// How many events are in its flows.
     pub(crate) fn recorded(&self) -> u64 {
+        self.metric("nanoseg_learner_recorded_total")
+    }
+
+    /// What it answers who asks for metrics.
+    pub(crate) fn metric(&self, name: &str) -> u64 {
         let mut stream = TcpStream::connect(self.address.as_deref().unwrap()).unwrap();
         write!(stream, "GET /metrics HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").unwrap();
         let mut text = String::new();
         stream.read_to_string(&mut text).unwrap();
         let mut lines = text.lines();
-        let count = lines.find_map(|line| line.strip_prefix("nanoseg_learner_recorded_total ")?.parse().ok());
-        count.expect("it says how many it recorded")
+        let value = lines.find_map(|line| line.strip_prefix(name)?.trim().parse().ok());
+        value.expect("it is among the metrics")
+    }
+
+    /// How many folders it watches.
+    pub(crate) fn watches(&self) -> usize {
+        let files = fs::read_dir(format!("/proc/{}/fdinfo", self.child.id())).unwrap();
+        let texts = files.filter_map(|entry| fs::read_to_string(entry.unwrap().path()).ok());
+        texts.map(|text| text.matches("inotify wd:").count()).max().unwrap()
     }
 
     /// Ids of the eBPF programs that it has attached.

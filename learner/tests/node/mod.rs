@@ -436,6 +436,12 @@ impl Container {
     pub(crate) fn remove_cgroup(&self) {
         fs::remove_dir(&self.cgroup).unwrap();
     }
+
+    /// Removes the cgroup and its pod's.
+    pub(crate) fn remove_pod(&self) {
+        self.remove_cgroup();
+        fs::remove_dir(self.cgroup.parent().unwrap()).unwrap();
+    }
 }
 
 /// The node. Unique, so that tests can run at the same time.
