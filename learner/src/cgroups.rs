@@ -5,6 +5,7 @@
 //!   attributed to another container.
 //! * A folder is known from the moment it is made, before a process can be in it, so that short lives are attributed; when an
 //!   event was missed, an unknown id makes the whole tree be read again. Only an id that is then not there is unknown.
+//! * A folder that is removed is not watched any more, and its id is forgotten some time later: nothing grows with what is gone.
 
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::ffi::OsStr;
