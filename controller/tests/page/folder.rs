@@ -4,7 +4,7 @@ use std::fs;
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -12,14 +12,19 @@ use tempfile::TempDir;
 
 use crate::PATIENCE;
 
-pub(crate) fn until<T>(what: &str, mut check: impl FnMut() -> Option<T>) -> T {
+pub(crate) fn until<T>(what: &str, check: impl FnMut() -> Option<T>) -> T {
+    within(PATIENCE, what, check)
+}
+
+/// The same for what takes longer.
+pub(crate) fn within<T>(patience: Duration, what: &str, mut check: impl FnMut() -> Option<T>) -> T {
     let began = Instant::now();
     loop {
         if let Some(found) = check() {
             return found;
         }
-        assert!(began.elapsed() < PATIENCE, "waited in vain for: {what}");
-        std::thread::sleep(std::time::Duration::from_millis(20));
+        assert!(began.elapsed() < patience, "waited in vain for: {what}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 

@@ -3,12 +3,12 @@
 
 use std::fmt::Write as _;
 use std::fs;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::browser::{Browser, there_is_one};
-use crate::folder::{Folder, accepted, node, pod, until};
+use crate::folder::{Folder, accepted, node, pod, within};
 use crate::http::get;
 use crate::looking::pictures;
 
@@ -48,6 +48,9 @@ fn edges(namespaces: usize) -> Vec<Value> {
         })
         .collect()
 }
+
+/// How long learning all of it may take without optimisation, with other tests beside: nobody looks yet.
+const LEARNING: Duration = Duration::from_mins(5);
 
 /// How long the first picture may take, on a machine that does a lot beside and without optimisation: not what people are promised,
 /// which is two seconds.
@@ -135,7 +138,7 @@ fn large(namespaces: usize) -> Folder {
     }
     let folder = Folder::new(&objects, &["--learn-for", "24h", "--report-interval", "1h"]);
     folder.report(&edges(namespaces));
-    until("the edges", || {
+    within(LEARNING, "the edges", || {
         let map = get(folder.page, "/api/map").json();
         (map["totals"]["edges"] == EDGES).then_some(())
     });
