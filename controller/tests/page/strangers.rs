@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::{SocketAddr, TcpListener};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 
 use serde_json::json;
 
@@ -43,24 +43,26 @@ Promise.all([
 ]).then((found) => { window.found = found; });
 ";
 
+fn answer(mut stream: &TcpStream, document: &str) {
+    let lines = BufReader::new(stream).lines().map_while(Result::ok);
+    lines.take_while(|line| !line.is_empty()).for_each(drop);
+    // A browser that goes away reads no more.
+    let _answered = write!(
+        stream,
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{document}",
+        document.len()
+    );
+}
+
 /// Serves one document to whoever asks for anything, for as long as the test runs.
 fn stranger(document: String) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     std::thread::spawn(move || {
         for stream in listener.incoming() {
-            let mut stream = stream.unwrap();
-            let lines = BufReader::new(&stream).lines();
-            lines
-                .map_while(Result::ok)
-                .take_while(|line| !line.is_empty())
-                .for_each(drop);
-            // A browser that goes away reads no more.
-            let _answered = write!(
-                stream,
-                "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nConnection: close\r\nContent-Length: {}\r\n\r\n{document}",
-                document.len()
-            );
+            let (stream, document) = (stream.unwrap(), document.clone());
+            // A browser opens connections that it does not use yet.
+            std::thread::spawn(move || answer(&stream, &document));
         }
     });
     address
