@@ -1,5 +1,6 @@
 //! The command line as typed, and the settings that follow from it. Nothing else reads arguments or the environment.
 //!
+//! * `advice`: what to do where something was typed that nobody knows.
 //! * [`commands`]: arguments of the commands that look at something once.
 //! * [`doctor`]: arguments of `nanoseg doctor`.
 //! * [`maps`]: arguments of the commands about the segmentation map.
@@ -10,6 +11,7 @@
 //! * [`telemetry`]: arguments about whom OpenTelemetry is told.
 //! * [`ui`]: arguments of the command that brings the page here.
 
+mod advice;
 pub mod commands;
 pub mod doctor;
 pub mod maps;
@@ -27,7 +29,6 @@ use std::path::{Path, PathBuf};
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 use ipnet::IpNet;
 use jiff::SignedDuration;
@@ -36,6 +37,7 @@ use nanoseg_policy::synthesize;
 use crate::lease::Terms;
 use crate::lifecycle::{Rules, Scope};
 use crate::page::PageSettings;
+use advice::advised;
 use commands::{AuditArguments, ChoiceArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
 use doctor::{DoctorArguments, PodArguments};
 use maps::{ExportArguments, ReachArguments};
@@ -142,34 +144,6 @@ pub fn to_complete() -> Option<Vec<String>> {
     let called = PathBuf::from(words.next()?);
     let is_asked = called.file_name()? == "kubectl_complete-nanoseg";
     is_asked.then(|| words.map(|word| word.to_string_lossy().into_owned()).collect())
-}
-
-/// An error with what to do, where clap knows nothing similar to what was typed.
-fn advised(mut error: clap::Error) -> clap::Error {
-    let typed = |kind| match error.get(kind) {
-        Some(ContextValue::String(text)) => Some(text.as_str()),
-        _ => None,
-    };
-    let tip = match error.kind() {
-        ErrorKind::InvalidSubcommand if error.get(ContextKind::SuggestedSubcommand).is_none() => {
-            let command = Arguments::command();
-            let shown = command.get_subcommands().filter(|command| !command.is_hide_set());
-            let names: Vec<&str> = shown.map(clap::Command::get_name).collect();
-            format!("the commands are {}", names.join(", "))
-        }
-        ErrorKind::UnknownArgument => match typed(ContextKind::InvalidArg) {
-            // What everybody types who comes from kubectl.
-            Some("-n" | "--namespace") => {
-                "the namespace is a part of the name: `status NAMESPACE`, `promote NAMESPACE/SEGMENT`"
-            }
-            Some("-A" | "--all-namespaces") => "without a namespace it is all of them",
-            _ => return error,
-        }
-        .to_owned(),
-        _ => return error,
-    };
-    error.insert(ContextKind::Suggested, ContextValue::StyledStrs(vec![tip.into()]));
-    error
 }
 
 /// How logs look.
@@ -530,30 +504,6 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Arguments::command().debug_assert();
-    }
-
-    #[test]
-    fn what_nobody_knows_is_answered_by_what_there_is() {
-        for (typed, words) in [
-            (
-                &["frobnicate"][..],
-                &["the commands are controller, audit", "completions, reference, man"][..],
-            ),
-            (&["statsu"], &["a similar subcommand exists: 'status'"]),
-            (&["status", "-n", "shop"], &["status NAMESPACE"]),
-            (&["violations", "-A"], &["all of them"]),
-            (&["status", "--kubeconfg", "x"], &["--kubeconfig"]),
-        ] {
-            let error = Arguments::try_parse_from(["nanoseg"].iter().chain(typed)).unwrap_err();
-            let error = advised(error).to_string();
-            for word in words {
-                assert!(error.contains(word), "{typed:?}: {error}");
-            }
-            assert!(
-                !error.contains("probe-pod") && !error.contains("-- -"),
-                "{typed:?}: {error}"
-            );
-        }
     }
 
     #[test]
