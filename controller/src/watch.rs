@@ -4,6 +4,8 @@
 //! not there any more is told as gone, and nothing is told as gone before everything was listed; an object that cannot be
 //! read is one warning and does not disturb the others.
 
+mod read;
+
 use std::collections::BTreeMap;
 use std::fmt::Debug;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,7 +19,7 @@ use kube::runtime::WatchStreamExt as _;
 use kube::runtime::utils::Backoff;
 use kube::runtime::watcher::{self, watcher};
 use kube::{Client, CustomResourceExt as _, Resource, ResourceExt as _};
-use nanoseg_graph::cluster::{Object, ObjectKey};
+use nanoseg_graph::cluster::ObjectKey;
 use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName, Kind};
 use nanoseg_policy::objects::{self, Manifest, Unreadable};
 use nanoseg_policy::ownership::{PolicyName, owned_workload};
@@ -25,6 +27,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::read::Read;
 use crate::reconcile::{Event, Source};
 use crate::segment::{Segment, SegmentName};
 use crate::trouble::{Trouble, chain};
@@ -89,7 +92,7 @@ pub fn watch_all(client: &Client, url: &str, events: &mpsc::Sender<Event>) -> Jo
     };
     macro_rules! objects {
         ($($plural:literal: $kind:ty, $convert:path;)*) => {$(
-            tasks.spawn(start(Source::Watch($plural)).follow(Api::<$kind>::all(client.clone()), object($convert)));
+            tasks.spawn(start(Source::Watch($plural)).follow(Api::<Read<$kind>>::all(client.clone()), object));
         )*};
     }
     each_kind!(objects);
@@ -126,13 +129,11 @@ impl Key {
     }
 }
 
-type Told = Result<(Key, Event), Box<Unreadable>>;
+type Told = Result<(Key, Event), Arc<Unreadable>>;
 
-fn object<K>(convert: fn(&K) -> Result<Object, Unreadable>) -> impl Fn(K) -> Told {
-    move |kubernetes| {
-        let object = convert(&kubernetes).map_err(Box::new)?;
-        Ok((Key::Object(object.key()), Event::Object(object)))
-    }
+fn object<K>(read: Read<K>) -> Told {
+    let object = read.object()?;
+    Ok((Key::Object(object.key()), Event::Object(object)))
 }
 
 /// A policy without what takes the most room and nobody asks for. Of one of ours it is kept who changed it, and when.
@@ -170,7 +171,7 @@ pub(crate) fn cluster_policy(mut object: DynamicObject) -> Result<Box<ClusterNet
 }
 
 fn of_cluster(object: DynamicObject) -> Told {
-    let policy = cluster_policy(object)?;
+    let policy = cluster_policy(object).map_err(Arc::from)?;
     Ok((Key::ClusterPolicy(policy.name()), Event::ClusterPolicy(policy)))
 }
 
@@ -215,7 +216,7 @@ impl Backoff for Delay {
     }
 }
 
-/// Objects of one page: a page of pods is a megabyte on the wire, and several in memory as long as it is read.
+/// Objects of one page: a page of pods is a megabyte on the wire, and as much in memory until it is read.
 const PAGE: u32 = 200;
 
 struct Watch {
