@@ -6,7 +6,8 @@
 //!   not the policy's doing;
 //! * nothing is counted before engines and learners have had their time, and nothing fails after [`TRIAL`];
 //! * a trial goes on across restarts from what it has told ([`Trial::answered`]): what passed has passed, and what was answered before the
-//!   policy fails although whoever counts began anew. What passed since it told last is open again.
+//!   policy fails although whoever counts began anew. What passed since it told last is open again, and that is never more than
+//!   [`OPEN`].
 
 use std::collections::BTreeMap;
 
@@ -28,8 +29,12 @@ pub const PROOF: SignedDuration = SignedDuration::from_mins(1);
 pub const TRIAL: SignedDuration = SignedDuration::from_hours(24);
 
 /// How long after a policy went live it is first written down what passed. Each further time waits until the policy was live twice as
-/// long: a dozen writes in a day, and none after it.
+/// long, or for [`OPEN`]: what nothing passed since is not written, and none of it after the trial.
 pub const TOLD: SignedDuration = SignedDuration::from_mins(2);
+
+/// How long what passed may be known to one run of the controller alone. Edges that recur seldom pass one by one: four writes in an
+/// hour at most, and each for an edge that will not be written of again.
+pub const OPEN: SignedDuration = SignedDuration::from_mins(15);
 
 /// How often an edge was tried and answered, by all who count it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,9 +124,11 @@ impl Trial {
 
     /// When to tell again what passed, having told last `before`.
     pub fn tells_at(&self, before: Option<Timestamp>) -> Timestamp {
-        let live = before.map_or(SignedDuration::ZERO, |before| before.duration_since(self.since));
-        let wait = TOLD.max(live.saturating_add(live));
-        self.since.checked_add(wait).unwrap_or(Timestamp::MAX)
+        let later = |at: Timestamp, by: SignedDuration| at.checked_add(by).unwrap_or(Timestamp::MAX);
+        let first = later(self.since, TOLD);
+        let Some(before) = before else { return first };
+        let live = before.duration_since(self.since);
+        later(before, live.min(OPEN)).max(first)
     }
 
     /// The policy's hash.
@@ -335,8 +342,9 @@ mod tests {
             told.push(next.duration_since(at(0)).as_secs());
             before = Some(next);
         }
-        assert_eq!(told[..4], [120, 240, 480, 960]);
-        assert_eq!(told.len(), 10);
+        assert_eq!(told[..6], [120, 240, 480, 960, 960 + 900, 960 + 1800]);
+        let apart = told.windows(2).map(|pair| pair[1] - pair[0]).max();
+        assert_eq!(apart, Some(OPEN.as_secs()), "no longer than that is it open again");
     }
 
     #[test]

@@ -149,6 +149,43 @@ fn a_restart_together_with_an_outage_of_the_server_takes_nothing_back_that_was_a
 }
 
 #[test]
+fn what_recurs_seldom_and_has_passed_has_passed_a_quarter_of_an_hour_later_for_every_controller() {
+    let hourly = [("db", WEB, 5433)];
+    let both = |often: u64, hourly: u64| [("db", WEB, 5432, often), ("db", WEB, 5433, hourly)];
+    let mut world = World::default();
+    let mut core = world.core(&objects(), at(0));
+    let take = |core: &mut Core, counts: [(&str, &str, u16, u64); 2], now| {
+        for (destination, peer, port, count) in counts {
+            core.take(counted(&[(destination, peer, port)], count, count), now);
+        }
+    };
+    take(&mut core, both(9, 9), at(0));
+    world.settle(&mut core, at(0));
+    world.settle(&mut core, at(10));
+    world.settle(&mut core, at(13));
+    assert_eq!(world.policies.len(), 2);
+
+    // One passes at once and is written of; the other hours later, when the policy was live for long.
+    let mut last = 0;
+    for minute in 2..=300_i64 {
+        last = 13 + minute * 60;
+        let seldom = if minute < 280 { 9 } else { 10 };
+        take(&mut core, both(9 + minute.unsigned_abs(), seldom), at(last));
+        world.settle(&mut core, at(last));
+    }
+    let enforced = Some(Answered::Enforced);
+    assert_eq!(answered(&world), [enforced, enforced]);
+
+    // Its server stops while no controller runs.
+    let mut core = world.core(&objects(), at(last + 10));
+    for second in [20_i64, 30, 40, 60, 90] {
+        core.take(counted(&hourly, 10 + second.unsigned_abs(), 10), at(last + second));
+        world.settle(&mut core, at(last + second));
+    }
+    assert_eq!(world.policies.len(), 2);
+}
+
+#[test]
 fn a_restart_of_everything_does_not_end_a_trial() {
     let (mut world, _) = enforced();
     // Cut from the beginning, and whoever counts begins anew: to this run nothing was ever answered.
