@@ -561,23 +561,4 @@ pub fn seconds(at: Timestamp) -> Time {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn workload(kind: &str, name: &str) -> Workload {
-        Workload {
-            namespace: "shop".to_owned(),
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-        }
-    }
-
-    #[test]
-    fn a_segment_knows_its_workload() {
-        let segment = Segment::of(&workload("Deployment", "web"));
-        assert_eq!(segment.subject(), Ok(workload("Deployment", "web")));
-        let mut misnamed = segment;
-        misnamed.metadata.name = Some("web".to_owned());
-        assert!(matches!(misnamed.subject(), Err(SegmentError::Misnamed { .. })));
-    }
-}
+mod tests;
