@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
+use k8s_openapi::api::admissionregistration::v1::{ValidatingAdmissionPolicy, ValidatingAdmissionPolicyBinding};
 use k8s_openapi::api::apps::v1::{DaemonSet, Deployment};
 use k8s_openapi::api::authorization::v1::{ResourceAttributes, SubjectAccessReview, SubjectAccessReviewSpec};
 use k8s_openapi::api::coordination::v1::Lease;
@@ -41,7 +41,9 @@ pub(super) async fn examine(client: &Client, namespace: &str) -> Vec<Finding> {
     findings.push(learners(client, namespace).await);
     findings.extend(restarts(client, namespace).await);
     findings.push(rights(client, namespace).await);
-    findings.push(guarded(client).await);
+    for guard in &GUARDS {
+        findings.push(guarded(client, guard).await);
+    }
     findings.extend(nodes(client).await);
     findings.push(clock(client).await);
     findings
@@ -270,18 +272,80 @@ fn needed(namespace: &str) -> Vec<ResourceAttributes> {
     needed
 }
 
-async fn guarded(client: &Client) -> Finding {
-    let check = "admission";
+/// A policy of admission that is shipped: bound under its own name.
+struct Guard {
+    check: &'static str,
+    policy: &'static str,
+    /// What it sees to.
+    kept: &'static str,
+    /// What anybody may do without it.
+    open: &'static str,
+}
+
+const GUARDS: [Guard; 3] = [
+    Guard {
+        check: "admission",
+        policy: "nanoseg-own-objects",
+        kept: "only nanoseg changes its policies",
+        open: "whoever may write NetworkPolicies may change nanoseg's",
+    },
+    Guard {
+        check: "admission of Segments",
+        policy: "nanoseg-segments",
+        kept: "a Segment stays about the workload that it was made for",
+        open: "whoever may write Segments may make one be about another workload",
+    },
+    Guard {
+        check: "admission of pods",
+        policy: "nanoseg-identity",
+        kept: "in namespaces with nanoseg.io/identity=guarded no pod takes another workload's labels",
+        open: "whoever may make pods may give them another workload's labels, also where nanoseg.io/identity=guarded",
+    },
+];
+
+async fn guarded(client: &Client, guard: &Guard) -> Finding {
+    let Guard {
+        check,
+        policy,
+        kept,
+        open,
+    } = *guard;
+    let policies = Api::<ValidatingAdmissionPolicy>::all(client.clone());
     let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone());
-    match bindings.get_opt("nanoseg-own-objects").await {
-        Err(error) => Finding::hidden(check, &error.into()),
-        Ok(Some(_)) => Finding::well(check, "only nanoseg changes its policies"),
-        Ok(None) => Finding::notice(
+    let there = match policies.get_opt(policy).await {
+        Ok(there) => there.is_some(),
+        Err(error) => return Finding::hidden(check, &error.into()),
+    };
+    let binding = match bindings.get_opt(policy).await {
+        Ok(binding) => binding,
+        Err(error) => return Finding::hidden(check, &error.into()),
+    };
+    match unguarded(policy, there, binding.as_ref()) {
+        None => Finding::well(check, kept),
+        Some(why) => Finding::notice(
             check,
-            "whoever may write NetworkPolicies may change nanoseg's",
+            format!("{open}: {why}"),
             "kubectl apply -f manifests/admission.yaml",
         ),
     }
+}
+
+/// Why a policy of admission refuses nothing, if it does not.
+fn unguarded(policy: &str, there: bool, binding: Option<&ValidatingAdmissionPolicyBinding>) -> Option<String> {
+    let kind = "ValidatingAdmissionPolicy";
+    if !there {
+        return Some(format!("there is no {kind} {policy}"));
+    }
+    let Some(spec) = binding.map(|binding| &binding.spec) else {
+        return Some(format!("{kind} {policy} is bound to nothing"));
+    };
+    let bound = &spec.policy_name;
+    if *bound != *policy {
+        return Some(format!("{kind}Binding {policy} is for {bound}"));
+    }
+    // Warn and Audit let everything through.
+    let denies = spec.validation_actions.iter().any(|action| action == "Deny");
+    (!denies).then(|| format!("{kind}Binding {policy} does not deny"))
 }
 
 async fn nodes(client: &Client) -> Vec<Finding> {
@@ -409,6 +473,8 @@ fn some(names: &[String]) -> String {
 mod tests {
     use super::*;
 
+    const ADMISSION: &str = include_str!("../../../manifests/admission.yaml");
+
     #[test]
     fn kernels_are_compared_by_number() {
         for (kernel, enough) in [
@@ -444,6 +510,35 @@ mod tests {
         assert!(has("nanoseg.io", "segments", Some("status"), "patch", None));
         assert!(has("", "secrets", None, "update", Some("nanoseg-controller-tls")));
         assert!(needed.len() > 30, "{}", needed.len());
+    }
+
+    #[test]
+    fn every_shipped_policy_of_admission_is_looked_at_and_one_that_does_not_deny_guards_nothing() {
+        let shipped: Vec<serde_yaml::Value> = serde_yaml::Deserializer::from_str(ADMISSION)
+            .map(|document| serde_yaml::Value::deserialize(document).unwrap())
+            .collect();
+        let named = |kind: &str| -> Vec<String> {
+            let of_kind = shipped.iter().filter(|document| document["kind"] == kind);
+            of_kind
+                .map(|document| document["metadata"]["name"].as_str().unwrap().to_owned())
+                .collect()
+        };
+        let looked_at = GUARDS.map(|guard| guard.policy.to_owned());
+        assert_eq!(named("ValidatingAdmissionPolicy"), looked_at);
+        assert_eq!(named("ValidatingAdmissionPolicyBinding"), looked_at);
+        for document in shipped {
+            if document["kind"] != "ValidatingAdmissionPolicyBinding" {
+                continue;
+            }
+            let mut binding: ValidatingAdmissionPolicyBinding = serde_yaml::from_value(document).unwrap();
+            let name = binding.name_any();
+            assert_eq!(unguarded(&name, true, Some(&binding)), None);
+            assert!(unguarded(&name, false, Some(&binding)).is_some(), "without the policy");
+            assert!(unguarded(&name, true, None).is_some(), "without the binding");
+            assert!(unguarded("other", true, Some(&binding)).is_some(), "bound elsewhere");
+            binding.spec.validation_actions = vec!["Warn".to_owned(), "Audit".to_owned()];
+            assert!(unguarded(&name, true, Some(&binding)).is_some(), "only warns");
+        }
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! `nanoseg doctor` on an API server without nodes: what is missing is said, and an interrupted probe leaves nothing behind.
 
+use k8s_openapi::api::admissionregistration::v1::ValidatingAdmissionPolicyBinding;
 use k8s_openapi::api::core::v1::Namespace;
 use rustix::process::{Pid, Signal, kill_process};
 
@@ -40,6 +41,8 @@ async fn what_is_missing_is_said_and_an_interrupted_probe_leaves_nothing_behind(
         ("learners", "fault"),
         ("rights", "fault"),
         ("admission", "notice"),
+        ("admission of Segments", "notice"),
+        ("admission of pods", "notice"),
         ("this clock", "well"),
         ("enforcement", "unknown"),
     ] {
@@ -52,9 +55,19 @@ async fn what_is_missing_is_said_and_an_interrupted_probe_leaves_nothing_behind(
         ("controller", "fault"),
         ("rights", "well"),
         ("admission", "well"),
+        ("admission of Segments", "well"),
+        ("admission of pods", "well"),
     ] {
         assert_eq!(after[check], verdict, "{check}");
     }
+    let bindings = Api::<ValidatingAdmissionPolicyBinding>::all(client.clone());
+    bindings
+        .delete("nanoseg-identity", &kube::api::DeleteParams::default())
+        .await
+        .unwrap();
+    let unbound = verdicts(&server);
+    assert_eq!(unbound["admission"], "well");
+    assert_eq!(unbound["admission of pods"], "notice");
 
     let namespaces = Api::<Namespace>::all(client.clone());
     let probes = async || {
