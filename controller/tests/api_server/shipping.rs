@@ -258,16 +258,30 @@ async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
     change(json!({ "mode": "Audit", "acceptedEdges": [edge], "rejectedEdges": [other] }))
         .await
         .unwrap();
-    forbidden(
-        change(json!({ "rejectedEdges": [other, edge] })).await,
-        "in spec.acceptedEdges and in spec.rejectedEdges",
-    );
+    // Each policy of admission is taken into account at a moment of its own.
+    let dry = PatchParams {
+        dry_run: true,
+        ..PatchParams::default()
+    };
+    let both = json!({ "rejectedEdges": [other, edge] });
+    until("others are kept from what a Segment may not say", || async {
+        let patch = Patch::Merge(json!({ "spec": both }));
+        let refused = segments.patch(&name, &dry, &patch).await.err()?;
+        refused.to_string().contains("nanoseg-").then_some(())
+    })
+    .await;
+    forbidden(change(both).await, "in spec.acceptedEdges and in spec.rejectedEdges");
     forbidden(
         change(json!({ "workload": { "kind": "Deployment", "name": "web" } })).await,
         "cannot be changed",
     );
     let status = json!({ "status": { "phase": "Enforcing", "learningSince": "2026-01-01T00:00:00Z" } });
     let status = Patch::Merge(status);
+    until("others are kept from what was learned", || async {
+        let refused = segments.patch_status(&name, &dry, &status).await.err()?;
+        refused.to_string().contains("nanoseg-").then_some(())
+    })
+    .await;
     forbidden(
         segments.patch_status(&name, &PatchParams::default(), &status).await,
         word,
