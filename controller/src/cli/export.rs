@@ -38,6 +38,11 @@ pub enum ExportError {
         /// Why.
         source: serde_json::Error,
     },
+    /// Neither an option nor the file's name says it.
+    #[error(
+        "which format? name one by --format, or a file by --out that ends in .html, .svg, .dot, .graphml, .mmd, .csv, .json or .md"
+    )]
+    WhichFormat,
     /// Changes have no such form.
     #[error("what changed has no form {0}: use html, markdown, csv or json with --since")]
     NoForm(&'static str),
@@ -79,10 +84,13 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
         since,
         schema,
     } = arguments;
-    let Some(format) = format.filter(|_| !schema) else {
+    if *schema {
         screen.print(&Map::schema())?;
         return Ok(Found::Nothing);
-    };
+    }
+    // Whoever names the file says it by its name.
+    let by_name = || Format::of_file(out.as_deref()?);
+    let format = format.or_else(by_name).ok_or(ExportError::WhichFormat)?;
     let earlier = since.as_deref().map(|path| earlier(path, format)).transpose()?;
     let others: Vec<_> = flows
         .iter()

@@ -1,6 +1,6 @@
 //! Arguments of the commands about the segmentation map.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use clap::{ArgGroup, Args, ValueEnum};
@@ -11,7 +11,7 @@ use super::output::{Output, TABLES};
 pub(super) const EXPORT_EXAMPLES: &str = "\
 Examples:
   The cluster of the current kubeconfig, its policies and its Segments:
-    nanoseg export -o html --out map.html
+    nanoseg export --out map.html
     nanoseg export -o dot | dot -Tpdf -o map.pdf
   Files:
     nanoseg export --cluster manifests/ --flows reports/ -o svg --out map.svg
@@ -66,8 +66,8 @@ pub struct ExportArguments {
     /// several times
     #[arg(long, value_name = "DIR|FILE|-", requires = "cluster")]
     pub segments: Vec<PathBuf>,
-    /// What to write
-    #[arg(short = 'o', long, value_enum, required_unless_present = "schema")]
+    /// What to write [default: as the name of --out ends]
+    #[arg(short = 'o', long, value_enum)]
     pub format: Option<Format>,
     /// Write into this file instead of printing
     #[arg(long, value_name = "FILE")]
@@ -100,6 +100,23 @@ pub enum Format {
     Json,
     /// Tables for pull requests and wikis.
     Markdown,
+}
+
+impl Format {
+    /// What a file's name says that it is to hold.
+    pub fn of_file(path: &Path) -> Option<Self> {
+        match path.extension()?.to_str()? {
+            "html" | "htm" => Some(Self::Html),
+            "svg" => Some(Self::Svg),
+            "dot" | "gv" => Some(Self::Dot),
+            "graphml" => Some(Self::Graphml),
+            "mmd" | "mermaid" => Some(Self::Mermaid),
+            "csv" => Some(Self::Csv),
+            "json" => Some(Self::Json),
+            "md" | "markdown" => Some(Self::Markdown),
+            _ => None,
+        }
+    }
 }
 
 /// Arguments of `nanoseg reach`.

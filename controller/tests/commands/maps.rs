@@ -35,7 +35,23 @@ fn every_format_is_written_and_is_the_same_twice() {
         let out = folder.run(&[&ALL[..], &[format, "--out", "map"]].concat());
         assert_eq!((out.code, out.out.as_str()), (Some(0), ""));
         assert_eq!(std::fs::read_to_string(folder.at("map")).unwrap(), ran.out);
+        // The name of a file says it, too.
+        let name = match format {
+            "mermaid" => "map.mmd".to_owned(),
+            "markdown" => "map.md".to_owned(),
+            other => format!("map.{other}"),
+        };
+        let named = folder.run(&[&ALL[..5], &["--out", &name]].concat());
+        assert_eq!(named.code, Some(0), "{name}: {}", named.err);
+        assert_eq!(std::fs::read_to_string(folder.at(&name)).unwrap(), ran.out, "{name}");
     }
+    let neither = folder.run(&[&ALL[..5], &["--out", "map.pdf"]].concat());
+    assert_eq!(neither.code, Some(2));
+    assert!(
+        neither.err.contains("which format?") && neither.err.contains(".graphml"),
+        "{}",
+        neither.err
+    );
 }
 
 #[test]
