@@ -47,7 +47,7 @@ impl Write for Lines {
 
 fn line(Lines { format, coloured }: Lines, text: &str) -> String {
     match format {
-        LogFormat::Json => visible_json(text),
+        LogFormat::Json => visible_json(text).into_owned(),
         LogFormat::Text if !coloured => visible(text),
         LogFormat::Text => {
             let mut pieces = text.split(COLOUR);

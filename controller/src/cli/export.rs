@@ -226,10 +226,12 @@ fn listed(kubeconfig: Option<&Path>) -> Result<Vec<Segment>, ExportError> {
 
 fn written(map: &Map, changes: Option<&Changes>, format: Format) -> Result<String, CommandError> {
     let json = |document: serde_json::Result<String>| {
-        document.map(|text| text + "\n").map_err(|error| CommandError::Format {
-            what: "the map",
-            reason: error.to_string(),
-        })
+        document
+            .map(|text| map::visible_json(&text).into_owned() + "\n")
+            .map_err(|error| CommandError::Format {
+                what: "the map",
+                reason: error.to_string(),
+            })
     };
     Ok(match format {
         Format::Html => map::html(map, changes),

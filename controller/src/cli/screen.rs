@@ -12,7 +12,7 @@ use std::sync::mpsc::{RecvTimeoutError, Sender, channel};
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-use nanoseg_policy::map::visible;
+use nanoseg_policy::map::{visible, visible_json};
 use serde::Serialize;
 
 use super::CommandError;
@@ -92,7 +92,8 @@ impl<'a> Screen<'a> {
         self.idle();
         match language {
             Language::Json => {
-                serde_json::to_writer(&mut *self.answers, thing).map_err(io::Error::from)?;
+                let text = serde_json::to_string(thing).map_err(io::Error::from)?;
+                self.answers.write_all(visible_json(&text).as_bytes())?;
                 Ok(self.answers.write_all(b"\n")?)
             }
             Language::Yaml => {

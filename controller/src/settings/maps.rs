@@ -25,7 +25,7 @@ Examples:
 States:
   Enforced       a policy in force allows it by a rule
   Covered        only the proposal does
-  Observed       no policy is about it
+  Observed       no policy in force is about it
   Denied         by the policies in force
   WouldBeDenied  by --policies and the Segments' proposals
   Novel, Quarantined, Stale: as the Segment has it

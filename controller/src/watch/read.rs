@@ -1,6 +1,6 @@
 //! Objects that are read as they are parsed.
 //!
-//! Law: of all objects of a page, the whole tree of at most one exists at a time. A pod's tree is twenty times as large as what is
+//! Law: of all objects of a page, the whole tree of at most one exists at a time. A pod's tree is many times as large as what is
 //! read of it, and a client parses a page of them before it tells the first.
 
 use std::borrow::Cow;

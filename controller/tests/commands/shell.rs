@@ -156,16 +156,16 @@ fn a_name_does_nothing_to_a_terminal() {
     ));
     let flow = r#"{"source": {"ip": "198.18.1.9"}, "destination": {"namespace": "shop", "pod": "db-0"}, "port": 22, "protocol": "TCP"}"#;
     folder.write("f.jsonl", flow);
-    for command in ["graph", "audit", "synthesize"] {
-        let ran = folder.run(&[
-            command,
-            "--cluster",
-            "c.yaml",
-            "--cluster",
-            "bad.json",
-            "--flows",
-            "f.jsonl",
-        ]);
+    let input = ["--cluster", "c.yaml", "--cluster", "bad.json", "--flows", "f.jsonl"];
+    for (command, form) in [
+        ("graph", &[][..]),
+        ("graph", &["-o", "json"]),
+        ("audit", &[]),
+        ("audit", &["-o", "json"]),
+        ("export", &["-o", "json"]),
+        ("synthesize", &[]),
+    ] {
+        let ran = folder.run(&[&[command][..], &input, form].concat());
         let all = format!("{}{}", ran.out, ran.err);
         assert!(all.contains("owned"), "{command}: {all:?}");
         assert!(!all.contains(['\u{1b}', '\u{7}']), "{command}: {all:?}");

@@ -1,5 +1,6 @@
 //! Names as texts.
 
+use std::borrow::Cow;
 use std::fmt::Write as _;
 
 /// Characters that are not seen, or that turn what stands beside them around: written out, so that nobody is deceived.
@@ -27,7 +28,11 @@ pub fn visible(text: &str) -> String {
 }
 
 /// A document of JSON of characters that are seen: it reads back as the same.
-pub fn visible_json(json: &str) -> String {
+pub fn visible_json(json: &str) -> Cow<'_, str> {
+    // Nearly every document is ASCII.
+    if json.is_ascii() && !json.contains('\u{7f}') {
+        return Cow::Borrowed(json);
+    }
     let mut seen = String::with_capacity(json.len());
     for character in json.chars() {
         // Of those below a space JSON holds only what stands between its parts.
@@ -40,7 +45,7 @@ pub fn visible_json(json: &str) -> String {
             let _written = write!(seen, "\\u{unit:04x}");
         }
     }
-    seen
+    Cow::Owned(seen)
 }
 
 /// The same as content or attribute of XML and HTML.
