@@ -192,7 +192,9 @@ fn by_keyboard(browser: &Browser, view: &str) {
              const style = getComputedStyle(e);
              const {{ left, right, top, bottom }} = e.getBoundingClientRect();
              const seen = document.elementFromPoint((left + right) / 2, (Math.max(top, 0) + Math.min(bottom, innerHeight)) / 2);
-             const is = [e === wanted, style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2, Boolean(seen) && (e.contains(seen) || seen.contains(e))];
+             // A row may have been drawn anew, with its focus.
+             const same = e === wanted || (!wanted.isConnected && e.outerHTML === wanted.outerHTML);
+             const is = [same, style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 2, Boolean(seen) && (e.contains(seen) || seen.contains(e))];
              return [is, e.outerHTML.slice(0, 150), wanted.outerHTML.slice(0, 150)]"
         ));
         assert_eq!(
