@@ -366,6 +366,13 @@ impl Core {
             undecided,
             permitted: _,
         } = audit(&graph, &policies, &self.cluster);
+        // A flood of edges is of few workloads, and each is found among all pods of its namespace.
+        let mut other_captures: BTreeMap<Workload, Vec<String>> = BTreeMap::new();
+        for (workload, _) in &novel {
+            if !other_captures.contains_key(workload) {
+                other_captures.insert(workload.clone(), self.other_captures(workload));
+            }
+        }
         novel
             .into_iter()
             .map(|(workload, edge)| {
@@ -383,7 +390,7 @@ impl Core {
                 let subject = self.subjects.get(&workload);
                 let novel = subject.and_then(|subject| subject.life.novel().get(&edge));
                 let enforced = subject.is_some_and(|subject| subject.applied_hash().is_some());
-                let other_captures = subject.map_or_else(Vec::new, |subject| self.other_captures(&workload, subject));
+                let other_captures = other_captures.get(&workload).cloned().unwrap_or_default();
                 Violation {
                     at: now,
                     workload,
@@ -400,12 +407,12 @@ impl Core {
     }
 
     /// What sees a workload now and is none of what its baseline was learned by, as far as both are known.
-    fn other_captures(&self, workload: &Workload, subject: &Subject) -> Vec<String> {
-        let learned_by = subject
-            .life
-            .pods()
-            .coverage()
-            .map_or(&[][..], |coverage| &coverage.captures);
+    fn other_captures(&self, workload: &Workload) -> Vec<String> {
+        let coverage = self
+            .subjects
+            .get(workload)
+            .and_then(|subject| subject.life.pods().coverage());
+        let learned_by = coverage.map_or(&[][..], |coverage| &coverage.captures);
         if learned_by.is_empty() {
             return Vec::new();
         }
