@@ -118,13 +118,10 @@ pub fn owned_workload(policy: &NetworkPolicy) -> Option<Workload> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fixture;
 
     fn workload(kind: &str, name: &str) -> Workload {
-        Workload {
-            namespace: "shop".to_owned(),
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-        }
+        fixture::workload(kind, "shop", name)
     }
 
     #[test]

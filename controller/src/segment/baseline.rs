@@ -378,14 +378,7 @@ pub fn from_edges(edges: &[BaselineEdge]) -> Result<Baseline, SegmentError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn workload(kind: &str, name: &str) -> Workload {
-        Workload {
-            namespace: "shop".to_owned(),
-            kind: kind.to_owned(),
-            name: name.to_owned(),
-        }
-    }
+    use crate::segment::tests::workload;
 
     #[test]
     fn ends_read_back_as_they_were_written() {

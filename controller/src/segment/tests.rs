@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn workload(kind: &str, name: &str) -> Workload {
+pub(super) fn workload(kind: &str, name: &str) -> Workload {
     Workload {
         namespace: "shop".to_owned(),
         kind: kind.to_owned(),

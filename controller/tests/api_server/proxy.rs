@@ -3,7 +3,6 @@
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::sync::{Arc, Mutex};
 
 use http_body_util::BodyExt as _;
@@ -79,14 +78,7 @@ impl Proxy {
 
     /// A controller that knows no other way.
     pub(crate) fn controller(&self, server: &Server, port: u16, arguments: &[&str]) -> Running {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
-        command
-            .arg("controller")
-            .arg("--kubeconfig")
-            .arg(&self.kubeconfig)
-            .args(["--listen", &format!("127.0.0.1:{port}"), "--insecure-learners"])
-            .args(arguments);
-        Running::start(&mut command, server.folder.path().join("controller.log"))
+        server.open_controller_by(&self.kubeconfig, "controller", port, arguments)
     }
 
     /// Methods and addresses of all requests so far.

@@ -137,22 +137,30 @@ pub(crate) struct Server {
 impl Server {
     /// A controller of this cluster with these arguments beside; its log is named after it.
     pub(crate) fn controller(&self, name: &str, arguments: &[&str]) -> Running {
+        self.controller_by(&self.kubeconfig(), name, arguments)
+    }
+
+    /// The same, which reaches the API server as a kubeconfig says.
+    fn controller_by(&self, kubeconfig: &Path, name: &str, arguments: &[&str]) -> Running {
         let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
         command
             .arg("controller")
             .arg("--kubeconfig")
-            .arg(self.kubeconfig())
+            .arg(kubeconfig)
             .args(arguments);
         Running::start(&mut command, self.folder.path().join(format!("{name}.log")))
     }
 
     /// The same, taking reports of whoever connects to this port.
     pub(crate) fn open_controller(&self, name: &str, port: u16, arguments: &[&str]) -> Running {
+        self.open_controller_by(&self.kubeconfig(), name, port, arguments)
+    }
+
+    /// Both.
+    pub(crate) fn open_controller_by(&self, kubeconfig: &Path, name: &str, port: u16, arguments: &[&str]) -> Running {
         let listen = format!("127.0.0.1:{port}");
-        self.controller(
-            name,
-            &[&["--listen", &listen, "--insecure-learners"], arguments].concat(),
-        )
+        let arguments = [&["--listen", &listen, "--insecure-learners"], arguments].concat();
+        self.controller_by(kubeconfig, name, &arguments)
     }
 
     pub(crate) async fn start(kubernetes: &Path) -> Self {

@@ -97,6 +97,19 @@ fn forbidden<T: std::fmt::Debug>(outcome: Result<T, kube::Error>, word: &str) {
     assert!(error.contains("nanoseg-") && error.contains(word), "{error}");
 }
 
+/// Waits until a dry run is refused by a policy of admission whose name begins so.
+async fn until_kept_from<T, F: Future<Output = Result<T, kube::Error>>>(
+    what: &str,
+    policy: &str,
+    attempt: impl Fn() -> F,
+) {
+    until(&format!("others to be kept from {what}"), || async {
+        let refused = attempt().await.err()?;
+        refused.to_string().contains(policy).then_some(())
+    })
+    .await;
+}
+
 /// Applies the manifests, each object after a strict dry run. Returns how the dry runs were made.
 pub(crate) async fn install(kubernetes: &Path, server: &Server, client: &Client) -> PatchParams {
     let objects = kustomized(kubernetes, server, MANIFESTS);
@@ -198,13 +211,13 @@ async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
     let post = kube::api::PostParams::default();
 
     // An API server takes a policy of admission into account a moment after it was made.
-    until("others are kept from making a policy of nanoseg's", || async {
-        let dry = kube::api::PostParams {
-            dry_run: true,
-            ..post.clone()
-        };
-        let refused = theirs.create(&dry, &policy("early", true)).await.err()?;
-        refused.to_string().contains("nanoseg-own-objects").then_some(())
+    let dry = kube::api::PostParams {
+        dry_run: true,
+        ..post.clone()
+    };
+    let early = policy("early", true);
+    until_kept_from("making a policy of nanoseg's", "nanoseg-own-objects", || {
+        theirs.create(&dry, &early)
     })
     .await;
     ours.patch("db", &apply, &Patch::Apply(&policy("db", true)))
@@ -264,10 +277,9 @@ async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
         ..PatchParams::default()
     };
     let both = json!({ "rejectedEdges": [other, edge] });
-    until("others are kept from what a Segment may not say", || async {
-        let patch = Patch::Merge(json!({ "spec": both }));
-        let refused = segments.patch(&name, &dry, &patch).await.err()?;
-        refused.to_string().contains("nanoseg-").then_some(())
+    let patch = Patch::Merge(json!({ "spec": both }));
+    until_kept_from("what a Segment may not say", "nanoseg-", || {
+        segments.patch(&name, &dry, &patch)
     })
     .await;
     forbidden(change(both).await, "in spec.acceptedEdges and in spec.rejectedEdges");
@@ -277,9 +289,8 @@ async fn the_manifests_are_taken_whole_and_keep_others_from_what_is_nanosegs() {
     );
     let status = json!({ "status": { "phase": "Enforcing", "learningSince": "2026-01-01T00:00:00Z" } });
     let status = Patch::Merge(status);
-    until("others are kept from what was learned", || async {
-        let refused = segments.patch_status(&name, &dry, &status).await.err()?;
-        refused.to_string().contains("nanoseg-").then_some(())
+    until_kept_from("what was learned", "nanoseg-", || {
+        segments.patch_status(&name, &dry, &status)
     })
     .await;
     forbidden(

@@ -3,7 +3,7 @@
 use serde::Deserialize as _;
 use serde_json::Value;
 
-use super::{Folder, lines, pod, question};
+use super::{Folder, lines};
 
 fn documents(yaml: &str) -> Vec<Value> {
     serde_yaml::Deserializer::from_str(yaml)
@@ -12,12 +12,7 @@ fn documents(yaml: &str) -> Vec<Value> {
 }
 
 fn folder() -> Folder {
-    let folder = Folder::new();
-    let flows = [
-        question(&pod("web-0"), &pod("db-0"), 5432, "TCP"),
-        question(&pod("web-0"), &pod("db-0"), 22, "TCP"),
-    ];
-    folder.write("f.jsonl", flows.join("\n"));
+    let folder = Folder::asked();
     folder.write("none.yaml", "");
     folder
 }

@@ -49,6 +49,17 @@ impl Folder {
         folder
     }
 
+    /// With flows: one that a policy allows, and one that nothing does.
+    fn asked() -> Self {
+        let folder = Self::new();
+        let flows = [
+            question(&pod("web-0"), &pod("db-0"), 5432, "TCP"),
+            question(&pod("web-0"), &pod("db-0"), 22, "TCP"),
+        ];
+        folder.write("f.jsonl", flows.join("\n"));
+        folder
+    }
+
     fn at(&self, name: &str) -> PathBuf {
         self.0.path().join(name)
     }

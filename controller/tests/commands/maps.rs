@@ -9,12 +9,7 @@ use super::{Folder, lines, pod, question};
 
 /// A connection that nothing allows, one that a policy does, and a name that is a program in every language but plain text.
 fn folder() -> Folder {
-    let folder = Folder::new();
-    let flows = [
-        question(&pod("web-0"), &pod("db-0"), 5432, "TCP"),
-        question(&pod("web-0"), &pod("db-0"), 22, "TCP"),
-    ];
-    folder.write("f.jsonl", flows.join("\n"));
+    let folder = Folder::asked();
     folder.write(
         "nasty.yaml",
         "{apiVersion: v1, kind: Pod, metadata: {name: '\\\"]; <b>&lt;\\N', namespace: \"a\\\"\\n-> b\"}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.9}]}}",
