@@ -27,8 +27,8 @@ use nanoseg_graph::endpoint::{Endpoint, Workload};
 use self::novel::Novel;
 use self::pods::{Awaits, Member, Pods};
 use crate::segment::{
-    self, Baseline, BaselineEdge, Decision, Known, Mode, NovelEdge, Phase, QuarantinedEdge, Segment, SegmentError,
-    Suspicion,
+    self, Baseline, BaselineEdge, Decision, Known, LearningWindow, Mode, NovelEdge, Phase, QuarantinedEdge, Segment,
+    SegmentError, Suspicion,
 };
 
 /// How long a learner may take to come back to a controller that has restarted. No window ends sooner after a start, so that
@@ -55,6 +55,8 @@ pub enum Scope {
 pub struct Rules {
     /// Namespaces that may be enforced, and how long to learn first where that is not `learn_for`.
     pub enforce: Vec<(Scope, Option<SignedDuration>)>,
+    /// What holds where neither a Segment, nor its namespace's label, nor `enforce` says anything; `None`: learn and propose.
+    pub mode: Option<Mode>,
     /// How long to learn.
     pub learn_for: SignedDuration,
     /// For how long no edge may be new before a baseline is frozen; `None`: a tenth of the time that the workload is learned.
@@ -102,19 +104,21 @@ impl Stance {
 impl Rules {
     /// What may be done with a workload whose Segment, or else its namespace's label, says `mode`.
     pub fn stance(&self, namespace: &str, mode: Option<Mode>) -> Stance {
-        match mode {
+        let is_named = self.named(namespace).is_some();
+        let is_exempt = !is_named && self.is_exempt(namespace);
+        let is_asked_for = is_named || (!is_exempt && self.everywhere().is_some());
+        let settled = if is_asked_for { Some(Mode::Enforce) } else { self.mode };
+        match mode.or(settled) {
             Some(Mode::Off) => Stance::Off,
             Some(Mode::Learn) => Stance::Learn,
             Some(Mode::Audit) => Stance::Audit,
-            Some(Mode::Enforce) | None if self.named(namespace).is_some() => Stance::Enforce,
-            Some(Mode::Enforce) | None if self.is_exempt(namespace) => Stance::Propose(Restraint::Exempt),
+            Some(Mode::Enforce) | None if is_exempt => Stance::Propose(Restraint::Exempt),
             Some(Mode::Enforce) => Stance::Enforce,
-            None if self.everywhere().is_some() => Stance::Enforce,
             None => Stance::Propose(Restraint::NotAsked),
         }
     }
 
-    /// How long a workload of a namespace is learned.
+    /// How long a workload of a namespace is learned whose Segment says nothing of it.
     pub fn window(&self, namespace: &str) -> SignedDuration {
         let asked = match self.named(namespace) {
             Some(asked) => Some(asked),
@@ -124,9 +128,9 @@ impl Rules {
         asked.and_then(|(_, window)| *window).unwrap_or(self.learn_for)
     }
 
-    /// When a workload's window may end that a controller learns which was started then.
-    pub fn timing(&self, namespace: &str, started: Timestamp) -> Timing {
-        let window = self.window(namespace);
+    /// When a workload's window may end that a controller learns which was started then. `own`: what its Segment says of it.
+    pub fn timing(&self, namespace: &str, own: Option<LearningWindow>, started: Timestamp) -> Timing {
+        let window = own.map_or_else(|| self.window(namespace), LearningWindow::length);
         Timing {
             window,
             quiet: self.quiet_for.unwrap_or(window / 10),

@@ -440,6 +440,9 @@ impl Core {
             if known != Some(&segment) {
                 self.due = Due::Soon;
             }
+            if known.and_then(|known| known.spec.learning_window) != segment.spec.learning_window {
+                self.stale.judge(&workload);
+            }
             let mode = wanted_mode(&self.cluster, &workload, Some(&segment));
             if subject.life.mode != mode {
                 subject.life.set_mode(mode, now);

@@ -10,6 +10,7 @@ mod coverage;
 mod evidence;
 mod on_map;
 mod packed;
+mod window;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -29,6 +30,7 @@ pub use self::baseline::{
 };
 pub use self::coverage::{Coverage, LISTED_CAPTURES, LISTED_NODES};
 pub use self::evidence::{Answered, Became, LearnedEdge, Sightings, from_learned, to_learned, to_learned_since};
+pub use self::window::{LearningWindow, NotAWindow};
 
 /// Novel edges that a status lists at most: enough for a person to see what goes on, and few beside the object's size limit.
 pub const LISTED: usize = 100;
@@ -117,6 +119,11 @@ pub struct SegmentSpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(regex(pattern = r"^sha256:[0-9a-f]{64}$"))]
     pub approval: Option<String>,
+    /// How long this workload is learned, in seconds, minutes, hours or days: 90s, 15m, 24h, 7d. Without it the controller's
+    /// settings decide (--enforce, --learn-for). A baseline that is frozen already stays frozen.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(with = "Option<String>", regex(pattern = self::window::PATTERN))]
+    pub learning_window: Option<LearningWindow>,
     /// Edges of this workload that belong to the baseline because a person says so, seen or not, frozen or not.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = 5000))]
@@ -509,6 +516,7 @@ impl Segment {
             mode: None,
             promotion: None,
             approval: None,
+            learning_window: None,
             accepted_edges: Vec::new(),
             rejected_edges: Vec::new(),
         };

@@ -37,6 +37,7 @@ use nanoseg_policy::synthesize;
 use crate::lease::Terms;
 use crate::lifecycle::{Rules, Scope};
 use crate::page::PageSettings;
+use crate::segment::Mode;
 use advice::advised;
 use commands::{AuditArguments, ChoiceArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
 use doctor::{DoctorArguments, PodArguments};
@@ -97,6 +98,8 @@ Examples:
   Enforce everywhere but in the system's namespaces and the controller's own,
   after seven days:
     nanoseg controller --own-namespace nanoseg --enforce '*=7d'
+  Look only at namespaces that ask for it by the label nanoseg.io/mode:
+    nanoseg controller --own-namespace nanoseg --mode off
   Without a cluster: manifests and reports in, policies out, all of them watched:
     nanoseg controller --cluster manifests/ --flows reports/ --out policies/ --enforce shop=10s
   Follow what it does:
@@ -273,6 +276,10 @@ pub struct ControllerArguments {
     /// namespace but the system's. Can be given several times
     #[arg(long, value_name = "NAMESPACE[=DURATION]")]
     pub enforce: Vec<Enforce>,
+    /// What is done with workloads of which neither their Segment, nor the label nanoseg.io/mode of their namespace, nor --enforce
+    /// says anything: Off, Learn, Audit or Enforce [default: learn, then propose]
+    #[arg(long, value_name = "MODE")]
+    pub mode: Option<Mode>,
     /// How long a workload is learned where --enforce does not say (90s, 15m, 24h, 7d)
     #[arg(long, value_name = "DURATION", default_value = "24h", value_parser = duration)]
     pub learn_for: SignedDuration,
@@ -442,6 +449,7 @@ impl From<ControllerArguments> for Settings {
             health_listen,
             kubeconfig,
             enforce,
+            mode,
             learn_for,
             quiet_for,
             cluster_cidr,
@@ -474,6 +482,7 @@ impl From<ControllerArguments> for Settings {
             place,
             rules: Rules {
                 enforce,
+                mode,
                 learn_for,
                 quiet_for,
                 own_namespace,
@@ -542,6 +551,7 @@ mod tests {
             (&["--cluster", "x"], "--flows"),
             (&["--out", "x"], "--cluster"),
             (&["--lease", "1ms"], "--lease"),
+            (&["--mode", "sometimes"], "write Off, Learn, Audit or Enforce"),
             (&["--policies-per-second", "0"], "--policies-per-second"),
         ] {
             let error = settings(arguments).unwrap_err().to_string();

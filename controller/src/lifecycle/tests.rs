@@ -60,6 +60,7 @@ fn rules() -> Rules {
             (Scope::Namespace("shop".to_owned()), Some(SignedDuration::from_secs(5))),
             (Scope::Namespace("kube-public".to_owned()), None),
         ],
+        mode: None,
         learn_for: SignedDuration::from_secs(60),
         quiet_for: None,
         own_namespace: Some("nanoseg-system".to_owned()),
@@ -88,12 +89,43 @@ fn stances_and_windows() {
             "{namespace}"
         );
     }
+    let (own, started) = ("10m".parse().unwrap(), at(0));
+    for (namespace, own, window) in [
+        ("shop", None, 5),
+        ("shop", Some(own), 600),
+        ("kube-system", Some(own), 600),
+    ] {
+        let timing = rules.timing(namespace, own, started);
+        let lengths = (timing.window.as_secs(), timing.quiet.as_millis());
+        assert_eq!(lengths, (window, i128::from(window) * 100), "{namespace} {own:?}");
+    }
     let nothing = Rules {
         enforce: Vec::new(),
         ..rules
     };
     assert_eq!(nothing.stance("shop", None), Stance::Propose(Restraint::NotAsked));
     assert_eq!(nothing.stance("shop", Some(Mode::Enforce)), Stance::Enforce);
+
+    // What the settings say of everybody is the last that counts.
+    let of_all = |mode| Rules {
+        mode: Some(mode),
+        enforce: vec![(Scope::Namespace("shop".to_owned()), None)],
+        ..nothing.clone()
+    };
+    for (default, namespace, mode, stance) in [
+        (Mode::Off, "other", None, Stance::Off),
+        (Mode::Off, "kube-system", None, Stance::Off),
+        (Mode::Off, "other", Some(Mode::Audit), Stance::Audit),
+        (Mode::Off, "shop", None, Stance::Enforce),
+        (Mode::Off, "shop", Some(Mode::Learn), Stance::Learn),
+        (Mode::Learn, "other", None, Stance::Learn),
+        (Mode::Audit, "other", None, Stance::Audit),
+        (Mode::Enforce, "other", None, Stance::Enforce),
+        (Mode::Enforce, "nanoseg-system", None, exempt),
+    ] {
+        let found = of_all(default).stance(namespace, mode);
+        assert_eq!(found, stance, "{default:?} {namespace} {mode:?}");
+    }
 }
 
 #[test]

@@ -57,7 +57,10 @@ impl Desk<'_> {
     ) -> Planned {
         let mut planned = Planned::default();
         let stance = self.guide.rules.stance(&workload.namespace, subject.life.mode);
-        let timing = self.guide.rules.timing(&workload.namespace, self.started);
+        let timing = self
+            .guide
+            .rules
+            .timing(&workload.namespace, subject.window(), self.started);
         let policy = PolicyName {
             namespace: workload.namespace.clone(),
             name: policy_name(workload),
@@ -94,7 +97,7 @@ impl Desk<'_> {
         if let Some(since) = subject.gone_since
             && !unwanted_live
         {
-            let keep = subject.life.frozen_at.is_some() && subject.life.mode != Some(Mode::Off);
+            let keep = subject.life.frozen_at.is_some() && stance.mode() != Mode::Off;
             let until = if keep {
                 since.checked_add(REMEMBERED).unwrap_or(Timestamp::MAX)
             } else {

@@ -16,7 +16,9 @@ use super::writes::News;
 use crate::lifecycle::Life;
 use crate::lifecycle::contest::Contest;
 use crate::lifecycle::trial::Trial;
-use crate::segment::{Baseline, Known, Phase, Revision, Rollback, Segment, SegmentStatus, hash_of, to_edges};
+use crate::segment::{
+    Baseline, Known, LearningWindow, Phase, Revision, Rollback, Segment, SegmentStatus, hash_of, to_edges,
+};
 
 /// A workload that was seen talking.
 #[derive(Clone, Debug)]
@@ -163,6 +165,11 @@ impl Subject {
         }
         let key = self.life.cut_name_lookup(workload, &self.baseline)?;
         to_edges([(key, &Known::default())]).pop().map(|edge| edge.to_string())
+    }
+
+    /// How long its Segment says that it is learned.
+    pub(super) fn window(&self) -> Option<LearningWindow> {
+        self.segment.as_ref()?.spec.learning_window
     }
 
     /// The proposal that a person approves.

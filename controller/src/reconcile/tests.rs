@@ -156,6 +156,7 @@ impl World {
         let guide = Guide {
             rules: Rules {
                 enforce: vec![(Scope::Namespace("shop".to_owned()), Some(SignedDuration::from_secs(10)))],
+                mode: None,
                 learn_for: SignedDuration::from_hours(24),
                 quiet_for: None,
                 own_namespace: None,

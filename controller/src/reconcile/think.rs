@@ -123,7 +123,11 @@ impl Core {
             let exists = self.cluster.has_workload(workload);
             subject.gone_since = if exists { None } else { subject.gone_since.or(Some(now)) };
             subject.is_outdated |= matches!(about, About::All);
-            let timing = match self.guide.rules.stance(&workload.namespace, subject.life.mode) {
+            let timing = self
+                .guide
+                .rules
+                .timing(&workload.namespace, subject.window(), self.started);
+            let until = match self.guide.rules.stance(&workload.namespace, subject.life.mode) {
                 Stance::Off => {
                     subject.life.switch_off(now);
                     subject.baseline.clear();
@@ -132,14 +136,12 @@ impl Core {
                     continue;
                 }
                 Stance::Learn => None,
-                Stance::Propose(_) | Stance::Audit | Stance::Enforce => {
-                    Some(self.guide.rules.timing(&workload.namespace, self.started))
-                }
+                Stance::Propose(_) | Stance::Audit | Stance::Enforce => Some(timing),
             };
             if !exists {
                 continue;
             }
-            let ready = Life::ready_at(self.guide.rules.timing(&workload.namespace, self.started));
+            let ready = Life::ready_at(timing);
             let members = members.remove(workload).unwrap_or_default();
             subject.life.look(&workload.kind, &members, ready, now);
             if subject.life.frozen_at.is_none() && ready > now {
@@ -147,7 +149,7 @@ impl Core {
             }
             let edges = seen.remove(workload).unwrap_or_default();
             let was_frozen = subject.life.frozen_at.is_some();
-            let judgement = subject.life.judge(edges, &subject.baseline, timing, is_internal, now);
+            let judgement = subject.life.judge(edges, &subject.baseline, until, is_internal, now);
             for (key, known) in &judgement.baseline {
                 if !subject.baseline.contains_key(key) {
                     learned.entry(key.clone()).or_default().extend(known.clone());
@@ -162,18 +164,15 @@ impl Core {
                 self.stale.judge(workload);
                 self.news.push(News::Frozen(workload.clone(), judgement.baseline.len()));
             }
-            if subject.life.frozen_at.is_none()
-                && !judgement.baseline.is_empty()
-                && let Some(timing) = timing
-            {
+            if subject.life.frozen_at.is_none() && !judgement.baseline.is_empty() && until.is_some() {
                 subject.think_at = earlier(subject.think_at, subject.life.wakes_at(timing));
             }
             violations.extend(judgement.violations.into_iter().map(|key| (workload.clone(), key)));
             subject.unanswered = judgement.unanswered;
             subject.is_outdated |= !means_the_same(&subject.baseline, &judgement.baseline);
             subject.baseline = judgement.baseline;
-            if let Some(timing) = timing {
-                let Finding { failed, again } = subject.watch(self.resolution.graph(), Life::ready_at(timing), now);
+            if until.is_some() {
+                let Finding { failed, again } = subject.watch(self.resolution.graph(), ready, now);
                 subject.think_at = earlier(subject.think_at, again);
                 if let (Some(key), Some(rollback)) = (failed, &subject.rollback) {
                     let note = format!("{} was not answered any more with the policy live", rollback.edge);

@@ -7,6 +7,7 @@ use super::*;
 enum Step {
     Flow(usize, usize, u64, u64),
     Mode(usize, Option<Mode>),
+    Window(usize, Option<&'static str>),
     Reject(usize),
     Delete(usize),
     Edit(usize),
@@ -21,9 +22,11 @@ const ADDRESSES: [&str; 4] = [WEB, DB, INTRUDER, "203.0.113.9"];
 fn steps() -> impl Strategy<Value = Step> {
     let who = 0_usize..3;
     let mode = prop::option::of(prop::sample::select(Mode::ALL.to_vec()));
+    let window = prop::option::of(prop::sample::select(vec!["1s", "20s", "7d"]));
     prop_oneof![
         6 => (who.clone(), 0_usize..4, 1_u64..4, 0_u64..4).prop_map(|(to, from, tried, more)| Step::Flow(to, from, tried, more)),
         1 => (who.clone(), mode).prop_map(|(of, mode)| Step::Mode(of, mode)),
+        1 => (who.clone(), window).prop_map(|(of, window)| Step::Window(of, window)),
         1 => who.clone().prop_map(Step::Reject),
         1 => who.clone().prop_map(Step::Delete),
         1 => who.clone().prop_map(Step::Edit),
@@ -59,6 +62,9 @@ fn events(world: &mut World, step: &Step) -> Vec<Event> {
             vec![counted(&[(NAMES[*to], ADDRESSES[*from], 5432)], *tried, *answered)]
         }
         Step::Mode(of, mode) => change(*of, &|segment| segment.spec.mode = *mode),
+        Step::Window(of, window) => change(*of, &|segment| {
+            segment.spec.learning_window = window.map(|window| window.parse().unwrap());
+        }),
         Step::Reject(of) => change(*of, &|segment| {
             let status = segment.status.as_ref();
             let learned = status.into_iter().flat_map(|status| &status.baseline);

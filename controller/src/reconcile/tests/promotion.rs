@@ -17,6 +17,37 @@ fn promotable(status: &SegmentStatus) -> (String, String) {
 }
 
 #[test]
+fn a_segment_says_how_long_its_workload_is_learned() {
+    let mut world = World::default();
+    let mut core = world.core(&shop(), at(0));
+    core.take(report(&[("db", WEB, 5432)]), at(0));
+    world.settle(&mut core, at(0));
+    let window = |text: &str| {
+        let window = Some(text.parse().unwrap());
+        move |spec: &mut crate::segment::SegmentSpec| spec.learning_window = window
+    };
+    core.take(told(&world, window("1h")), at(1));
+    world.settle(&mut core, at(3599));
+    assert_eq!(world.status("web").phase, Phase::Enforcing, "the settings' window");
+    assert_eq!(world.status("db").phase, Phase::Learning);
+
+    // Shortened: the window that remains has passed already.
+    core.take(told(&world, window("30m")), at(3599));
+    world.settle(&mut core, at(3599));
+    assert_eq!(
+        world.status("db").phase,
+        Phase::Enforcing,
+        "{}",
+        world.status("db").reason
+    );
+
+    // What is frozen stays frozen.
+    core.take(told(&world, window("7d")), at(3600));
+    world.settle(&mut core, at(3600));
+    assert_eq!(world.status("db").phase, Phase::Enforcing);
+}
+
+#[test]
 fn only_the_proposal_that_a_person_approved_is_applied() {
     let mut world = World::default();
     let mut core = world.core(&shop(), at(0));
