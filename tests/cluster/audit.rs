@@ -4,11 +4,13 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
 use serde::Deserialize as _;
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::MANIFESTS;
+use super::shop::text;
 
 const CONTROLLER: &str = "system:serviceaccount:nanoseg:nanoseg-controller";
 const LEARNER: &str = "system:serviceaccount:nanoseg:nanoseg-learner";
@@ -75,12 +77,29 @@ impl Audit {
         self.folder.path().join("audit.log")
     }
 
+    fn events(&self) -> Vec<Value> {
+        let log = fs::read_to_string(self.log()).unwrap();
+        // The last line may be half written.
+        log.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()
+    }
+
+    /// What a pod has asked for since then, and got: verb and resource.
+    pub(crate) fn requests_of(&self, pod: &str, since: Timestamp) -> Vec<(String, String)> {
+        let got = |event: &Value| {
+            let at = event["requestReceivedTimestamp"].as_str()?.parse::<Timestamp>().ok()?;
+            let of = &event["user"]["extra"]["authentication.kubernetes.io/pod-name"][0];
+            let is_done = event["responseStatus"]["code"].as_u64()? < 300;
+            let request = || Some((text(&event["verb"]), text(event["objectRef"].get("resource")?)));
+            (of == pod && at >= since && is_done).then(request)?
+        };
+        self.events().iter().filter_map(got).collect()
+    }
+
     /// What was asked for is what is granted, and nothing was refused.
     pub(crate) fn assert_rights_are_exact(&self) {
         let mut seen = BTreeSet::new();
         let mut requests = 0;
-        for line in fs::read_to_string(self.log()).unwrap().lines() {
-            let event: Value = serde_json::from_str(line).unwrap();
+        for event in self.events() {
             let user = event["user"]["username"].as_str().unwrap_or_default();
             assert_ne!(user, LEARNER, "a learner asked the API server: {event}");
             if user != CONTROLLER {

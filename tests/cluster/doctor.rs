@@ -7,7 +7,7 @@ use nanoseg_tests::{program, until};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use super::Shop;
+use super::shop::Shop;
 
 /// What was found, by what was looked at; and the exit code.
 fn ask(shop: &Shop, more: &[&str]) -> (BTreeMap<String, Value>, Option<i32>) {

@@ -16,7 +16,7 @@ use nanoseg_policy::evaluate::{Connection, End, Evaluator, PolicySet};
 use nanoseg_policy::objects::{Manifest, parse};
 use nanoseg_tests::until;
 
-use super::Shop;
+use super::shop::{Shop, text};
 
 const POLICIES: &str = include_str!("matrix-policies.yaml");
 
@@ -121,7 +121,7 @@ fn calls(shop: &Shop, app: &App, since: Timestamp) -> Vec<(String, Call)> {
     for namespace in &app.namespaces {
         let namespace = namespace.name.to_string();
         for pod in shop.items(&["pods", "--namespace", &namespace]) {
-            let name = super::text(&pod["metadata"]["name"]);
+            let name = text(&pod["metadata"]["name"]);
             let log = shop.kubectl(&[
                 "logs",
                 "--namespace",

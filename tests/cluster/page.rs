@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nanoseg_tests::{program, until};
 
-use super::Shop;
+use super::shop::Shop;
 
 /// Ends with the test, however that ends.
 struct Forwarding(Child);

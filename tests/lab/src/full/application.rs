@@ -92,37 +92,32 @@ impl Cluster {
         let selected = self.get(&["get", "pods", "--namespace", workload.namespace.as_str()])?;
         let mut told = 0;
         for pod in items(&selected).filter(|pod| is_of(pod, workload)) {
-            let Some(uid) = pod["metadata"]["uid"].as_str() else {
-                continue;
-            };
-            let Some(node) = self.nodes().iter().find(|node| pod["spec"]["nodeName"] == *node.name) else {
-                continue;
-            };
-            for container in pod["status"]["containerStatuses"].as_array().into_iter().flatten() {
-                let id = container["containerID"]
-                    .as_str()
-                    .and_then(|id| id.rsplit('/').next())
-                    .unwrap_or_default();
-                let class = match pod["status"]["qosClass"].as_str() {
-                    Some("Guaranteed") | None => PathBuf::new(),
-                    Some(class) => PathBuf::from(class.to_lowercase()),
-                };
-                let cgroup = node
-                    .cgroup
-                    .join("kubepods")
-                    .join(class)
-                    .join(format!("pod{uid}"))
-                    .join(id);
-                for pid in processes(&cgroup)
-                    .into_iter()
-                    .filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
-                {
-                    kill_process(pid, Signal::USR1).map_err(|errno| on("signal", &cgroup)(errno.into()))?;
-                    told += 1;
-                }
+            for pid in self.processes_of(pod) {
+                kill_process(pid, Signal::USR1)
+                    .map_err(|errno| on("signal", format!("/proc/{}", pid.as_raw_nonzero()))(errno.into()))?;
+                told += 1;
             }
         }
         Ok(told)
+    }
+
+    /// The processes of a pod's containers, on whichever node it is.
+    pub fn processes_of(&self, pod: &Value) -> Vec<Pid> {
+        let node = self.nodes().iter().find(|node| pod["spec"]["nodeName"] == *node.name);
+        let (Some(node), Some(uid)) = (node, pod["metadata"]["uid"].as_str()) else {
+            return Vec::new();
+        };
+        let class = match pod["status"]["qosClass"].as_str() {
+            Some("Guaranteed") | None => PathBuf::new(),
+            Some(class) => PathBuf::from(class.to_lowercase()),
+        };
+        let folder = node.cgroup.join("kubepods").join(class).join(format!("pod{uid}"));
+        let containers = pod["status"]["containerStatuses"].as_array().into_iter().flatten();
+        containers
+            .filter_map(|container| container["containerID"].as_str()?.rsplit('/').next())
+            .flat_map(|id| processes(&folder.join(id)))
+            .filter_map(|pid| Pid::from_raw(i32::try_from(pid).ok()?))
+            .collect()
     }
 
     /// Starts the name server of `outside`, which knows no name yet.
