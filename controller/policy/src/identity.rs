@@ -4,6 +4,7 @@
 //! the namespace, and no pod that another owner's template there would make; they hold no label that a rollout, a replica or a
 //! run changes. Same cluster, same labels; none of the labels added to the owner's own selector can be taken away.
 
+mod scope;
 #[cfg(test)]
 mod tests;
 
@@ -13,6 +14,9 @@ use std::sync::Arc;
 
 use nanoseg_graph::cluster::{Cluster, Controller, Labels, OwnerRef, Pod, PodPhase};
 use nanoseg_graph::endpoint::Workload;
+
+pub use scope::Overlap;
+use scope::{Crowd, Scope, Stable, owned};
 
 /// Labels that name one revision, one run or one replica. They are put there by controllers, also into selectors.
 const GENERATED: &[&str] = &[
@@ -97,12 +101,14 @@ pub enum Proof {
     /// No stable labels can tell the workload from these others.
     Overlaps {
         /// The others whose pods it selects as well.
-        with: BTreeSet<Workload>,
+        with: Overlap,
         /// A label which, put on the workload's pod template, would separate it.
         hint: Label,
     },
     /// Its pods have no stable label at all.
     NoLabels {
+        /// The others of its namespace, all of whom a selector without labels selects.
+        with: Overlap,
         /// A label which, put on the workload's pod template, would identify it.
         hint: Label,
     },
@@ -178,18 +184,18 @@ impl Identities {
             if members.counts_for_others(&workload)
                 && let Some(scope) = scopes.get_mut(&workload.namespace)
             {
-                for set in &sets {
-                    scope.add(&workload, set);
-                }
+                scope.add(&workload, &sets);
             }
             let common = intersection(&sets);
-            let known = scopes.get(&workload.namespace).and_then(|scope| scope.sets.last());
+            let known = scopes.get(&workload.namespace).and_then(Scope::latest);
             let shared = known.filter(|known| is(known, &common)).cloned();
             let shared = shared.unwrap_or_else(|| Arc::new(owned(&common)));
             described.push((workload, members, common, shared));
         }
+        let mut crowds = Crowds::new();
         let workloads = described.into_iter().map(|(workload, members, common, shared)| {
-            let mut identity = identify(&workload, &members, &common, &scopes[&workload.namespace]);
+            let scope = &scopes[&workload.namespace];
+            let mut identity = identify(&workload, &members, &common, scope, &mut crowds);
             if identity.labels == shared {
                 identity.labels = Arc::clone(&shared);
             }
@@ -230,13 +236,9 @@ impl Identities {
 
     /// The workloads of a namespace of which at least one pod (that lives, or that a template would make) has these labels.
     pub fn selected(&self, namespace: &str, labels: &Labels) -> BTreeSet<Workload> {
-        let labels: Stable<'_> = labels
-            .iter()
-            .map(|(key, value)| (key.as_str(), value.as_str()))
-            .collect();
         self.scopes
             .get(namespace)
-            .map(|scope| scope.selected(&labels))
+            .map(|scope| scope.selected(labels))
             .unwrap_or_default()
     }
 }
@@ -272,9 +274,6 @@ fn top_of(cluster: &Cluster, controller: &Controller) -> Workload {
         name: top.name,
     }
 }
-
-/// Labels without the generated ones.
-type Stable<'a> = BTreeMap<&'a str, &'a str>;
 
 fn stable(labels: &Labels) -> Stable<'_> {
     labels
@@ -348,66 +347,19 @@ impl<'a> Members<'a> {
     }
 }
 
-/// Label sets of one namespace.
-#[derive(Clone, Debug, Default)]
-struct Scope {
-    owners: Vec<Workload>,
-    sets: Vec<Arc<Labels>>,
-    having: BTreeMap<String, BTreeMap<String, Vec<usize>>>,
-}
+/// Everybody whom certain labels select, by namespace and labels: where one workload's labels select others, those of others do so too.
+type Crowds<'a> = BTreeMap<(String, Stable<'a>), Crowd>;
 
-impl Scope {
-    fn add(&mut self, owner: &Workload, set: &Stable<'_>) {
-        let index = self.sets.len();
-        for (key, value) in set {
-            let values = self.having.entry((*key).to_owned()).or_default();
-            values.entry((*value).to_owned()).or_default().push(index);
-        }
-        self.owners.push(owner.clone());
-        self.sets.push(Arc::new(owned(set)));
-    }
-
-    fn has(&self, index: usize, key: &str, value: &str) -> bool {
-        self.sets[index].get(key).is_some_and(|known| known == value)
-    }
-
-    /// Indexes of the sets that have all of these labels.
-    fn matching(&self, labels: &Stable<'_>) -> Vec<usize> {
-        let mut rarest: Option<&Vec<usize>> = None;
-        for (key, value) in labels {
-            let Some(having) = self.having.get(*key).and_then(|values| values.get(*value)) else {
-                return Vec::new();
-            };
-            if rarest.is_none_or(|known| having.len() < known.len()) {
-                rarest = Some(having);
-            }
-        }
-        let has_all = |index: &usize| labels.iter().all(|(key, value)| self.has(*index, key, value));
-        match rarest {
-            None => (0..self.sets.len()).collect(),
-            Some(rarest) => rarest.iter().copied().filter(has_all).collect(),
-        }
-    }
-
-    fn selected(&self, labels: &Stable<'_>) -> BTreeSet<Workload> {
-        self.matching(labels)
-            .into_iter()
-            .map(|index| self.owners[index].clone())
-            .collect()
-    }
-
-    /// Sets of others that have all of these labels.
-    fn others(&self, workload: &Workload, labels: &Stable<'_>) -> Vec<usize> {
-        let mut others = self.matching(labels);
-        others.retain(|index| self.owners[*index] != *workload);
-        others
-    }
-}
-
-fn identify(workload: &Workload, members: &Members<'_>, common: &Stable<'_>, scope: &Scope) -> Identity {
+fn identify<'a>(
+    workload: &Workload,
+    members: &Members<'a>,
+    common: &Stable<'a>,
+    scope: &Scope,
+    crowds: &mut Crowds<'a>,
+) -> Identity {
     let selector = members.own_selector();
     let selecting = |key: &str| selector.get(key) == common.get(key) && selector.contains_key(key);
-    let mut base: Stable<'_> = BTreeMap::new();
+    let mut base: Stable<'a> = BTreeMap::new();
     let mut usual: Vec<(&str, &str)> = Vec::new();
     let mut fixed: Vec<(&str, &str)> = Vec::new();
     for (key, value) in common {
@@ -430,61 +382,84 @@ fn identify(workload: &Workload, members: &Members<'_>, common: &Stable<'_>, sco
             *key,
         )
     });
-
-    let others = scope.others(workload, &base);
-    let mut chosen = None;
-    if others.is_empty() && !base.is_empty() {
-        chosen = Some(base.clone());
-    }
     // A selector's fixed release labels come last: they hold, but a person would not expect them.
     let candidates: Vec<_> = usual.iter().chain(&fixed).copied().collect();
-    if chosen.is_none() {
-        chosen = separate(&base, &usual, &others, scope).or_else(|| separate(&base, &candidates, &others, scope));
-    }
-    if let Some(labels) = chosen {
+    let mut narrowest = base.clone();
+    narrowest.extend(candidates.iter().copied());
+
+    let alone = Alone { workload, base, scope };
+    if !narrowest.is_empty() && alone.is_with(&candidates) {
+        let chosen = if !alone.base.is_empty() && alone.is_with(&[]) {
+            Some(alone.base.clone())
+        } else {
+            alone.separate(&usual).or_else(|| alone.separate(&candidates))
+        };
         return Identity {
-            labels: Arc::new(owned(&labels)),
+            labels: Arc::new(owned(&chosen.unwrap_or(narrowest))),
             proof: Proof::Exact,
         };
     }
-    let mut narrowest = base;
-    narrowest.extend(candidates);
-    if narrowest.is_empty() {
+    let key = (workload.namespace.clone(), narrowest);
+    let labels = key.1.clone();
+    let crowd = crowds.entry(key).or_insert_with_key(|(_, labels)| scope.crowd(labels));
+    let with = crowd.without(scope, workload);
+    let proof = if labels.is_empty() {
         let hint = Label {
             key: "app.kubernetes.io/name".to_owned(),
             value: workload.name.clone(),
         };
-        return Identity {
-            labels: Arc::default(),
-            proof: Proof::NoLabels { hint },
-        };
-    }
-    let others = scope.others(workload, &narrowest);
-    let hint = separating_label(workload, &selector, &others, scope);
-    let with = others.iter().map(|index| scope.owners[*index].clone()).collect();
+        Proof::NoLabels { with, hint }
+    } else {
+        let hint = separating_label(workload, &selector, &labels, scope);
+        Proof::Overlaps { with, hint }
+    };
     Identity {
-        labels: Arc::new(owned(&narrowest)),
-        proof: Proof::Overlaps { with, hint },
+        labels: Arc::new(owned(&labels)),
+        proof,
     }
 }
 
-/// The fewest candidates, the most telling first, that leave none of the others; at least one label in all.
-fn separate<'a>(
-    base: &Stable<'a>,
-    candidates: &[(&'a str, &'a str)],
-    others: &[usize],
-    scope: &Scope,
-) -> Option<Stable<'a>> {
-    let remaining = |added: &[(&str, &str)]| -> usize {
-        let has_all = |index: &&usize| added.iter().all(|(key, value)| scope.has(**index, key, value));
-        others.iter().filter(has_all).count()
-    };
-    if candidates.is_empty() || remaining(candidates) > 0 {
-        return None;
+/// What separates a workload from all others of its namespace.
+struct Alone<'a, 'b> {
+    workload: &'b Workload,
+    base: Stable<'a>,
+    scope: &'b Scope,
+}
+
+impl<'a> Alone<'a, '_> {
+    /// Whether no other has the base labels and these.
+    fn is_with(&self, added: &[(&str, &str)]) -> bool {
+        let labels = self.base.iter().map(|(key, value)| (*key, *value));
+        let mut others = self.scope.others(self.workload, labels.chain(added.iter().copied()));
+        others.next().is_none()
     }
-    let added = if candidates.len() <= COMBINED {
-        combinations(candidates).find(|added| remaining(added) == 0)?
-    } else {
+
+    /// The fewest candidates, the most telling first, that leave none of the others; at least one label in all.
+    fn separate(&self, candidates: &[(&'a str, &'a str)]) -> Option<Stable<'a>> {
+        if candidates.is_empty() || !self.is_with(candidates) {
+            return None;
+        }
+        let added = if candidates.len() <= COMBINED {
+            combinations(candidates).find(|added| self.is_with(added))?
+        } else {
+            self.separate_by_many(candidates)?
+        };
+        let mut labels = self.base.clone();
+        labels.extend(added);
+        Some(labels)
+    }
+
+    /// One candidate after another, always the one that leaves the fewest.
+    fn separate_by_many(&self, candidates: &[(&'a str, &'a str)]) -> Option<Vec<(&'a str, &'a str)>> {
+        if let Some(one) = candidates.iter().find(|one| self.is_with(&[**one])) {
+            return Some(vec![*one]);
+        }
+        let labels = self.base.iter().map(|(key, value)| (*key, *value));
+        let others: Vec<usize> = self.scope.others(self.workload, labels).collect();
+        let remaining = |added: &[(&str, &str)]| -> usize {
+            let has_all = |index: &&usize| added.iter().all(|(key, value)| self.scope.has(**index, key, value));
+            others.iter().filter(has_all).count()
+        };
         let mut added: Vec<(&str, &str)> = Vec::new();
         while added.is_empty() || remaining(&added) > 0 {
             let best = candidates
@@ -499,15 +474,12 @@ fn separate<'a>(
         }
         for candidate in added.clone().into_iter().rev() {
             let without: Vec<_> = added.iter().copied().filter(|kept| *kept != candidate).collect();
-            if remaining(&without) == 0 && !(without.is_empty() && base.is_empty()) {
+            if remaining(&without) == 0 && !(without.is_empty() && self.base.is_empty()) {
                 added = without;
             }
         }
-        added
-    };
-    let mut labels = base.clone();
-    labels.extend(added);
-    Some(labels)
+        Some(added)
+    }
 }
 
 /// Every non-empty choice, smaller ones first, and among those of one size the earlier candidates first.
@@ -529,16 +501,20 @@ fn combinations<'a, 'b>(candidates: &'b [(&'a str, &'a str)]) -> impl Iterator<I
         .map(move |chosen| chosen.into_iter().map(|index| candidates[index]).collect())
 }
 
-/// A label that the workload's template could get and that none of the others has with this value.
-fn separating_label(workload: &Workload, selector: &Stable<'_>, others: &[usize], scope: &Scope) -> Label {
+/// A label that the workload's template could get and that none of the others with these labels has with this value.
+fn separating_label(workload: &Workload, selector: &Stable<'_>, labels: &Stable<'_>, scope: &Scope) -> Label {
     const KEYS: [&str; 3] = [
         "app.kubernetes.io/component",
         "app.kubernetes.io/instance",
         "nanoseg.io/workload",
     ];
     let value = workload.name.as_str();
+    let is_taken = |key: &str| {
+        let asked = labels.iter().map(|(key, value)| (*key, *value)).chain([(key, value)]);
+        scope.others(workload, asked).next().is_some()
+    };
     // A label in the owner's selector cannot be changed.
-    let free = |key: &&str| !selector.contains_key(key) && !others.iter().any(|index| scope.has(*index, key, value));
+    let free = |key: &&str| !selector.contains_key(key) && !is_taken(key);
     let key = KEYS.into_iter().find(free).unwrap_or("nanoseg.io/workload");
     Label {
         key: key.to_owned(),
@@ -562,11 +538,4 @@ fn is(labels: &Labels, others: &Stable<'_>) -> bool {
         .iter()
         .map(|(key, value)| (key.as_str(), value.as_str()))
         .eq(others)
-}
-
-fn owned(labels: &Stable<'_>) -> Labels {
-    labels
-        .iter()
-        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
-        .collect()
 }

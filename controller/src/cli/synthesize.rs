@@ -157,6 +157,9 @@ struct Told {
     /// The others that are meant, or what stands in the way.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     concerns: Vec<String>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_none")]
+    more: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
     text: String,
@@ -175,11 +178,19 @@ struct Refused {
     kind: &'static str,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     with: Vec<String>,
+    /// How many more there are.
+    #[serde(skip_serializing_if = "is_none")]
+    more: usize,
     #[serde(skip_serializing_if = "Option::is_none")]
     hint: Option<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     notes: Vec<Told>,
     text: String,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde asks")]
+const fn is_none(more: &usize) -> bool {
+    *more == 0
 }
 
 fn strings<T: ToString>(items: impl IntoIterator<Item = T>) -> Vec<String> {
@@ -196,6 +207,7 @@ fn told(workload: &Workload, note: &Note) -> Told {
         peer: None,
         ports: Vec::new(),
         concerns: Vec::new(),
+        more: 0,
         hint: None,
         text: note.to_string(),
     };
@@ -232,7 +244,8 @@ fn told(workload: &Workload, note: &Note) -> Told {
             hint,
             ports,
         } => Told {
-            concerns: strings(also),
+            concerns: strings(also.named()),
+            more: also.unnamed(),
             hint: Some(hint.to_string()),
             ..at("PeerOverlaps", Some(*direction), Some(peer.to_string()), ports)
         },
@@ -307,14 +320,19 @@ fn refused(workload: &Workload, refusal: &Refusal) -> Refused {
             workload: _,
             with,
             hint,
-        } => ("Overlaps", strings(with), Some(hint.to_string()), &[][..]),
+        } => ("Overlaps", strings(with.named()), Some(hint.to_string()), &[][..]),
         Refusal::NotObserved { workload: _, notes } => ("NotObserved", Vec::new(), None, &notes[..]),
         Refusal::NotReady { workload: _, notes } => ("NotReady", Vec::new(), None, &notes[..]),
+    };
+    let more = match refusal {
+        Refusal::Overlaps { with, .. } => with.unnamed(),
+        _ => 0,
     };
     Refused {
         workload: workload.to_string(),
         kind,
         with,
+        more,
         hint,
         notes: notes.iter().map(|note| told(workload, note)).collect(),
         text: refusal.to_string(),

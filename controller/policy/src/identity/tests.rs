@@ -1,5 +1,6 @@
 use proptest::prelude::*;
 
+use super::scope::NAMED;
 use super::*;
 use crate::fixture::{cluster, controller, labels, owned, pod, replica_set, workload};
 use nanoseg_graph::cluster::Object;
@@ -166,23 +167,22 @@ fn p9_a_selector_that_takes_others_in_is_never_exact() {
         key: "app.kubernetes.io/component".to_owned(),
         value: "web".to_owned(),
     };
-    let with: BTreeSet<_> = [workload("Deployment", "shop", "canary")].into();
-    assert_eq!(
-        identity(both(), "Deployment", "web"),
-        Identity {
-            labels: labels([("app", "web")]).into(),
-            proof: Proof::Overlaps { with, hint }
-        }
-    );
+    let web = identity(both(), "Deployment", "web");
+    assert_eq!(web.labels, labels([("app", "web")]).into());
+    let Proof::Overlaps { with, hint: told } = web.proof else {
+        panic!("exact")
+    };
+    assert_eq!((with.to_string(), told), ("Deployment shop/canary".to_owned(), hint));
     assert_eq!(identity(both(), "Deployment", "canary").proof, Proof::Exact);
     let stray = running("stray", ("ReplicaSet", "gone"), labels([("app", "db")]));
     let db = deployment("db", labels([("app", "db")]), labels([("app", "db")]));
     let Proof::Overlaps { with, .. } = identity([db, stray], "Deployment", "db").proof else {
         panic!("exact")
     };
+    let others: Vec<_> = with.named().cloned().collect();
     assert_eq!(
-        with,
-        [workload("ReplicaSet", "shop", "gone")].into(),
+        others,
+        [workload("ReplicaSet", "shop", "gone")],
         "a pod of somebody else"
     );
 }
@@ -234,18 +234,14 @@ fn pods_without_stable_labels_have_no_identity() {
         key: "app.kubernetes.io/name".to_owned(),
         value: "once".to_owned(),
     };
-    let expected = Identity {
-        labels: Arc::default(),
-        proof: Proof::NoLabels { hint },
+    let once = running("once-x", ("Job", "once"), labels([("job-name", "once")]));
+    let other = running("web-x", ("Job", "web"), labels([("app", "web")]));
+    let found = identity([once, other], "Job", "once");
+    assert!(found.labels.is_empty());
+    let Proof::NoLabels { with, hint: told } = found.proof else {
+        panic!("it has labels")
     };
-    assert_eq!(
-        identity(
-            [running("once-x", ("Job", "once"), labels([("job-name", "once")]))],
-            "Job",
-            "once"
-        ),
-        expected
-    );
+    assert_eq!((with.to_string(), told), ("Job shop/web".to_owned(), hint));
 }
 
 #[test]
@@ -318,6 +314,82 @@ fn combinations_come_in_order_and_all() {
     assert_eq!(combinations(&many).count(), (1 << COMBINED) - 1);
 }
 
+/// Bare pods with these labels, and the names of all others whose pods each identity's labels select, by looking at every pair.
+fn overlaps(pods: &[Labels]) -> Vec<(Identity, Vec<Workload>)> {
+    let name = |index: usize| format!("w{index:05}");
+    let objects = (0..)
+        .zip(pods)
+        .map(|(index, labels)| Object::Pod(pod("shop", &name(index), labels.clone(), &[])));
+    let identities = Identities::new(&cluster(objects));
+    let found = (0..pods.len()).map(|own| {
+        let identity = identities.get(&workload("Pod", "shop", &name(own))).unwrap().clone();
+        let labels = &identity.labels;
+        let selects = |face: &Labels| labels.iter().all(|(key, value)| face.get(key) == Some(value));
+        let others = (0..).zip(pods).filter(|(index, face)| *index != own && selects(face));
+        let others = others.map(|(index, _)| workload("Pod", "shop", &name(index)));
+        let others = others.collect();
+        (identity, others)
+    });
+    found.collect()
+}
+
+/// The names, and how many are not named.
+fn told(proof: &Proof) -> (Vec<Workload>, usize) {
+    match proof {
+        Proof::Exact => (Vec::new(), 0),
+        Proof::Overlaps { with, .. } | Proof::NoLabels { with, .. } => {
+            assert_eq!(with.is_empty(), with.count() == 0);
+            assert_eq!(with.count(), with.named().count() + with.unnamed());
+            (with.named().cloned().collect(), with.unnamed())
+        }
+    }
+}
+
+#[test]
+fn of_many_others_some_are_named_and_the_rest_is_counted() {
+    for (pods, names, more) in [
+        (2, 1, ""),
+        (NAMED, NAMED - 1, ""),
+        (NAMED + 1, NAMED, ""),
+        (NAMED + 2, NAMED, " and 1 more"),
+        (500, NAMED, " and 479 more"),
+    ] {
+        for (identity, mut others) in overlaps(&vec![labels([("app", "x")]); pods]) {
+            let (named, unnamed) = told(&identity.proof);
+            assert_eq!((named.len(), named.len() + unnamed), (names, others.len()), "of {pods}");
+            others.truncate(NAMED);
+            assert_eq!(named, others, "the first in order");
+            let Proof::Overlaps { with, .. } = identity.proof else {
+                panic!("exact")
+            };
+            let listed: Vec<String> = others.iter().map(ToString::to_string).collect();
+            assert_eq!(with.to_string(), listed.join(", ") + more);
+        }
+    }
+}
+
+/// A list of all others for each pod would be 400 million names.
+#[test]
+fn what_is_held_of_thousands_of_pods_with_one_label_is_one_list() {
+    const PODS: usize = 20_000;
+    for labels in [labels([("app", "x")]), Labels::new()] {
+        let pod = |index: usize| Object::Pod(pod("shop", &format!("x{index}"), labels.clone(), &[]));
+        let identities = Identities::new(&cluster((0..PODS).map(pod)));
+        let mut lists = BTreeSet::new();
+        let mut names = BTreeSet::new();
+        for (_, identity) in identities.iter() {
+            let (Proof::Overlaps { with, .. } | Proof::NoLabels { with, .. }) = &identity.proof else {
+                panic!("exact")
+            };
+            assert_eq!(with.count(), PODS - 1);
+            lists.insert(with.named.as_ptr());
+            names.extend(with.named.iter().map(Arc::as_ptr));
+        }
+        // All pods share one list but those that are in it.
+        assert_eq!((lists.len(), names.len()), (NAMED + 1, NAMED + 1));
+    }
+}
+
 fn label_set() -> impl Strategy<Value = Labels> {
     prop::collection::btree_map("(app|tier|track|version|pod-template-hash)", "[xy]", 0..5)
 }
@@ -377,7 +449,8 @@ proptest! {
                         .filter(|(other, faces)| *other != index && faces.iter().any(|face| selects(&found.labels, face)))
                         .map(|(other, _)| workload("StatefulSet", "shop", &format!("w{other}")))
                         .collect();
-                    prop_assert_eq!(with, &expected);
+                    prop_assert_eq!(with.named().cloned().collect::<BTreeSet<_>>(), expected);
+                    prop_assert_eq!(with.unnamed(), 0);
                     prop_assert!(!with.is_empty());
                     // All usable labels together do not help either.
                     let common = template.iter().filter(|(key, value)| {
@@ -388,6 +461,18 @@ proptest! {
                 }
                 Proof::NoLabels { .. } => prop_assert!(found.labels.is_empty()),
             }
+        }
+    }
+
+    #[test]
+    fn an_overlap_is_the_first_of_all_others_and_their_count(
+        faces in prop::collection::vec(prop::collection::btree_map("(app|tier|track)", "[xy]", 0..3), 1..3 * NAMED),
+    ) {
+        for (identity, mut others) in overlaps(&faces) {
+            let (named, unnamed) = told(&identity.proof);
+            prop_assert_eq!(named.len() + unnamed, others.len());
+            others.truncate(NAMED);
+            prop_assert_eq!(named, others);
         }
     }
 

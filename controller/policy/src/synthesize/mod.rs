@@ -27,7 +27,7 @@ use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::{Endpoint, Workload};
 
 use crate::direction::Direction;
-use crate::identity::{Identity, Label, Proof};
+use crate::identity::{Identity, Label, Overlap, Proof};
 use crate::ownership;
 use gather::{Gathered, Meanings, Side};
 pub use note::{Blocker, NamedService, Note};
@@ -81,14 +81,13 @@ pub enum Refusal {
     /// A selector for it would select others.
     #[error(
         "{workload} gets no policy: its stable labels also select pods of {with}; add the label {hint} to its pod \
-         template",
-        with = note::list(with, ", ")
+         template"
     )]
     Overlaps {
         /// The workload.
         workload: Workload,
         /// The others.
-        with: BTreeSet<Workload>,
+        with: Overlap,
         /// A label which, on its pod template, would separate it.
         hint: Box<Label>,
     },
@@ -200,7 +199,7 @@ impl<'a> Synthesizer<'a> {
         }
         match &identity.proof {
             Proof::Exact => {}
-            Proof::NoLabels { hint } => {
+            Proof::NoLabels { with: _, hint } => {
                 return Err(Refusal::NoLabels {
                     workload: subject,
                     hint: Box::new(hint.clone()),

@@ -9,7 +9,7 @@ use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
 
 use super::settings::{ExternalGroup, GroupConflict, LISTED, PortRange};
 use crate::direction::{Direction, Port};
-use crate::identity::Label;
+use crate::identity::{Label, Overlap};
 
 /// Why a direction is not ready.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -184,7 +184,7 @@ pub enum Note {
         /// The peer that was observed.
         peer: Workload,
         /// The others that the rule means as well.
-        also: BTreeSet<Workload>,
+        also: Overlap,
         /// A label which, on the peer's pod template, would separate it.
         hint: Label,
         /// The ports.
@@ -312,7 +312,7 @@ impl fmt::Display for Note {
                     list(ports, ", ")
                 )?;
                 if !also.is_empty() {
-                    write!(f, ", also those of {}", list(also, ", "))?;
+                    write!(f, ", also those of {also}")?;
                 }
                 write!(f, "; the label {hint} on its pod template would separate it")
             }

@@ -15,7 +15,7 @@ use super::note::Blocker;
 use super::rules::selector;
 use super::settings::{ExternalGroup, GroupConflict, Settings};
 use crate::direction::Port;
-use crate::identity::{Identities, Identity, Label, Proof};
+use crate::identity::{Identities, Identity, Label, Overlap, Proof};
 use crate::objects::NAMESPACE_NAME;
 
 /// Where DNS is served, by convention of every Service that does.
@@ -158,7 +158,7 @@ impl Obstacle {
 pub(super) enum Widening {
     Overlaps {
         peer: Workload,
-        also: BTreeSet<Workload>,
+        also: Overlap,
         hint: Label,
     },
     HostNetwork(BTreeSet<IpAddr>),
@@ -191,8 +191,18 @@ impl Surroundings {
         let mut dns: BTreeMap<Workload, BTreeSet<Port>> = BTreeMap::new();
         for service in settings.dns_services.iter().filter_map(|name| cluster.service(name)) {
             let Some(selector) = &service.selector else { continue };
-            for workload in identities.selected(&service.name.namespace, selector) {
-                let ports = dns_ports(service, cluster.pods_of(&workload));
+            let namespace = &service.name.namespace;
+            let mut pods: BTreeMap<Workload, Vec<&Pod>> = BTreeMap::new();
+            for workload in identities.selected(namespace, selector) {
+                pods.insert(workload, Vec::new());
+            }
+            for pod in cluster.pods_in(namespace) {
+                if let Some(pods) = pods.get_mut(&cluster.workload_of(pod)) {
+                    pods.push(pod);
+                }
+            }
+            for (workload, pods) in pods {
+                let ports = dns_ports(service, pods.into_iter());
                 dns.entry(workload).or_default().extend(ports);
             }
         }
@@ -358,12 +368,10 @@ impl<'a> View<'a> {
             peers.push(Peer::pods(selection));
             match &identity.proof {
                 Proof::Exact => {}
-                Proof::Overlaps { hint, .. } | Proof::NoLabels { hint } => {
-                    let mut also = identities.selected(&workload.namespace, &identity.labels);
-                    also.remove(workload);
+                Proof::Overlaps { with, hint } | Proof::NoLabels { with, hint } => {
                     widenings.push(Widening::Overlaps {
                         peer: workload.clone(),
-                        also,
+                        also: with.clone(),
                         hint: hint.clone(),
                     });
                 }

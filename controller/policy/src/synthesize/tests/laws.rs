@@ -85,6 +85,12 @@ fn behind(endpoint: &Endpoint, cluster: &Cluster) -> BTreeSet<Other> {
     }
 }
 
+/// All others that labels select: in a world this small each is named.
+fn in_full(overlap: &Overlap) -> impl Iterator<Item = &Workload> {
+    assert_eq!(overlap.unnamed(), 0);
+    overlap.named()
+}
+
 /// What the edges and the Notes of a proposal say that it allows.
 fn declared(proposal: &Proposal, world: &World, cluster: &Cluster) -> BTreeSet<(Direction, Other, Port)> {
     let own = Endpoint::Workload(proposal.workload.clone());
@@ -126,7 +132,7 @@ fn declared(proposal: &Proposal, world: &World, cluster: &Cluster) -> BTreeSet<(
             Note::PeerOverlaps {
                 direction, also, ports, ..
             } => {
-                for workload in also {
+                for workload in in_full(also) {
                     let pods = behind(&Endpoint::Workload(workload.clone()), cluster);
                     let pods = pods
                         .into_iter()
