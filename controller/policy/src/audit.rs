@@ -4,11 +4,12 @@
 //! when any pair has no answer, else as permitted.
 
 use nanoseg_graph::cluster::Cluster;
-use nanoseg_graph::connection::{ConnectionGraph, Edge, EdgeKey};
+use nanoseg_graph::connection::{ConnectionGraph, Edge, EdgeKey, NodeIndex};
 
+use crate::direction::Direction;
 pub use crate::ends::NoEnds;
 use crate::ends::{Ends, Pair};
-use crate::evaluate::{Connection, Decision, Denial, Evaluator, PolicySet, Ruling, Undecidable, Verdict};
+use crate::evaluate::{Connection, Decision, Denial, Evaluator, Outcome, PolicySet, Ruling, Undecidable, Verdict};
 
 /// An edge that would be denied.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -61,6 +62,10 @@ impl Weighed {
     /// Takes one pair in.
     pub(crate) fn take(&mut self, evaluator: &Evaluator<'_>, edge: Edge<'_>, pair: Pair) {
         let decision = evaluator.decide_once(&pair.source, &pair.destination, edge.port, edge.transport);
+        self.take_decided(pair, decision);
+    }
+
+    fn take_decided(&mut self, pair: Pair, decision: Decision) {
         match decision.combined() {
             Ruling::Denied => {
                 self.denied += pair.count;
@@ -95,11 +100,23 @@ pub fn audit_each(
     let ends = Ends::new(cluster, &evaluator);
     let mut audit = Audit::default();
     let pods = ends.pods_by_index(graph);
-    for (indexes, edge, _) in graph.edges_between() {
+    let singles = ends.singles_by_index(graph);
+    let single_pair =
+        |[source, destination]: [NodeIndex; 2]| singles[source.index()]?.pair(singles[destination.index()]?);
+    let listeners = by_listener(graph, &evaluator, single_pair);
+    for (indexes, number, edge) in graph.edges_between() {
         let mut weighed = Weighed::default();
-        let asked = ends.pairs_of(indexes.map(|index| pods[index.index()]), edge, |pair| {
-            weighed.take(&evaluator, edge, pair);
-        });
+        let known = listeners[number.index()].and_then(|ingress| Some((single_pair(indexes)?, ingress)));
+        let asked = if let Some((pair, ingress)) = known {
+            let ends = [&pair.source, &pair.destination];
+            let egress = evaluator.decide_side_once(Direction::Egress, ends, edge.port, edge.transport);
+            weighed.take_decided(pair, Decision::of(egress, ingress));
+            Ok(())
+        } else {
+            ends.pairs_of(indexes.map(|index| pods[index.index()]), edge, |pair| {
+                weighed.take(&evaluator, edge, pair);
+            })
+        };
         let Weighed {
             denied,
             possible,
@@ -142,6 +159,25 @@ pub fn audit_each(
         asked_about();
     }
     audit
+}
+
+/// What the listener's side decides about each edge that stands for one pair of kinds, by the edge's index. The rules of a listener
+/// are met by all of its edges one after another, while they are near: in the order of the sources each edge meets other ones.
+fn by_listener(
+    graph: &ConnectionGraph,
+    evaluator: &Evaluator<'_>,
+    pair: impl Fn([NodeIndex; 2]) -> Option<Pair>,
+) -> Vec<Option<Outcome>> {
+    let mut decided = vec![None; graph.len()];
+    for destination in graph.as_petgraph().node_indices() {
+        for (number, source, port, transport) in graph.incoming_at(destination) {
+            decided[number.index()] = pair([source, destination]).map(|pair| {
+                let ends = [&pair.source, &pair.destination];
+                evaluator.decide_side_once(Direction::Ingress, ends, port, transport)
+            });
+        }
+    }
+    decided
 }
 
 #[cfg(test)]

@@ -53,6 +53,25 @@ impl Pods<'_> {
     }
 }
 
+/// A place that stands for all behind an endpoint.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Single {
+    pub(crate) place: Place,
+    pub(crate) count: usize,
+}
+
+impl Single {
+    /// The only pair that an edge between two of them stands for; `None` where both are the same, which connects with itself as
+    /// well.
+    pub(crate) fn pair(self, destination: Self) -> Option<Pair> {
+        (self.place != destination.place).then_some(Pair {
+            source: self.place,
+            destination: destination.place,
+            count: self.count * destination.count,
+        })
+    }
+}
+
 /// Two places that an edge joins, and for how many pairs they stand.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pair {
@@ -150,6 +169,31 @@ impl<'e, 'a> Ends<'e, 'a> {
     pub(crate) fn pods_by_index(&self, graph: &ConnectionGraph) -> Vec<Option<Pods<'_>>> {
         let endpoints = graph.as_petgraph().node_weights();
         endpoints.map(|endpoint| self.pods(endpoint)).collect()
+    }
+
+    /// The one place that stands for everybody behind each endpoint of a graph, by its index, and how many those are; `None` where
+    /// there are several kinds, nobody, or somebody on a node's own network.
+    pub(crate) fn singles_by_index(&self, graph: &ConnectionGraph) -> Vec<Option<Single>> {
+        let endpoints = graph.as_petgraph().node_weights();
+        let single = |endpoint: &Endpoint| {
+            let single = match endpoint {
+                Endpoint::External(address) => Single {
+                    place: self.evaluator.find(&End::Address(*address)).ok()?,
+                    count: 1,
+                },
+                Endpoint::Workload(_) | Endpoint::Node(_) | Endpoint::Service(_) | Endpoint::Unknown { .. } => {
+                    let [Group(places)] = self.pods(endpoint)?.0 else {
+                        return None;
+                    };
+                    Single {
+                        place: places[0],
+                        count: places.len(),
+                    }
+                }
+            };
+            (!single.place.is_on_a_node()).then_some(single)
+        };
+        endpoints.map(single).collect()
     }
 
     /// Every workload with a live pod, in a fixed order, with its pods.

@@ -12,8 +12,8 @@ use std::hash::BuildHasher as _;
 
 use hashbrown::HashTable;
 use petgraph::Direction;
-pub use petgraph::graph::NodeIndex;
-use petgraph::graph::{DiGraph, EdgeIndex};
+use petgraph::graph::DiGraph;
+pub use petgraph::graph::{EdgeIndex, NodeIndex};
 use petgraph::visit::EdgeRef as _;
 use rustc_hash::FxBuildHasher;
 
@@ -162,11 +162,25 @@ impl ConnectionGraph {
 
     /// Every edge, in a fixed order.
     pub fn edges(&self) -> impl Iterator<Item = (Edge<'_>, EvidenceRef<'_>)> {
-        self.edges_between().map(|(_, edge, evidence)| (edge, evidence))
+        self.numbered_edges().map(|(_, index)| self.lend(index))
     }
 
-    /// Every edge, in a fixed order, with the indexes of its source and its destination.
-    pub fn edges_between(&self) -> impl Iterator<Item = ([NodeIndex; 2], Edge<'_>, EvidenceRef<'_>)> {
+    /// Every edge, in a fixed order, with the indexes of its source and its destination, and its own.
+    pub fn edges_between(&self) -> impl Iterator<Item = ([NodeIndex; 2], EdgeIndex, Edge<'_>)> {
+        self.numbered_edges()
+            .map(|(ends, index)| (ends, index, self.edge_at(index)))
+    }
+
+    /// What ends at an endpoint, in no particular order: index of the edge, index of its source, port and transport.
+    pub fn incoming_at(&self, to: NodeIndex) -> impl Iterator<Item = (EdgeIndex, NodeIndex, u16, Transport)> {
+        let edges = self.graph.edges_directed(to, Direction::Incoming);
+        edges.map(|edge| {
+            let (port, transport) = *edge.weight();
+            (edge.id(), edge.source(), port, transport)
+        })
+    }
+
+    fn numbered_edges(&self) -> impl Iterator<Item = ([NodeIndex; 2], EdgeIndex)> {
         let mut rank = vec![0_u32; self.nodes.len()];
         for (place, node) in (0..).zip(self.nodes.values()) {
             rank[node.index()] = place;
@@ -180,10 +194,8 @@ impl ConnectionGraph {
                 })
                 .collect();
             outgoing.sort_unstable();
-            outgoing.into_iter().map(|(_, destination, index)| {
-                let (edge, evidence) = self.lend(index);
-                ([*source, destination], edge, evidence)
-            })
+            let numbered = outgoing.into_iter();
+            numbered.map(|(_, destination, index)| ([*source, destination], index))
         })
     }
 
@@ -274,14 +286,17 @@ impl ConnectionGraph {
     }
 
     fn lend(&self, index: EdgeIndex) -> (Edge<'_>, EvidenceRef<'_>) {
+        (self.edge_at(index), self.links.evidence(index))
+    }
+
+    fn edge_at(&self, index: EdgeIndex) -> Edge<'_> {
         let (source, destination, port, transport) = place_of(&self.graph, index);
-        let edge = Edge {
+        Edge {
             source: &self.graph[source],
             destination: &self.graph[destination],
             port,
             transport,
-        };
-        (edge, self.links.evidence(index))
+        }
     }
 
     fn edge(

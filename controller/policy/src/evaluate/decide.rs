@@ -29,7 +29,7 @@ pub enum Ruling {
 
 /// What decides a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Outcome {
+pub(crate) enum Outcome {
     NotIsolated,
     SamePod,
     OwnNode,
@@ -95,6 +95,11 @@ impl Decision {
         }
     }
 
+    /// What was decided for each direction on its own.
+    pub(crate) const fn of(egress: Outcome, ingress: Outcome) -> Self {
+        Self { egress, ingress }
+    }
+
     /// Whether the ends have no address family in common: there is no such connection.
     pub const fn is_impossible(self) -> bool {
         matches!(self.egress, Outcome::NoCommonFamily)
@@ -147,6 +152,11 @@ impl Sides<'_> {
             Direction::Egress => self.peer.class,
         }
     }
+
+    /// Whether the peer is on the network of the node that the subject runs on.
+    const fn is_own_node(&self) -> bool {
+        self.subject.runs_on != NONE && self.peer.on_network_of == self.subject.runs_on
+    }
 }
 
 /// The questions that a tier asks of the rules that mean a pair.
@@ -178,24 +188,45 @@ pub(super) fn decide(
     port: u16,
     transport: Transport,
 ) -> Decision {
-    let mut direction = |direction| {
-        let (subject, peer) = match direction {
-            Direction::Ingress => (destination, source),
-            Direction::Egress => (source, destination),
-        };
-        let sides = Sides {
+    let mut of = |direction| {
+        decide_side(
+            compiled,
+            memory,
+            asks,
             direction,
-            subject,
-            peer,
+            [source, destination],
             port,
             transport,
-        };
-        side(compiled, memory, asks, &sides)
+        )
     };
     Decision {
-        egress: direction(Direction::Egress),
-        ingress: direction(Direction::Ingress),
+        egress: of(Direction::Egress),
+        ingress: of(Direction::Ingress),
     }
+}
+
+/// One direction of it.
+pub(super) fn decide_side(
+    compiled: &Compiled<'_>,
+    memory: &mut Memory,
+    asks: Asks,
+    direction: Direction,
+    [source, destination]: [&Place; 2],
+    port: u16,
+    transport: Transport,
+) -> Outcome {
+    let (subject, peer) = match direction {
+        Direction::Ingress => (destination, source),
+        Direction::Egress => (source, destination),
+    };
+    let sides = Sides {
+        direction,
+        subject,
+        peer,
+        port,
+        transport,
+    };
+    side(compiled, memory, asks, &sides)
 }
 
 /// The ports at which the decision about two places may change.
@@ -280,6 +311,9 @@ fn by_tiers(
     sides: &Sides<'_>,
     spot: Spot,
 ) -> Outcome {
+    if asks == Asks::Once && governing.admin.is_empty() && !governing.isolating.is_empty() {
+        return by_network_policies(compiled, governing, sides, spot);
+    }
     let (pair, meant) = match asks {
         Asks::Often => (memory.pair(compiled, governing, sides, spot), &memory.meant),
         Asks::Once => (memory.pair_at_port(compiled, governing, sides, spot), &memory.once),
@@ -300,12 +334,48 @@ fn by_tiers(
         if governing.isolating.is_empty() {
             return baseline();
         }
-        if sides.subject.runs_on != NONE && sides.peer.on_network_of == sides.subject.runs_on {
+        if sides.is_own_node() {
             return Outcome::OwnNode;
         }
         asked(part(pair.network, pair.baseline)).any_that_allows()
     };
     asked(part(pair.admin, pair.network)).first_that_fits(&network)
+}
+
+/// What `NetworkPolicies` that isolate say where nothing comes before them: they end at the first rule that allows.
+fn by_network_policies(compiled: &Compiled<'_>, governing: &Governing, sides: &Sides<'_>, spot: Spot) -> Outcome {
+    if sides.is_own_node() {
+        return Outcome::OwnNode;
+    }
+    let listener = sides.listener();
+    let mut perhaps = None;
+    for number in &governing.network {
+        let rule = &compiled.rules[*number as usize];
+        if !compiled.at_port(rule, listener, sides.port, sides.transport) {
+            continue;
+        }
+        match compiled.means(rule, sides.peer.class, spot) {
+            Match::Yes => return Outcome::Allowed(*number),
+            Match::Perhaps => perhaps = perhaps.or(Some(*number)),
+            Match::No => {}
+        }
+    }
+    perhaps.map_or(Outcome::NoRule, |rule| open(compiled, sides.peer, spot, rule))
+}
+
+/// Why a rule that perhaps fits leaves the answer open.
+fn open(compiled: &Compiled<'_>, peer: &Place, spot: Spot, rule: u32) -> Outcome {
+    let on_host = compiled
+        .classes
+        .get(peer.class as usize)
+        .is_some_and(|class| class.host_network);
+    if SOMEWHERE.contains(&spot) && !on_host {
+        Outcome::AddressDecides(rule)
+    } else if peer.class == NONE {
+        Outcome::Domains(rule)
+    } else {
+        Outcome::HostNetworkPeer
+    }
 }
 
 impl Pair {
@@ -447,20 +517,8 @@ impl Asked<'_, '_> {
         contrary.map_or(otherwise, |(rule, _)| self.open(*rule))
     }
 
-    /// Why a rule that perhaps fits leaves the answer open.
     fn open(&self, rule: u32) -> Outcome {
-        let on_host = self
-            .compiled
-            .classes
-            .get(self.peer.class as usize)
-            .is_some_and(|class| class.host_network);
-        if SOMEWHERE.contains(&self.spot) && !on_host {
-            Outcome::AddressDecides(rule)
-        } else if self.peer.class == NONE {
-            Outcome::Domains(rule)
-        } else {
-            Outcome::HostNetworkPeer
-        }
+        open(self.compiled, self.peer, self.spot, rule)
     }
 
     fn acts(&self, meant: Meant, next: &dyn Fn() -> Outcome) -> Outcome {

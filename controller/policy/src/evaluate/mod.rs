@@ -35,7 +35,8 @@ use nanoseg_graph::flow::Transport;
 
 use crate::direction::Direction;
 use compiled::Compiled;
-use decide::{Asks, Memory, Outcome, decide};
+pub(crate) use decide::Outcome;
+use decide::{Asks, Memory, decide, decide_side};
 pub use decide::{Decision, Ruling};
 pub(crate) use inspect::{Applies, RuleNumber};
 pub(crate) use place::Kind;
@@ -114,6 +115,18 @@ impl<'a> Evaluator<'a> {
     pub(crate) fn decide_once(&self, source: &Place, destination: &Place, port: u16, transport: Transport) -> Decision {
         let memory = &mut self.memory.borrow_mut();
         decide(&self.compiled, memory, Asks::Once, source, destination, port, transport)
+    }
+
+    /// One direction of it.
+    pub(crate) fn decide_side_once(
+        &self,
+        direction: Direction,
+        ends: [&Place; 2],
+        port: u16,
+        transport: Transport,
+    ) -> Outcome {
+        let memory = &mut self.memory.borrow_mut();
+        decide_side(&self.compiled, memory, Asks::Once, direction, ends, port, transport)
     }
 
     /// The words of a decision about these two places.

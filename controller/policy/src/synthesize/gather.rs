@@ -12,7 +12,7 @@ use nanoseg_graph::flow::Transport;
 use super::cover;
 use super::note::{Blocker, NamedService, Note};
 use super::peers::{DNS_PORT, Meaning, Peer, View, Widening};
-use super::rules::{Entry, Reason, Rule, Whom, merge};
+use super::rules::{Entry, Reason, Rule, Whom, in_order, merge};
 use super::settings::{LISTED, Plugin, PortRange, Ranges, ServiceView, Span};
 use super::words::Words;
 use crate::direction::{Direction, Port};
@@ -50,11 +50,19 @@ pub(super) enum Gathered<'a> {
 }
 
 /// An edge as this side sees it.
+#[derive(Clone, Copy)]
 struct Observed<'a> {
-    peer: NodeIndex,
+    place: Place<'a>,
     port: Port,
-    edge: Edge<'a>,
-    evidence: EvidenceRef<'a>,
+    reason: Reason<'a>,
+}
+
+impl Observed<'_> {
+    /// What orders edges: by peer, and by port.
+    fn key(&self) -> u64 {
+        let Port { number, transport } = self.port;
+        u64::from(self.place.number()) << 32 | u64::from(number) << 16 | transport as u64
+    }
 }
 
 impl<'a> Side<'a, '_> {
@@ -69,10 +77,15 @@ impl<'a> Side<'a, '_> {
                     transport: edge.transport,
                 };
                 observed.push(Observed {
-                    peer,
+                    place: Place {
+                        peer: match direction {
+                            Direction::Ingress => edge.source,
+                            Direction::Egress => edge.destination,
+                        },
+                        index: peer,
+                    },
                     port,
-                    edge,
-                    evidence,
+                    reason: Reason::observed(evidence),
                 });
             } else if edge.transport == Transport::Icmp {
                 echoes.insert(edge.key());
@@ -96,10 +109,10 @@ impl<'a> Side<'a, '_> {
             notes.insert(Note::NotObserved { direction });
             return Gathered::NotObserved;
         }
-        observed.sort_unstable_by_key(|observed| (observed.peer, observed.port));
-
         let mut collected = Collected::default();
-        for run in observed.chunk_by(|one, next| one.peer == next.peer) {
+        collected.entries.reserve(observed.len());
+        let observed = in_order(&observed, Observed::key);
+        for run in observed.chunk_by(|one, next| one.place.index == next.place.index) {
             self.collect_peer(run, &mut collected);
         }
         let (count, most) = (collected.externals.len(), self.view.settings.external_addresses);
@@ -119,7 +132,7 @@ impl<'a> Side<'a, '_> {
         let covered = cover::drop_covered(&mut collected.entries, &self.view.around.identities);
         collected.narrow(&covered, self.view);
         collected.notes(direction, self.view, notes);
-        Gathered::Ready(merge(collected.entries))
+        Gathered::Ready(merge(&collected.entries))
     }
 
     fn each_edge(&self, mut take: impl FnMut(NodeIndex, Edge<'a>, EvidenceRef<'a>)) {
@@ -142,19 +155,13 @@ impl<'a> Side<'a, '_> {
 
     /// All edges with one peer.
     fn collect_peer(&self, run: &[Observed<'a>], collected: &mut Collected<'a>) {
-        let Some(first) = run.first() else { return };
-        let peer = match self.direction {
-            Direction::Ingress => first.edge.source,
-            Direction::Egress => first.edge.destination,
-        };
-        let place = Place {
-            peer,
-            index: first.peer,
+        let Some(Observed { place, .. }) = run.first() else {
+            return;
         };
         for observed in run {
-            self.collect(&place, observed.port, Reason::observed(observed.evidence), collected);
+            self.collect(place, observed.port, observed.reason, collected);
         }
-        self.add_dns(&place, run, collected);
+        self.add_dns(place, run, collected);
     }
 
     fn collect(&self, place: &Place<'a>, port: Port, reason: Reason<'a>, collected: &mut Collected<'a>) {
@@ -219,7 +226,7 @@ impl<'a> Side<'a, '_> {
                         span,
                         whom: Whom::Endpoint(peer),
                         reason,
-                        who: u32::try_from(place.index.index()).unwrap_or(u32::MAX),
+                        who: place.number(),
                     });
                 }
                 for widening in widenings {
@@ -273,7 +280,7 @@ impl<'a> Side<'a, '_> {
                         span: Span::of(own),
                         whom: Whom::Endpoint(place.peer),
                         reason,
-                        who: u32::try_from(place.index.index()).unwrap_or(u32::MAX),
+                        who: place.number(),
                     });
                     let (addresses, ports) = collected.services.entry(name).or_default();
                     addresses.insert(*address);
@@ -305,12 +312,14 @@ impl<'a> Side<'a, '_> {
 
     /// Adds the transport in which DNS was not seen.
     fn add_dns(&self, place: &Place<'a>, run: &[Observed<'a>], collected: &mut Collected<'a>) {
-        let server = match self.direction {
-            Direction::Ingress => run.first().map(|observed| observed.edge.destination),
-            Direction::Egress => Some(place.peer),
+        let dns_of = |observed: &Observed<'a>| match self.direction {
+            Direction::Ingress => self.view.dns_ports_of(self.subject, observed.port),
+            Direction::Egress => self.view.dns_ports(place.peer, observed.port),
         };
-        let dns_of = |observed: &Observed<'a>| self.view.dns_ports(server?, observed.port);
-        let needed: BTreeSet<Port> = run.iter().filter_map(dns_of).flatten().collect();
+        let mut needed = BTreeSet::new();
+        for ports in run.iter().filter_map(dns_of) {
+            needed.extend(ports);
+        }
         if needed.is_empty() || collected.gone.contains_key(place.peer) {
             return;
         }
@@ -348,9 +357,20 @@ impl<'a> Side<'a, '_> {
 }
 
 /// A peer and where the graph has it.
+#[derive(Clone, Copy)]
 struct Place<'a> {
     peer: &'a Endpoint,
     index: NodeIndex,
+}
+
+impl Place<'_> {
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the graph numbers its endpoints with 32 bits"
+    )]
+    fn number(self) -> u32 {
+        self.index.index() as u32
+    }
 }
 
 /// What the edges of one direction come to.

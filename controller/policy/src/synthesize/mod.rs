@@ -33,14 +33,11 @@ use gather::{Gathered, Meanings, Side};
 pub use note::{Blocker, NamedService, Note};
 pub use peers::Surroundings;
 use peers::View;
-use rules::Rule;
+use rules::{Evidence, Rule};
 pub use settings::{
     ExternalGroup, GroupConflict, LISTED, Plugin, PortRange, Ranges, ServiceView, SettingError, Settings, Unanswered,
 };
 use words::Words;
-
-/// Bytes of evidence that an object carries at most. All annotations of an object together may have 256 KiB.
-const EVIDENCE: usize = 128 * 1024;
 
 /// A policy that a workload could get.
 #[derive(Clone, Debug, PartialEq)]
@@ -304,24 +301,12 @@ fn evidence(
     graph: &ConnectionGraph,
 ) -> Option<String> {
     let subject = Endpoint::Workload(workload.clone());
-    let mut text = String::new();
-    let mut omitted: usize = 0;
+    let mut evidence = Evidence::default();
     for (direction, rules) in ready {
         for (index, rule) in rules.iter().enumerate() {
             let names = |peer: &Endpoint| graph.names(&subject, peer);
-            rule.evidence(*direction, index, words, names, |line| {
-                if omitted > 0 || text.len() + line.len() >= EVIDENCE {
-                    omitted += 1;
-                } else {
-                    text.push_str(line);
-                    text.push('\n');
-                }
-            });
+            rule.evidence(*direction, index, words, names, &mut evidence);
         }
     }
-    if omitted > 0 {
-        let rest = format!("and {omitted} more\n");
-        text.push_str(&rest);
-    }
-    (!text.is_empty()).then_some(text)
+    evidence.into_text()
 }

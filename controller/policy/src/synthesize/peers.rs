@@ -79,6 +79,19 @@ impl<'a> Peer<'a> {
         })
     }
 
+    /// Half of what orders peers: where two differ in it, they are ordered by it.
+    pub(super) fn coarse(self) -> u32 {
+        const BLOCK: u32 = 1 << 31;
+        match self {
+            Self::Pods(named) => named.rank.min(BLOCK - 1),
+            Self::Block(IpNet::V4(range)) => BLOCK | range.addr().to_bits() >> 2,
+            Self::Block(IpNet::V6(range)) => {
+                let high = u32::try_from(range.addr().to_bits() >> 98).unwrap_or(u32::MAX);
+                BLOCK | 1 << 30 | high
+            }
+        }
+    }
+
     /// A single address.
     pub(super) fn address(address: IpAddr) -> Self {
         Self::Block(IpNet::from(address))
@@ -294,11 +307,7 @@ impl<'a> View<'a> {
     /// All ports at which a peer serves DNS, if `port` of it is one of them.
     pub(super) fn dns_ports(&self, listener: &Endpoint, port: Port) -> Option<BTreeSet<Port>> {
         match listener {
-            Endpoint::Workload(_) if !self.around.dns_ports.contains(&port) => None,
-            Endpoint::Workload(workload) => {
-                let ports = self.around.dns.get(workload);
-                ports.filter(|ports| ports.contains(&port)).cloned()
-            }
+            Endpoint::Workload(workload) => self.dns_ports_of(workload, port),
             // Outside cluster DNS the number and the transport are all there is to go by: nobody else asks there in UDP.
             Endpoint::External(_) | Endpoint::Node(_) | Endpoint::Service(_) => (port
                 == Port {
@@ -308,6 +317,15 @@ impl<'a> View<'a> {
             .then(|| both(DNS_PORT).into()),
             Endpoint::Unknown { .. } => None,
         }
+    }
+
+    /// The same of a workload.
+    pub(super) fn dns_ports_of(&self, workload: &Workload, port: Port) -> Option<BTreeSet<Port>> {
+        if !self.around.dns_ports.contains(&port) {
+            return None;
+        }
+        let ports = self.around.dns.get(workload);
+        ports.filter(|ports| ports.contains(&port)).cloned()
     }
 
     /// What an endpoint means; `port` matters for Services only.

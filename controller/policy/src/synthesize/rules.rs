@@ -5,7 +5,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
-use std::ops::Range;
 
 use k8s_openapi::api::networking::v1::{
     IPBlock, NetworkPolicyEgressRule, NetworkPolicyIngressRule, NetworkPolicyPeer, NetworkPolicyPort,
@@ -121,9 +120,39 @@ pub(super) struct Rule<'a> {
     entries: Vec<Entry<'a>>,
 }
 
+impl Entry<'_> {
+    /// What orders entries, as far as it fits into a number: entries with the same one are compared in full.
+    fn key(&self) -> u64 {
+        let Span { first, last, .. } = self.span;
+        let span = match self.peer {
+            Peer::Pods(_) => u64::from(first) << 16 | u64::from(last),
+            // Other ranges may have the same half.
+            Peer::Block(_) => 0,
+        };
+        u64::from(self.peer.coarse()) << 32 | span
+    }
+}
+
+/// Items ordered by numbers, those with the same number as they stood. Sorting the numbers moves a fraction of what sorting the
+/// items would.
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is the place")]
+pub(super) fn in_order<T: Copy>(items: &[T], key: impl Fn(&T) -> u64) -> Vec<T> {
+    let mut order: Vec<u128> = (0..)
+        .zip(items)
+        .map(|(place, item)| u128::from(key(item)) << 64 | place)
+        .collect();
+    order.sort_unstable();
+    order.into_iter().map(|place| items[place as u64 as usize]).collect()
+}
+
 /// The rules that mean these entries.
-pub(super) fn merge(mut entries: Vec<Entry<'_>>) -> Vec<Rule<'_>> {
-    entries.sort_unstable();
+pub(super) fn merge<'a>(entries: &[Entry<'a>]) -> Vec<Rule<'a>> {
+    let mut entries = in_order(entries, Entry::key);
+    for same in entries.chunk_by_mut(|one, next| one.key() == next.key()) {
+        if same.len() > 1 {
+            same.sort_unstable();
+        }
+    }
     entries.dedup();
     let by_peer = by_peer(&entries);
     if by_peer.len() < 2 {
@@ -146,10 +175,19 @@ pub(super) fn merge(mut entries: Vec<Entry<'_>>) -> Vec<Rule<'_>> {
     }
 }
 
+/// A peer's entries, and its spans among those of all peers.
+#[derive(Clone, Copy)]
+struct Run<'a, 'b> {
+    spans: (usize, usize),
+    entries: &'b [Entry<'a>],
+    /// The first span, and whether there are more: what orders runs, but those of which both have more.
+    key: u64,
+}
+
 /// Each peer once: peers with the same ports share a rule.
 fn by_peer<'a>(entries: &[Entry<'a>]) -> Vec<Rule<'a>> {
     let mut spans: Vec<Span> = Vec::with_capacity(entries.len());
-    let mut runs = Vec::new();
+    let mut runs = Vec::with_capacity(entries.len());
     for run in entries.chunk_by(|one, next| one.peer == next.peer) {
         let begin = spans.len();
         for entry in run {
@@ -157,20 +195,35 @@ fn by_peer<'a>(entries: &[Entry<'a>]) -> Vec<Rule<'a>> {
                 spans.push(entry.span);
             }
         }
-        runs.push((begin..spans.len(), run));
+        runs.push(Run {
+            spans: (begin, spans.len()),
+            entries: run,
+            key: spans[begin].key() << 1 | u64::from(spans.len() - begin > 1),
+        });
     }
-    // Stable, so that the peers of a rule stay in order.
-    runs.sort_by(|(one, _), (next, _)| spans[one.clone()].cmp(&spans[next.clone()]));
-    let same = |(one, _): &(Range<usize>, _), (next, _): &(Range<usize>, _)| spans[one.clone()] == spans[next.clone()];
-    let rule = |runs: &[(Range<usize>, &[Entry<'a>])]| Rule {
-        spans: runs
-            .first()
-            .map(|(range, _)| spans[range.clone()].to_vec())
-            .unwrap_or_default(),
-        peers: runs.iter().filter_map(|(_, run)| Some(run.first()?.peer)).collect(),
-        entries: runs.iter().flat_map(|(_, run)| run.iter().copied()).collect(),
+    let of = |run: &Run<'_, '_>| &spans[run.spans.0..run.spans.1];
+    // The peers of a rule stay in order.
+    let mut runs = in_order(&runs, |run| run.key);
+    for same in runs.chunk_by_mut(|one, next| one.key == next.key) {
+        if same.first().is_some_and(|run| of(run).len() > 1) {
+            same.sort_by(|one, next| of(one).cmp(of(next)));
+        }
+    }
+    let rule = |runs: &[Run<'a, '_>]| {
+        let mut rule = Rule {
+            spans: runs.first().map(|run| of(run).to_vec()).unwrap_or_default(),
+            peers: Vec::with_capacity(runs.len()),
+            entries: Vec::with_capacity(runs.iter().map(|run| run.entries.len()).sum()),
+        };
+        for run in runs {
+            rule.peers.extend(run.entries.first().map(|entry| entry.peer));
+            rule.entries.extend_from_slice(run.entries);
+        }
+        rule
     };
-    runs.chunk_by(same).map(rule).collect()
+    runs.chunk_by(|one, next| one.key == next.key && of(one) == of(next))
+        .map(rule)
+        .collect()
 }
 
 /// Each port once: ports with the same peers share a rule.
@@ -264,37 +317,36 @@ impl<'a> Rule<'a> {
         index: usize,
         words: &Words,
         names: impl Fn(&Endpoint) -> &'n BTreeSet<DnsName>,
-        mut take: impl FnMut(&str),
+        evidence: &mut Evidence,
     ) {
         let prefix = match direction {
             Direction::Ingress => format!("{direction} {}: ", index + 1),
             Direction::Egress => format!("{direction} {}: -> ", index + 1),
         };
-        let mut line = String::new();
-        let mut tell = |entry: &Entry<'a>, spans: &[Span]| {
-            line.clear();
-            line.push_str(&prefix);
-            words.endpoint(entry.who, &mut line, |line| entry.whom.name(line));
-            if let (Direction::Egress, Whom::Endpoint(peer @ Endpoint::External(_))) = (direction, entry.whom) {
-                for (place, name) in names(peer).iter().enumerate() {
-                    line.push_str(if place == 0 { " (" } else { ", " });
-                    line.push_str(name.as_str());
-                }
-                if !names(peer).is_empty() {
-                    line.push(')');
-                }
-            }
+        let ports = |spans: &[Span], line: &mut String| {
             line.push_str(match direction {
                 Direction::Ingress => " -> ",
                 Direction::Egress => " ",
             });
             for (place, span) in spans.iter().enumerate() {
                 line.push_str(if place == 0 { "" } else { ", " });
-                span.write(&mut line);
+                span.write(line);
             }
             line.push_str(", ");
-            entry.reason.explain(&mut line, words);
-            take(&line);
+        };
+        let who = |entry: &Entry<'a>, line: &mut String| {
+            line.push_str(&prefix);
+            words.endpoint(entry.who, line, |line| entry.whom.name(line));
+            if let (Direction::Egress, Whom::Endpoint(peer @ Endpoint::External(_))) = (direction, entry.whom) {
+                let names = names(peer);
+                for (place, name) in names.iter().enumerate() {
+                    line.push_str(if place == 0 { " (" } else { ", " });
+                    line.push_str(name.as_str());
+                }
+                if !names.is_empty() {
+                    line.push(')');
+                }
+            }
         };
         let mut order: Vec<(u32, u32)> = (0..)
             .zip(&self.entries)
@@ -302,13 +354,29 @@ impl<'a> Rule<'a> {
             .collect();
         order.sort_unstable();
         if order.windows(2).all(|pair| pair[0].0 != pair[1].0) {
+            // Most lines of a rule say the same of ports.
+            let mut said = (None, String::new());
             for entry in &self.entries {
-                tell(entry, &[entry.span]);
+                if said.0 != Some(entry.span) {
+                    said.0 = Some(entry.span);
+                    said.1.clear();
+                    ports(&[entry.span], &mut said.1);
+                }
+                evidence.line(|line| {
+                    who(entry, line);
+                    line.push_str(&said.1);
+                    entry.reason.explain(line, words);
+                });
             }
             return;
         }
         for source in self.sources(&order) {
-            tell(&self.entries[source.place], &source.spans);
+            let entry = &self.entries[source.place];
+            evidence.line(|line| {
+                who(entry, line);
+                ports(&source.spans, line);
+                entry.reason.explain(line, words);
+            });
         }
     }
 
@@ -339,6 +407,43 @@ impl<'a> Rule<'a> {
         }
         sources.sort_unstable_by_key(|source| source.place);
         sources
+    }
+}
+
+/// Bytes of evidence that an object carries at most. All annotations of an object together may have 256 KiB.
+const EVIDENCE: usize = 128 * 1024;
+
+/// Lines of evidence, as many as an object carries, and how many there are beyond.
+#[derive(Default)]
+pub(super) struct Evidence {
+    text: String,
+    omitted: usize,
+}
+
+impl Evidence {
+    /// Appends what `write` does. After a line that has no place no other has one.
+    fn line(&mut self, write: impl FnOnce(&mut String)) {
+        if self.omitted > 0 {
+            self.omitted += 1;
+            return;
+        }
+        let begin = self.text.len();
+        write(&mut self.text);
+        if self.text.len() >= EVIDENCE {
+            self.text.truncate(begin);
+            self.omitted = 1;
+        } else {
+            self.text.push('\n');
+        }
+    }
+
+    /// The lines; `None` when there is none.
+    pub(super) fn into_text(mut self) -> Option<String> {
+        if self.omitted > 0 {
+            let rest = format!("and {} more\n", self.omitted);
+            self.text.push_str(&rest);
+        }
+        (!self.text.is_empty()).then_some(self.text)
     }
 }
 

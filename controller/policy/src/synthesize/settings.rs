@@ -330,6 +330,11 @@ impl Span {
         }
     }
 
+    /// What orders spans.
+    pub(super) const fn key(self) -> u64 {
+        (self.first as u64) << 24 | (self.last as u64) << 8 | self.transport as u64
+    }
+
     pub(super) const fn is_range(self) -> bool {
         self.first < self.last
     }
