@@ -8,6 +8,7 @@ fn main() -> anyhow::Result<()> {
     tonic_prost_build::configure()
         .build_client(true)
         .build_server(true)
+        .codec_path("crate::receive::messages::Small")
         .compile_fds(descriptors)
         .context("cannot generate code from learner/report.proto")
 }

@@ -9,6 +9,7 @@
 //!
 //! * [`certificates`]: what learners know the controller by.
 //! * [`identity`]: what the controller knows learners by.
+//! * [`messages`]: what is kept of a stream.
 
 use std::net::SocketAddr;
 use std::pin::Pin;
@@ -30,10 +31,12 @@ use crate::metrics::RefusedLearner;
 use crate::trouble::chain;
 use certificates::Certificates;
 use identity::{IdentityError, Recogniser, Refusal};
+use messages::{Apart, Messages};
 
 pub mod certificates;
 pub mod identity;
 mod incoming;
+pub mod messages;
 
 pub mod protocol {
     #![expect(
@@ -48,10 +51,6 @@ pub mod protocol {
 pub use protocol::reports_client::ReportsClient;
 use protocol::reports_server::{Reports, ReportsServer};
 pub use protocol::{Acknowledgement, Increment};
-
-/// Bytes of one increment at most. The first of a stream carries everything that a node has seen: about 250 bytes a flow, so
-/// this is room for a quarter of a million.
-const LARGEST: usize = 64 * 1024 * 1024;
 
 /// Increments of a stream that are not acknowledged, or whose acknowledgement waits for a slow learner, before it is read no further.
 const UNREAD: usize = 16;
@@ -157,7 +156,7 @@ pub async fn serve(
         health,
         streams: AtomicU64::new(0),
     };
-    let service = ReportsServer::new(receiver).max_decoding_message_size(LARGEST);
+    let service = Apart(ReportsServer::new(receiver));
     let router = Server::builder()
         // A learner that vanished without a word is noticed.
         .http2_keepalive_interval(Some(std::time::Duration::from_secs(30)))
@@ -288,7 +287,7 @@ impl Reports for Receiver {
                 }
             },
         };
-        let mut increments = request.into_inner();
+        let mut increments = Messages::<Increment>::of(request);
         let deliveries = self.deliveries.clone();
         let health = Arc::clone(&self.health);
         let (answers, answered) = mpsc::channel(UNREAD);
@@ -298,7 +297,7 @@ impl Reports for Receiver {
             let mut reporter = None;
             loop {
                 let message = tokio::select! {
-                    message = increments.message() => message,
+                    message = increments.next() => message,
                     status = led_elsewhere(&mut standing) => {
                         // A learner that is gone meanwhile comes again anyway.
                         let _gone = answers.send(Answer::Refused(status)).await;
