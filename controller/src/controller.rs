@@ -20,6 +20,7 @@ use crate::apply::{Live, OnCluster, OnDirectory, WriteError, apply};
 use crate::directory::{self, Directory};
 use crate::enforcement::{CONFIG_MAP, Enforcement};
 use crate::health::{self, Health};
+use crate::heap;
 use crate::lease::{Leadership, Pen, Standing, Terms};
 use crate::metrics::counted::Counted;
 use crate::page::{Page, PageError};
@@ -28,7 +29,7 @@ use crate::read::live::{ConnectError, client, configuration};
 use crate::receive::certificates::Certificates;
 use crate::receive::identity::Recogniser;
 use crate::receive::{self, Delivery, Door, ReceiveError, Trust};
-use crate::reconcile::{Core, Due, Event, Guide, RefusedPart, Round, Why, Work};
+use crate::reconcile::{Core, Due, Event, Guide, News, RefusedPart, Round, Why, Work};
 use crate::settings::{Place, Settings};
 use crate::telemetry::{Lost, ROUND};
 use crate::watch;
@@ -50,6 +51,9 @@ const ENFORCEMENT: Duration = Duration::from_secs(30);
 
 /// How long the loop sleeps at most.
 const LONGEST_REST: Duration = Duration::from_mins(1);
+
+/// A round that took so long, its writes included, has left holes in the heap that are worth the milliseconds of giving them back.
+const LONG: Duration = Duration::from_millis(100);
 
 /// Events that wait to be taken before their sources wait: a few milliseconds of work.
 const WAITING: usize = 1024;
@@ -472,6 +476,8 @@ impl Pace {
         self.health.await_sources(self.core.awaited());
         self.changed = None;
         self.wake = next;
+        // Lists were parsed until then.
+        let is_read = news.contains(&News::InSync);
         for news in news {
             news.tell();
         }
@@ -506,6 +512,9 @@ impl Pace {
             }
         }
         self.health.metrics.round(cost, &self.core.census());
+        if began.elapsed() > LONG || is_read {
+            heap::give_back();
+        }
         self.ended = Instant::now();
         self.note();
         self.acknowledge();

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use nanoseg::cli::{self, CommandError, Found, Screen};
 use nanoseg::controller;
+use nanoseg::heap;
 use nanoseg::settings::terminal::Terminal;
 use nanoseg::settings::{self, Arguments, Command, LogFormat};
 use nanoseg::telemetry::Telemetry;
@@ -16,22 +17,6 @@ use tracing_subscriber::EnvFilter;
 use tracing_subscriber::filter::{FilterExt as _, filter_fn};
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
-
-/// A controller's memory goes back to the kernel when it is not used any more. Left alone the allocator keeps a heap for each thread,
-/// of which each grows to what its largest round took, and raises with every large piece what it keeps.
-#[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "settings of the C library")]
-fn give_memory_back() {
-    const LARGE: libc::c_int = 128 * 1024;
-    // SAFETY: no other thread runs yet.
-    unsafe {
-        libc::mallopt(libc::M_ARENA_MAX, 1);
-        libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE);
-    }
-}
-
-#[cfg(not(target_env = "gnu"))]
-const fn give_memory_back() {}
 
 fn main() -> ExitCode {
     if let Some(words) = settings::to_complete() {
@@ -65,7 +50,7 @@ fn run(command: Command) -> anyhow::Result<Found> {
         Command::Controller(arguments) => {
             drop(screen);
             drop(out);
-            give_memory_back();
+            heap::share();
             let runtime = tokio::runtime::Runtime::new().context("cannot start the runtime")?;
             let outcome = runtime.block_on(async {
                 let telemetry = arguments.telemetry.settings();
