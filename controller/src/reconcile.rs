@@ -281,8 +281,14 @@ impl Core {
                         Object::Pod(pod) if pod.node.is_some() => Some((pod.uid.clone(), pod.mirror_uid.clone())),
                         _ => None,
                     };
+                    match self.only_turned(&object) {
+                        Some(workload) => {
+                            self.stale.judge(&workload);
+                            self.due = Due::Soon;
+                        }
+                        None => self.rethink(),
+                    }
                     self.cluster.observe(object, now);
-                    self.rethink();
                     if let Some((uid, mirror_uid)) = pod {
                         self.release([Some(&uid), mirror_uid.as_deref()], now);
                     }
@@ -382,19 +388,6 @@ impl Core {
     fn rethink(&mut self) {
         self.stale = Stale::All;
         self.due = Due::Soon;
-    }
-
-    fn is_known(&self, object: &Object) -> bool {
-        match object {
-            Object::Pod(pod) => self.cluster.pod(&pod.namespace, &pod.name) == Some(pod),
-            Object::Controller(owner) => {
-                self.cluster.controller(&owner.namespace, &owner.kind, &owner.name) == Some(owner)
-            }
-            Object::Service(service) => self.cluster.service(&service.name) == Some(service),
-            Object::EndpointSlice(slice) => self.cluster.slices_of(&slice.service).any(|known| known == slice),
-            Object::Node(node) => self.cluster.node(&node.name) == Some(node),
-            Object::Namespace(namespace) => self.cluster.namespaces().any(|known| known == namespace),
-        }
     }
 
     fn take_policy(&mut self, policy: NetworkPolicy) {

@@ -3,11 +3,12 @@
 
 use std::collections::BTreeSet;
 
+use nanoseg_graph::cluster::{Object, Pod};
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::{FlowTable, Report};
 use nanoseg_graph::resolve::Changes;
 
-use super::ObjectId;
+use super::{Core, ObjectId};
 
 /// Flows that are followed one by one at most: more are resolved faster with everything else.
 const FOLLOWED: usize = 20_000;
@@ -71,6 +72,34 @@ impl Stale {
         if let Self::Parts(_, workloads) = self {
             workloads.insert(workload.clone());
         }
+    }
+}
+
+impl Core {
+    /// Whether it is known as it is.
+    pub(super) fn is_known(&self, object: &Object) -> bool {
+        match object {
+            Object::Pod(pod) => self.cluster.pod(&pod.namespace, &pod.name) == Some(pod),
+            Object::Controller(owner) => {
+                self.cluster.controller(&owner.namespace, &owner.kind, &owner.name) == Some(owner)
+            }
+            Object::Service(service) => self.cluster.service(&service.name) == Some(service),
+            Object::EndpointSlice(slice) => self.cluster.slices_of(&slice.service).any(|known| known == slice),
+            Object::Node(node) => self.cluster.node(&node.name) == Some(node),
+            Object::Namespace(namespace) => self.cluster.namespaces().any(|known| known == namespace),
+        }
+    }
+
+    /// The workload of a pod that is known and has come to be ready, or not to be, and nothing else. That is what pods do most, and only
+    /// what is said of their own workload depends on it.
+    pub(super) fn only_turned(&self, object: &Object) -> Option<Workload> {
+        let Object::Pod(pod) = object else { return None };
+        let known = self.cluster.pod(&pod.namespace, &pod.name)?;
+        let turned = Pod {
+            ready: pod.ready,
+            ..known.clone()
+        };
+        (turned == *pod).then(|| self.cluster.workload_of(known))
     }
 }
 

@@ -11,7 +11,7 @@ mod tampered;
 use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::NetworkPolicySpec;
-use nanoseg_graph::cluster::{Controller, ObjectKey, OwnerRef, Pod, PodPhase};
+use nanoseg_graph::cluster::{Controller, Namespace, ObjectKey, OwnerRef, Pod, PodPhase};
 use nanoseg_graph::container::ContainerRef;
 use nanoseg_graph::flow::{Flow, FlowKey, Origin, Report, Reporter, Subject as FlowSubject, Tally, Transport};
 use proptest::prelude::*;

@@ -12,7 +12,9 @@ enum Step {
     Delete(usize),
     Edit(usize),
     Refuse(usize),
+    Pod(usize, bool),
     PodGone(usize),
+    Namespace(Option<Mode>),
     Time(i64),
 }
 
@@ -25,13 +27,15 @@ fn steps() -> impl Strategy<Value = Step> {
     let window = prop::option::of(prop::sample::select(vec!["1s", "20s", "7d"]));
     prop_oneof![
         6 => (who.clone(), 0_usize..4, 1_u64..4, 0_u64..4).prop_map(|(to, from, tried, more)| Step::Flow(to, from, tried, more)),
-        1 => (who.clone(), mode).prop_map(|(of, mode)| Step::Mode(of, mode)),
+        1 => (who.clone(), mode.clone()).prop_map(|(of, mode)| Step::Mode(of, mode)),
         1 => (who.clone(), window).prop_map(|(of, window)| Step::Window(of, window)),
         1 => who.clone().prop_map(Step::Reject),
         1 => who.clone().prop_map(Step::Delete),
         1 => who.clone().prop_map(Step::Edit),
         1 => who.clone().prop_map(Step::Refuse),
+        3 => (who.clone(), any::<bool>()).prop_map(|(of, ready)| Step::Pod(of, ready)),
         1 => who.prop_map(Step::PodGone),
+        1 => mode.prop_map(Step::Namespace),
         5 => (1_i64..15).prop_map(Step::Time),
     ]
 }
@@ -88,6 +92,19 @@ fn events(world: &mut World, step: &Step) -> Vec<Event> {
             reason: "busy".to_owned(),
             refused: false,
         }],
+        Step::Pod(of, ready) => {
+            let Object::Pod(pod) = pod(NAMES[*of], ADDRESSES[*of]) else {
+                unreachable!("a pod is a pod")
+            };
+            vec![Event::Object(Object::Pod(Pod { ready: *ready, ..pod }))]
+        }
+        Step::Namespace(mode) => {
+            let mode = mode.map(|mode| (MODE_LABEL.to_owned(), mode.as_str().to_owned()));
+            vec![Event::Object(Object::Namespace(Namespace {
+                name: "shop".to_owned(),
+                labels: mode.into_iter().collect(),
+            }))]
+        }
         Step::PodGone(of) => {
             let name = format!("{}-0", NAMES[*of]);
             vec![Event::ObjectGone(ObjectKey::Pod("shop".to_owned(), name))]
