@@ -26,6 +26,41 @@ pub struct ExchangeKey {
     pub pad: u32,
 }
 
+/// Where an exchange is in its table: its key without half of the cgroup's id, as a [`crate::FlowSlot`] is.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct ExchangeSlot {
+    /// As in the key.
+    pub peer: Address,
+    /// As in the key.
+    pub local_port: u16,
+    /// As in the key.
+    pub peer_port: u16,
+    /// The lower half of the cgroup's id.
+    pub cgroup: u32,
+}
+
+impl ExchangeKey {
+    /// Where it is in the table.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "half of it is what is wanted")]
+    pub const fn slot(&self) -> ExchangeSlot {
+        let Self {
+            cgroup,
+            peer,
+            local_port,
+            peer_port,
+            pad: _,
+        } = *self;
+        ExchangeSlot {
+            peer,
+            local_port,
+            peer_port,
+            cgroup: cgroup as u32,
+        }
+    }
+}
+
 /// An exchange, and what of it is in the flow record already.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,6 +205,7 @@ impl Exchange {
 const _: () = {
     assert!(size_of::<Begun>() == 16 && align_of::<Begun>() == 8);
     assert!(size_of::<ExchangeKey>() == 32 && align_of::<ExchangeKey>() == 8);
+    assert!(size_of::<ExchangeSlot>() == 24 && align_of::<ExchangeSlot>() == 4);
     assert!(size_of::<Exchange>() == 24 && align_of::<Exchange>() == 8);
     assert!(size_of::<ExchangeEntry>() == 56 && align_of::<ExchangeEntry>() == 8);
 };

@@ -8,7 +8,7 @@
 use crate::{FlowKey, FlowRecord, LossKey, name};
 
 /// Raised with every change to what a pinned map holds or means.
-pub const LAYOUT: u64 = 2;
+pub const LAYOUT: u64 = 3;
 
 /// What the header says, by place. It is written from the end to the beginning: with the layout in it all is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

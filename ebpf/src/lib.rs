@@ -17,9 +17,9 @@ pub mod packet;
 
 /// Names of the maps and programs in the object file.
 pub mod name {
-    /// `HashMap<FlowKey, FlowEntry>`: what was observed.
+    /// `HashMap<FlowSlot, FlowEntry>`: what was observed.
     pub const FLOWS: &str = "FLOWS";
-    /// `LruHashMap<exchange::ExchangeKey, exchange::ExchangeEntry>`: live UDP exchanges.
+    /// `LruHashMap<exchange::ExchangeSlot, exchange::ExchangeEntry>`: live UDP exchanges.
     pub const EXCHANGES: &str = "EXCHANGES";
     /// The same for cgroups that begin very many of them, so that they drive out only each other's.
     pub const CROWDED: &str = "CROWDED";
@@ -142,6 +142,50 @@ pub struct FlowKey {
     pub pad: u32,
 }
 
+/// Where a flow is in the flow map: its key, in three words instead of four, because to hash one more takes as long as to read
+/// the packet.
+///
+/// The kernel gives out the ids of cgroups in order. So two cgroups whose ids differ only in the half that is not here are
+/// thousands of millions of folders apart; where that happens all the same, the entry says whose it is, and what would be
+/// the other's is a loss.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct FlowSlot {
+    /// As in the key.
+    pub peer: Address,
+    /// As in the key.
+    pub port: u16,
+    /// As in the key.
+    pub transport: u8,
+    /// As in the key.
+    pub role: u8,
+    /// The lower half of the cgroup's id.
+    pub cgroup: u32,
+}
+
+impl FlowKey {
+    /// Where it is in the flow map.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "half of it is what is wanted")]
+    pub const fn slot(&self) -> FlowSlot {
+        let Self {
+            cgroup,
+            peer,
+            port,
+            transport,
+            role,
+            pad: _,
+        } = *self;
+        FlowSlot {
+            peer,
+            port,
+            transport,
+            role,
+            cgroup: cgroup as u32,
+        }
+    }
+}
+
 /// How often and when. Times are `CLOCK_MONOTONIC` nanoseconds.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -158,7 +202,7 @@ pub struct FlowRecord {
     pub refused: u64,
 }
 
-/// Value of the flow map. It carries its key, so that a program that found it can make sure that it found the right one.
+/// Value of the flow map. It carries its key, so that whoever found it can make sure that it is the right one.
 #[repr(C)]
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct FlowEntry {
@@ -291,6 +335,7 @@ impl Reason {
 
 const _: () = {
     assert!(size_of::<FlowKey>() == 32 && align_of::<FlowKey>() == 8);
+    assert!(size_of::<FlowSlot>() == 24 && align_of::<FlowSlot>() == 4);
     assert!(size_of::<FlowRecord>() == 40 && align_of::<FlowRecord>() == 8);
     assert!(size_of::<FlowEntry>() == 72 && align_of::<FlowEntry>() == 8);
     assert!(size_of::<Answer>() == 24 + Answer::LONGEST && align_of::<Answer>() == 8);

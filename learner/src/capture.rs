@@ -27,7 +27,7 @@ use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
 use nanoseg_ebpf::exchange::Begun;
 use nanoseg_ebpf::kept::{self, MAPS};
 use nanoseg_ebpf::packet::DOMAIN;
-use nanoseg_ebpf::{Answer, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, name};
+use nanoseg_ebpf::{Answer, FlowEntry, FlowKey, FlowRecord, FlowSlot, LossKey, Reason, Role, Transport, name};
 use nanoseg_graph::flow;
 
 use self::keeping::Keeping;
@@ -111,11 +111,13 @@ struct Plain<T>(T);
     reason = "the one place that says that the shared records are plain data"
 )]
 mod plain {
-    use super::{Answer, FlowEntry, FlowKey, LossKey, Plain, Pod};
+    use super::{Answer, FlowEntry, FlowKey, FlowSlot, LossKey, Plain, Pod};
     use nanoseg_ebpf::kept::{Archived, Owner};
 
     // SAFETY: `repr(C)` integers without implicit padding, for which every bit pattern is a value; asserted in the crate.
     unsafe impl Pod for Plain<FlowKey> {}
+    // SAFETY: as above.
+    unsafe impl Pod for Plain<FlowSlot> {}
     // SAFETY: as above.
     unsafe impl Pod for Plain<FlowEntry> {}
     // SAFETY: as above.
@@ -149,7 +151,7 @@ pub(crate) struct Counters {
 
 /// The loaded and attached programs.
 pub(crate) struct Capture {
-    flows: HashMap<MapData, Plain<FlowKey>, Plain<FlowEntry>>,
+    flows: HashMap<MapData, Plain<FlowSlot>, Plain<FlowEntry>>,
     /// The same map, to be read as a whole.
     all_flows: OwnedFd,
     admitted: HashMap<MapData, u64, u64>,
@@ -397,8 +399,8 @@ fn hint(error: &(dyn std::error::Error + 'static)) -> &'static str {
 impl Capture {
     /// What the kernel counted for one key.
     pub(crate) fn record(&self, key: &FlowKey) -> Result<Option<FlowRecord>, CaptureError> {
-        match self.flows.get(&Plain(*key), 0) {
-            Ok(Plain(entry)) => Ok(Some(self.whole(key, entry.record))),
+        match self.flows.get(&Plain(key.slot()), 0) {
+            Ok(Plain(entry)) => Ok((entry.key == *key).then(|| self.whole(key, entry.record))),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(source) => Err(CaptureError::Read {
                 name: name::FLOWS,
@@ -453,8 +455,8 @@ impl Capture {
         most: usize,
         mut each: impl FnMut(FlowKey, FlowRecord),
     ) -> Result<Place, CaptureError> {
-        let each = |Plain(key): &Plain<FlowKey>, Plain(entry): &Plain<FlowEntry>| {
-            each(*key, self.whole(key, entry.record));
+        let each = |_: &Plain<FlowSlot>, Plain(entry): &Plain<FlowEntry>| {
+            each(entry.key, self.whole(&entry.key, entry.record));
         };
         bpf::part(self.all_flows.as_fd(), from, most, each).map_err(|source| CaptureError::ReadAll {
             name: name::FLOWS,

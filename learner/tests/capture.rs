@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a test that cannot set up its node has failed")]
 
 mod answers;
+mod halves;
 mod headers;
 mod node;
 mod older;

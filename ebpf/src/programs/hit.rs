@@ -1,27 +1,31 @@
 //! The way of nearly every packet that counts: its key is in the map already.
 //!
 //! Nothing here is on the program's stack: a loader without `CAP_PERFMON` has writes to it fenced, and a fence costs as much as
-//! half a look-up. So the key is built in memory of this processor, and what is read from the packet is read again after a
-//! call rather than kept over it. Another run of a program may interrupt this one and write its own key; so what was found
-//! carries its key with it, and counts only if that is the packet's. Anything else is left to the thorough way.
+//! half a look-up. So what is looked up is built in memory of this processor, and of what is read from the packet only as much is
+//! kept over a call as one register holds; the rest is read again. Another run of a program may interrupt this one and write
+//! its own; so what was found carries its key with it, and counts only if that is the packet's. Anything else is left to the
+//! thorough way.
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
-use nanoseg_ebpf::exchange::ExchangeKey;
+use nanoseg_ebpf::exchange::ExchangeSlot;
 use nanoseg_ebpf::packet::{Bytes as _, Family, Way, mapped, tcp_event, unrecorded_v4, unrecorded_v6};
-use nanoseg_ebpf::{Address, Count, FlowKey, Role, Transport};
+use nanoseg_ebpf::{Address, Count, FlowSlot, Role, Transport};
 
 use super::read::{Context, Headers, linear};
 use super::record::{CROWDED, EXCHANGES, FLOWS, cgroup_of, increment};
 
-/// A [`FlowKey`] or an [`ExchangeKey`], which both begin with the cgroup and the other end's address.
+/// A flow's key or an exchange's, which both begin with the cgroup and the other end's address.
 type Words = [u64; 4];
+
+/// A [`FlowSlot`] or an [`ExchangeSlot`], which both begin with the other end's address and end with half of the cgroup.
+type Slot = [u64; 3];
 
 #[repr(C)]
 struct Scratch {
     /// Of either map.
-    key: Words,
+    slot: Slot,
     moment: Moment,
 }
 
@@ -53,27 +57,20 @@ fn scratch() -> Option<&'static mut Scratch> {
 /// Counts a TCP packet that opens, accepts or refuses, if its key is in the map. Otherwise does nothing.
 #[inline(always)]
 pub(super) fn hit_flow(context: Context, way: Way, family: Family) -> bool {
-    if !is_recorded(context, family) {
-        return false;
-    }
-    let cgroup = cgroup_of(context);
-    let Some(key) = key::<Flow>(context, way, family, cgroup) else {
+    let Some(Sought { slot, cgroup, kept }) = sought::<Flow>(context, way, family) else {
         return false;
     };
-    // SAFETY: as large, as aligned, and every bit pattern is a key.
-    let Some(entry) = FLOWS.get_ptr_mut(unsafe { &*key.cast::<FlowKey>() }) else {
+    // SAFETY: as large, better aligned, and every bit pattern is a slot.
+    let Some(entry) = FLOWS.get_ptr_mut(unsafe { &*slot.cast::<FlowSlot>() }) else {
         return false;
     };
-    // SAFETY: map values stay readable while the program runs, and the key in them is as above.
+    // SAFETY: map values stay readable while the program runs, and the key in them is four words.
     let found = unsafe { &*(&raw const (*entry).key).cast::<Words>() };
-    if !is_key::<Flow>(found, context, way, family, cgroup) {
+    if !is_key::<Flow>(found, context, way, family, cgroup, kept) {
         return false;
     }
     let Some(now) = now() else { return false };
-    let Some(packet) = Flow::headers(context, family) else {
-        return false;
-    };
-    let Some((_, count)) = said(&packet, way, family) else {
+    let Some(count) = counted(found, context, way, family) else {
         return false;
     };
     // SAFETY: a part of a map value.
@@ -84,21 +81,17 @@ pub(super) fn hit_flow(context: Context, way: Way, family: Family) -> bool {
 /// Hears a datagram whose exchange is known and has nothing to write. Otherwise does nothing that hearing it again would not.
 #[inline(always)]
 pub(super) fn hit_exchange(context: Context, way: Way, family: Family) -> bool {
-    if !is_recorded(context, family) {
-        return false;
-    }
-    let cgroup = cgroup_of(context);
-    let Some(key) = key::<Exchange>(context, way, family, cgroup) else {
+    let Some(Sought { slot, cgroup, kept }) = sought::<Exchange>(context, way, family) else {
         return false;
     };
-    // SAFETY: as large, as aligned, and every bit pattern is a key.
-    let key = unsafe { &*key.cast::<ExchangeKey>() };
-    let Some(entry) = EXCHANGES.get_ptr_mut(key).or_else(|| CROWDED.get_ptr_mut(key)) else {
+    // SAFETY: as large, better aligned, and every bit pattern is a slot.
+    let slot = unsafe { &*slot.cast::<ExchangeSlot>() };
+    let Some(entry) = EXCHANGES.get_ptr_mut(slot).or_else(|| CROWDED.get_ptr_mut(slot)) else {
         return false;
     };
-    // SAFETY: map values stay readable and writable while the program runs, and the key in them is as above.
+    // SAFETY: map values stay readable and writable while the program runs, and the key in them is four words.
     let (known, found) = unsafe { (&mut (*entry).exchange, &*(&raw const (*entry).key).cast::<Words>()) };
-    if !is_key::<Exchange>(found, context, way, family, cgroup) {
+    if !is_key::<Exchange>(found, context, way, family, cgroup, kept) {
         return false;
     }
     let Some(now) = now() else { return false };
@@ -114,7 +107,7 @@ trait Kind {
     fn rest(packet: &Headers, way: Way, family: Family) -> Option<u64>;
 }
 
-/// By a [`FlowKey`].
+/// By a [`FlowSlot`].
 struct Flow;
 
 impl Kind for Flow {
@@ -139,7 +132,7 @@ impl Kind for Flow {
     }
 }
 
-/// By an [`ExchangeKey`].
+/// By an [`ExchangeSlot`].
 struct Exchange;
 
 impl Kind for Exchange {
@@ -162,34 +155,82 @@ impl Kind for Exchange {
     }
 }
 
+/// What is looked for, and what of it stays in registers over the look-up: there are four, and the context has one.
+struct Sought {
+    slot: *const Slot,
+    cgroup: u64,
+    kept: u64,
+}
+
+/// Builds a slot in this processor's memory, if what passes between the ends of the packet is recorded.
+#[inline(always)]
+fn sought<K: Kind>(context: Context, way: Way, family: Family) -> Option<Sought> {
+    // Of IPv6 the addresses are more than there are registers for beside the key.
+    if matches!(family, Family::V6) && !is_recorded(&Exchange::headers(context, family)?, family)? {
+        return None;
+    }
+    let cgroup = cgroup_of(context);
+    let scratch = scratch()?;
+    let packet = K::headers(context, family)?;
+    if matches!(family, Family::V4) && !is_recorded(&packet, family)? {
+        return None;
+    }
+    let [left, right, rest] = ends::<K>(&packet, way, family)?;
+    scratch.slot = [left, right, rest | half(cgroup)];
+    let kept = match family {
+        Family::V4 => opaque(right & ADDRESS | rest),
+        Family::V6 => 0,
+    };
+    Some(Sought {
+        slot: &raw const scratch.slot,
+        cgroup,
+        kept,
+    })
+}
+
+/// Half of a cgroup's id, in the last half of a word.
+#[inline(always)]
+const fn half(cgroup: u64) -> u64 {
+    if cfg!(target_endian = "little") {
+        cgroup << 32
+    } else {
+        cgroup & 0xffff_ffff
+    }
+}
+
 /// What of a key comes after the cgroup.
 #[inline(always)]
-fn ends<K: Kind>(context: Context, way: Way, family: Family) -> Option<[u64; 3]> {
-    let packet = K::headers(context, family)?;
+fn ends<K: Kind>(packet: &Headers, way: Way, family: Family) -> Option<[u64; 3]> {
     let [left, right] = match (family, way) {
         (Family::V4, Way::Ingress) => joined(packet.word(12)?),
         (Family::V4, Way::Egress) => joined(packet.word(16)?),
-        (Family::V6, Way::Ingress) => address(&packet, 8)?,
-        (Family::V6, Way::Egress) => address(&packet, 24)?,
+        (Family::V6, Way::Ingress) => address(packet, 8)?,
+        (Family::V6, Way::Egress) => address(packet, 24)?,
     };
-    Some([left, right, K::rest(&packet, way, family)?])
+    Some([left, right, K::rest(packet, way, family)?])
 }
 
-/// Builds a key in this processor's memory.
+/// Where the address of IPv4 is in the second word of a mapped one. In the same place of what comes after it is nothing, so
+/// that one register holds both.
+const ADDRESS: u64 = u64::from_ne_bytes([0, 0, 0, 0, 255, 255, 255, 255]);
+
+/// The same, in a way that hides from the compiler how it came about: it would keep what it was made of, in more registers than
+/// there are.
 #[inline(always)]
-fn key<K: Kind>(context: Context, way: Way, family: Family, cgroup: u64) -> Option<*const Words> {
-    let scratch = scratch()?;
-    let [left, right, rest] = ends::<K>(context, way, family)?;
-    scratch.key = [cgroup, left, right, rest];
-    Some(&raw const scratch.key)
+fn opaque(mut value: u64) -> u64 {
+    // SAFETY: changes nothing.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
+    value
 }
 
 /// Whether what was found is what was looked for. Word by word: the compiler would call a function for whole arrays.
 #[inline(always)]
-fn is_key<K: Kind>(found: &Words, context: Context, way: Way, family: Family, cgroup: u64) -> bool {
-    let Some([left, right, rest]) = ends::<K>(context, way, family) else {
-        return false;
+fn is_key<K: Kind>(found: &Words, context: Context, way: Way, family: Family, cgroup: u64, kept: u64) -> bool {
+    let again = match family {
+        Family::V4 => Some([0, kept & ADDRESS | joined(0)[1], kept & !ADDRESS]),
+        Family::V6 => K::headers(context, family).and_then(|packet| ends::<K>(&packet, way, family)),
     };
+    let Some([left, right, rest]) = again else { return false };
     found[0] == cgroup && found[1] == left && found[2] == right && found[3] == rest
 }
 
@@ -213,27 +254,24 @@ fn now() -> Option<u64> {
 
 /// Whether what passes between the ends of a packet is recorded.
 #[inline(always)]
-fn is_recorded(context: Context, family: Family) -> bool {
-    let Some(packet) = Exchange::headers(context, family) else {
-        return false;
-    };
-    match family {
-        Family::V4 => {
-            let Some(destination) = packet.word(16) else {
-                return false;
-            };
-            let Some(source) = packet.word(12) else { return false };
-            unrecorded_v4(source, destination).is_none()
-        }
+fn is_recorded(packet: &Headers, family: Family) -> Option<bool> {
+    Some(match family {
+        Family::V4 => unrecorded_v4(packet.word(12)?, packet.word(16)?).is_none(),
         Family::V6 => {
-            let Some(destination) = address(&packet, 24) else {
-                return false;
-            };
-            let Some(source) = address(&packet, 8) else {
-                return false;
-            };
+            let (source, destination) = (address(packet, 8)?, address(packet, 24)?);
             unrecorded_v6(&halves(source), &halves(destination)).is_none()
         }
+    })
+}
+
+/// What is counted by a packet whose key was found: only what an end is answered is not in the key.
+#[inline(always)]
+fn counted(found: &Words, context: Context, way: Way, family: Family) -> Option<Count> {
+    let is_destination = found[3] & together(0, u16::from_ne_bytes([0, 1])) != 0;
+    match (way, is_destination) {
+        (Way::Egress, true) => Some(Count::Established),
+        (Way::Egress, false) | (Way::Ingress, true) => Some(Count::Attempted),
+        (Way::Ingress, false) => Some(said(&Flow::headers(context, family)?, way, family)?.1),
     }
 }
 

@@ -6,10 +6,11 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use nanoseg_ebpf::exchange::{Begun, Exchange, ExchangeEntry, ExchangeKey};
+use nanoseg_ebpf::exchange::{Begun, Exchange, ExchangeEntry, ExchangeKey, ExchangeSlot};
 use nanoseg_ebpf::packet::{Ends, Event, Signal, Way};
 use nanoseg_ebpf::{
-    CGROUPS, Count, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, LossKey, Reason, Role, Transport, is_admitted,
+    CGROUPS, Count, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, FlowSlot, LossKey, Reason, Role, Transport,
+    is_admitted,
 };
 
 use super::read::Context;
@@ -18,13 +19,13 @@ use super::socket::{is_copy, is_initiator};
 // The sizes are what the learner sets when it loads, unless it is told otherwise.
 
 #[map]
-pub(super) static FLOWS: HashMap<FlowKey, FlowEntry> = HashMap::with_max_entries(131_072, 0);
+pub(super) static FLOWS: HashMap<FlowSlot, FlowEntry> = HashMap::with_max_entries(131_072, 0);
 
 #[map]
-pub(super) static EXCHANGES: LruHashMap<ExchangeKey, ExchangeEntry> = LruHashMap::with_max_entries(65_536, 0);
+pub(super) static EXCHANGES: LruHashMap<ExchangeSlot, ExchangeEntry> = LruHashMap::with_max_entries(65_536, 0);
 
 #[map]
-pub(super) static CROWDED: LruHashMap<ExchangeKey, ExchangeEntry> = LruHashMap::with_max_entries(65_536, 0);
+pub(super) static CROWDED: LruHashMap<ExchangeSlot, ExchangeEntry> = LruHashMap::with_max_entries(65_536, 0);
 
 #[map]
 static CROWDS: LruHashMap<u64, Begun> = LruHashMap::with_max_entries(CGROUPS, 0);
@@ -67,10 +68,10 @@ pub(super) fn record(context: Context, way: Way, signal: Signal, ends: &Ends) {
     if let Some((role, count)) = signal.event.meaning(way) {
         let key = flow_key(cgroup, way, ends, signal.transport, role);
         // Who asks by a raw socket gets the answers to all: its own are those of whom it asked.
-        if is_copy && FLOWS.get_ptr(&key).is_none() {
+        if is_copy && FLOWS.get_ptr(&key.slot()).is_none() {
             return tally(Reason::Copy);
         }
-        add(&key, count, now);
+        count_in(&key, count, now);
     } else if signal.transport == Transport::Icmp {
         tally(Reason::Icmp);
     } else if signal.event == Event::Datagram {
@@ -102,7 +103,8 @@ fn exchange(context: Context, cgroup: u64, way: Way, ends: &Ends, now: u64) {
         peer_port,
         pad: 0,
     };
-    let known = match EXCHANGES.get_ptr_mut(&key).or_else(|| CROWDED.get_ptr_mut(&key)) {
+    let slot = key.slot();
+    let known = match EXCHANGES.get_ptr_mut(&slot).or_else(|| CROWDED.get_ptr_mut(&slot)) {
         Some(known) => known,
         None => {
             let table = if is_one_of_many(cgroup, now) {
@@ -116,12 +118,12 @@ fn exchange(context: Context, cgroup: u64, way: Way, ends: &Ends, now: u64) {
                 exchange: Exchange::first_seen(speaker, now, grace_end, || is_initiator(context, way, ends)),
                 key,
             };
-            let is_ours = table.insert(&key, &entry, u64::from(BPF_NOEXIST)).is_ok();
+            let is_ours = table.insert(&slot, &entry, u64::from(BPF_NOEXIST)).is_ok();
             if is_ours && entry.exchange.role().is_none() {
                 lose(cgroup, Reason::UnderWay);
                 return;
             }
-            match table.get_ptr_mut(&key) {
+            match table.get_ptr_mut(&slot) {
                 Some(known) => known,
                 None => {
                     lose(cgroup, Reason::ExchangeTableFull);
@@ -131,10 +133,14 @@ fn exchange(context: Context, cgroup: u64, way: Way, ends: &Ends, now: u64) {
         }
     };
     // SAFETY: map values stay readable and writable while the program runs.
-    let known = unsafe { &mut (*known).exchange };
+    let (known, owner) = unsafe { (&mut (*known).exchange, (*known).key.cgroup) };
+    if owner != cgroup {
+        lose(cgroup, Reason::ExchangeTableFull);
+        return;
+    }
     if let Some(count) = known.hear(speaker, now)
         && let Some(role) = known.role()
-        && add(&flow_key(cgroup, way, ends, Transport::Udp, role), count, now)
+        && count_in(&flow_key(cgroup, way, ends, Transport::Udp, role), count, now)
     {
         known.wrote(count, now);
     }
@@ -164,19 +170,18 @@ fn is_one_of_many(cgroup: u64, now: u64) -> bool {
     unsafe { (*begun).another(share, now) }
 }
 
-/// Adds to a record, or makes it. Says whether it is in the map.
+/// Counts in a record, or makes it. Says whether it is in the map.
 #[inline(always)]
-fn add(key: &FlowKey, count: Count, now: u64) -> bool {
-    if let Some(known) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: a part of a map value.
-        increment(unsafe { &raw mut (*known).record }, count, now);
-        return true;
+fn count_in(key: &FlowKey, count: Count, now: u64) -> bool {
+    let slot = key.slot();
+    if let Some(known) = FLOWS.get_ptr_mut(&slot) {
+        return count_in_entry(known, key, count, now);
     }
     if !has_room(key.cgroup) {
         lose(key.cgroup, Reason::MapFull);
         return false;
     }
-    if insert(key, count, now) {
+    if insert(&slot, key, count, now) {
         admit(key.cgroup);
         if ANNOUNCEMENTS.output::<FlowKey>(key, 0).is_err() {
             tally(Reason::Unannounced);
@@ -184,13 +189,24 @@ fn add(key: &FlowKey, count: Count, now: u64) -> bool {
         return true;
     }
     // Another processor was first, or there is no room.
-    if let Some(known) = FLOWS.get_ptr_mut(key) {
-        // SAFETY: a part of a map value.
-        increment(unsafe { &raw mut (*known).record }, count, now);
-        return true;
+    if let Some(known) = FLOWS.get_ptr_mut(&slot) {
+        return count_in_entry(known, key, count, now);
     }
     lose(key.cgroup, Reason::MapFull);
     false
+}
+
+/// Counts in a record that was found, if it is the cgroup's.
+#[inline(always)]
+fn count_in_entry(known: *mut FlowEntry, key: &FlowKey, count: Count, now: u64) -> bool {
+    // SAFETY: map values stay readable while the program runs.
+    if unsafe { (*known).key.cgroup } != key.cgroup {
+        lose(key.cgroup, Reason::MapFull);
+        return false;
+    }
+    // SAFETY: a part of a map value.
+    increment(unsafe { &raw mut (*known).record }, count, now);
+    true
 }
 
 /// Whether the cgroup may have another key. It may not when there is no room to count its keys.
@@ -228,7 +244,7 @@ fn admit(cgroup: u64) {
 }
 
 #[inline(always)]
-fn insert(key: &FlowKey, count: Count, now: u64) -> bool {
+fn insert(slot: &FlowSlot, key: &FlowKey, count: Count, now: u64) -> bool {
     let mut fresh = MaybeUninit::<FlowEntry>::uninit();
     let entry = fresh.as_mut_ptr();
     // Volatile, because the compiler would make a loop that clears bytes of them, which the kernel refuses to a loader
@@ -244,22 +260,35 @@ fn insert(key: &FlowKey, count: Count, now: u64) -> bool {
         (&raw mut (*record).refused).write_volatile(u64::from(count == Count::Refused));
         fresh.assume_init_ref()
     };
-    FLOWS.insert(key, fresh, u64::from(BPF_NOEXIST)).is_ok()
+    FLOWS.insert(slot, fresh, u64::from(BPF_NOEXIST)).is_ok()
 }
 
 #[inline(always)]
 pub(super) fn increment(record: *mut FlowRecord, count: Count, now: u64) {
+    see(record, now);
+    add(record, count);
+}
+
+#[inline(always)]
+fn add(record: *mut FlowRecord, count: Count) {
     // SAFETY: map values stay readable and writable while the program runs.
     unsafe {
-        // A time that was taken earlier may be written later.
-        if now > (*record).last_ns {
-            (*record).last_ns = now;
-        }
         match count {
             Count::Attempted => atomic_add(&raw mut (*record).attempted),
             Count::Established => atomic_add(&raw mut (*record).established),
             Count::Refused => atomic_add(&raw mut (*record).refused),
             Count::Seen => {}
+        }
+    }
+}
+
+#[inline(always)]
+fn see(record: *mut FlowRecord, now: u64) {
+    // SAFETY: as above.
+    unsafe {
+        // A time that was taken earlier may be written later.
+        if now > (*record).last_ns {
+            (*record).last_ns = now;
         }
     }
 }

@@ -42,9 +42,9 @@ impl Capture {
         Ok(last)
     }
 
-    /// Takes out a key if it is there, and returns what it was then: as it was known, where the kernel does not tell.
+    /// Takes out a key, which was seen there, and returns what it was then: as it was known, where the kernel does not tell.
     fn take(&mut self, key: &FlowKey, known: &FlowRecord) -> Result<Option<FlowRecord>, CaptureError> {
-        match bpf::take::<_, Plain<FlowEntry>>(self.all_flows.as_fd(), &Plain(*key)) {
+        match bpf::take::<_, Plain<FlowEntry>>(self.all_flows.as_fd(), &Plain(key.slot())) {
             Ok(taken) => return Ok(taken.map(|Plain(entry)| self.whole(key, entry.record))),
             // Before Linux 5.14 there is no such command for hash maps, and what is counted in between is lost.
             Err(error) if matches!(error.raw_os_error(), Some(libc::EINVAL | ENOTSUPP)) => {}
@@ -53,7 +53,7 @@ impl Capture {
                 return Err(CaptureError::Take { name, source });
             }
         }
-        match self.flows.remove(&Plain(*key)) {
+        match self.flows.remove(&Plain(key.slot())) {
             Ok(()) => Ok(Some(*known)),
             Err(MapError::KeyNotFound) => Ok(None),
             Err(source) => Err(CaptureError::Write {

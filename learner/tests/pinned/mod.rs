@@ -164,7 +164,7 @@ fn a_folder_has_one_learner_and_is_of_a_bpf_file_system() {
 }
 
 /// A key of the flow map and its value, as far as a test is concerned with them.
-type Flows = aya::maps::HashMap<MapData, [u8; 32], [u8; 72]>;
+type Flows = aya::maps::HashMap<MapData, [u8; 24], [u8; 72]>;
 
 #[test]
 fn room_that_a_learner_did_not_live_to_give_back_is_given_by_the_next() {
