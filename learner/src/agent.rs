@@ -8,10 +8,11 @@
 //! * Asked to end, the agent reads and reports once more, waits a moment for the acknowledgement, and ends with success.
 
 mod beginning;
+mod lost;
 mod reading;
 mod room;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::io::{self, Write as _};
 use std::net::IpAddr;
 use std::os::fd::AsRawFd;
@@ -20,13 +21,14 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nanoseg_ebpf::LossKey;
-use nanoseg_graph::flow::{Loss, Origin, Report, Subject};
+use nanoseg_graph::flow::{Loss, Origin, Report};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
+use self::lost::Lost;
 use self::reading::Reading;
 use crate::addresses;
 use crate::capture::{self, Announcements, Answers, Capture, CaptureError, Sizes};
@@ -102,12 +104,9 @@ struct Agent {
     clock: Clock,
     table: Table,
     losses: Vec<Loss>,
-    /// Losses that are not in the kernel's map any more, or never were, by cgroup and number of the reason.
-    told: BTreeMap<(u64, u32), u64>,
+    lost: Lost,
     names: Names,
     plain: Plain,
-    /// Whose the losses of each cgroup are. They are told for as long as the programs run, and cgroups are forgotten before.
-    losers: BTreeMap<u64, Subject>,
     node_addresses: BTreeSet<IpAddr>,
     reading: Reading,
     /// Grows when losses or addresses change.
@@ -153,10 +152,9 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         clock: Clock::now(),
         table: Table::default(),
         losses: Vec::new(),
-        told: BTreeMap::new(),
+        lost: Lost::default(),
         names: Names::default(),
         plain: Plain::default(),
-        losers: BTreeMap::new(),
         node_addresses: addresses::of_this_node(),
         reading: Reading::default(),
         other_version: 0,
@@ -335,9 +333,9 @@ impl Agent {
         lost.retain(|(cgroup, _), _| !self.cgroups.is_known(*cgroup));
         for (cgroup, reason) in lost.into_keys() {
             gone.insert(cgroup);
-            let told = self.told.entry((cgroup, reason)).or_default();
             let key = LossKey { cgroup, reason, pad: 0 };
-            *told = self.capture.forgive(key, *told)?;
+            let told = self.capture.forgive(key, self.lost.told((cgroup, reason)))?;
+            self.lost.tell((cgroup, reason), told);
         }
         for cgroup in gone {
             self.capture.dismiss(cgroup)?;

@@ -104,7 +104,7 @@ impl Agent {
                 }
                 Kept::Loss(key) => {
                     let told = self.capture.kept_loss(key, &archived)?;
-                    self.told.insert((key.cgroup, key.reason), told);
+                    self.lost.tell((key.cgroup, key.reason), told);
                 }
             }
         }
@@ -144,8 +144,8 @@ impl Agent {
             // One that is gone by now has none, and none has these.
             let cgroup = self.cgroups.id_of(&whose).unwrap_or(u64::MAX - number);
             let reason = Reason::Undecided as u32;
-            self.losers.insert(cgroup, whose);
-            self.told.insert((cgroup, reason), count);
+            self.lost.owned_by(cgroup, whose);
+            self.lost.tell((cgroup, reason), count);
             self.capture.lose(LossKey { cgroup, reason, pad: 0 }, count)?;
         }
         // Now they are among the losses.

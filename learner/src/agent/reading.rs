@@ -97,15 +97,10 @@ impl Agent {
         let held = self.capture.held()?;
         self.make_room(held)?;
         self.keep_owners()?;
-        let mut counters = self.capture.counters()?;
-        for (key, count) in &self.told {
-            *counters.by_cgroup.entry(*key).or_default() += count;
-        }
+        let counters = self.lost.with(self.capture.counters()?);
         self.names.note_unheard(counters.totals[Reason::Unheard as usize]);
-        let Self { cgroups, losers, .. } = self;
-        let now = losses(&counters, |id| {
-            losers.entry(id).or_insert_with(|| cgroups.subject(id)).clone()
-        });
+        let Self { cgroups, lost, .. } = self;
+        let now = losses(&counters, |id| lost.whose(id, |id| cgroups.subject(id)));
         if now != self.losses {
             self.losses = now;
             self.other_version += 1;
