@@ -1,13 +1,18 @@
 //! The same work with a learner and without, in turns.
 //!
-//! Four equal nodes: one has a learner, one has programs that do nothing, two have nothing. Each turn does the same on each of
-//! them, in an order that rotates; a ratio is of two that were measured one after the other. That of the two nodes without
-//! anything says what a ratio is worth.
+//! Equal nodes: one has a learner, one has programs that do nothing where a learner has its own, two have one of these each, two
+//! have nothing. Each turn does the same on each of them, in an order that rotates; a ratio is of two that were measured one
+//! after the other. That of the two nodes without anything says what a ratio is worth.
 //!
 //! Client and server share one processor, and what counts is what they do in the time that they have it: on two they wait for
 //! each other, and for whatever else this machine does, longer than any program takes.
+//!
+//! A kernel calls programs for each packet at both ends, and a short connection is some twenty of those calls: what they take
+//! with programs that do nothing is what there is no learner below. So both are said: what a learner takes beside nothing, which is
+//! what a node has less, and beside programs that do nothing, which is what a learner could take less.
 
 use std::fs::File;
+use std::ops::{Div as _, Sub as _};
 use std::time::Duration;
 
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType};
@@ -20,11 +25,11 @@ use crate::rows::{Goal, Row};
 use crate::worker::{Task, Worker};
 
 /// Many short turns: what else the machine does then meets both of a pair, or few pairs.
-const PAIRS: usize = 80;
-const TURN: Duration = Duration::from_millis(100);
-/// Of so many milliseconds of single connections the slowest hundredth is five.
-const LATENCY_TURN: Duration = Duration::from_millis(500);
-const LATENCY_PAIRS: usize = 40;
+const PAIRS: usize = 200;
+const TURN: Duration = Duration::from_millis(50);
+/// Of so many milliseconds of single connections the slowest hundredth is two.
+const LATENCY_TURN: Duration = Duration::from_millis(200);
+const LATENCY_PAIRS: usize = 120;
 /// The first has interrupts to serve.
 const PROCESSOR: usize = 1;
 
@@ -32,9 +37,14 @@ const PROCESSOR: usize = 1;
 #[derive(Clone, Copy)]
 enum With {
     Learner,
-    EmptyPrograms,
+    /// At these hooks.
+    EmptyPrograms(&'static [CgroupSkbAttachType]),
     Nothing,
 }
+
+const BOTH: &[CgroupSkbAttachType] = &[CgroupSkbAttachType::Ingress, CgroupSkbAttachType::Egress];
+const INGRESS: &[CgroupSkbAttachType] = &[CgroupSkbAttachType::Ingress];
+const EGRESS: &[CgroupSkbAttachType] = &[CgroupSkbAttachType::Egress];
 
 /// A client and a server on a node of their own.
 struct Place {
@@ -53,7 +63,7 @@ impl Place {
         let (client, server) = (node.container(), node.container());
         let (learner, programs) = match with {
             With::Learner => (Some(node.learner_with_two_capabilities(&[])), None),
-            With::EmptyPrograms => (None, Some(attach_empty(&node))),
+            With::EmptyPrograms(hooks) => (None, Some(attach_empty(&node, hooks))),
             With::Nothing => (None, None),
         };
         let [mut calling, mut serving] = [&client, &server].map(Worker::start);
@@ -76,15 +86,25 @@ impl Place {
     fn spent(&mut self) -> f64 {
         self.client.ask(Task::Spent) + self.server.ask(Task::Spent)
     }
+
+    /// Does it, and says what it comes to: nanoseconds are of both ends.
+    fn done(&mut self, task: Task, measured: Measured) -> f64 {
+        let before = self.spent();
+        let said = self.client.ask(task);
+        match measured {
+            Measured::ForItsTime => said / (self.spent() - before) * 1e9,
+            Measured::Itself => said,
+        }
+    }
 }
 
-fn attach_empty(node: &Node) -> Ebpf {
+fn attach_empty(node: &Node, hooks: &[CgroupSkbAttachType]) -> Ebpf {
     let mut programs = EbpfLoader::new().load(EMPTY).unwrap();
     let program: &mut CgroupSkb = programs.program_mut("empty").unwrap().try_into().unwrap();
     program.load().unwrap();
     let folder = File::open(&node.cgroup).unwrap();
-    for way in [CgroupSkbAttachType::Ingress, CgroupSkbAttachType::Egress] {
-        program.attach(&folder, way, CgroupAttachMode::Single).unwrap();
+    for way in hooks {
+        program.attach(&folder, *way, CgroupAttachMode::Single).unwrap();
     }
     programs
 }
@@ -101,7 +121,7 @@ enum Measured {
 type Tasked = Box<dyn Fn(std::net::Ipv4Addr) -> Task>;
 
 pub(crate) fn measure() -> Vec<Row> {
-    let mut places = [With::Learner, With::EmptyPrograms, With::Nothing, With::Nothing].map(Place::new);
+    let mut places = [With::Learner, With::EmptyPrograms(BOTH), With::Nothing, With::Nothing].map(Place::new);
     let send = |streams| {
         move |to| Task::Send {
             to,
@@ -154,50 +174,79 @@ pub(crate) fn measure() -> Vec<Row> {
             Goal::AtMost(1.02),
         ),
     ];
-    let mut rows = Vec::new();
+    let mut rows = hooks(&mut places);
     for (name, task, measured, pairs, goal) in tasks {
-        let mut values: [Vec<f64>; 4] = Default::default();
-        // The first turn of each is for what is only done once.
-        for turn in 0..=pairs {
-            for step in 0..places.len() {
-                let which = (turn + step) % places.len();
-                let place = &mut places[which];
-                let before = place.spent();
-                let said = place.client.ask(task(place.to));
-                let value = match measured {
-                    Measured::ForItsTime => said / (place.spent() - before),
-                    Measured::Itself => said,
-                };
-                if turn > 0 {
-                    values[which].push(value);
-                }
-            }
+        let values = in_turns(&mut places, pairs, |place| place.done(task(place.to), measured));
+        let [on, empty, off, again] = &values;
+        for (what, left, right, goal) in [
+            ("with a learner", on, off, goal),
+            ("with programs that do nothing", empty, off, Goal::None),
+            ("with a learner, beside those", on, empty, goal),
+            ("without, twice (A/A)", again, off, Goal::Includes(1.0)),
+        ] {
+            rows.push(Row::interval(
+                format!("{name}: {what}"),
+                "ratio",
+                &paired(left, right, f64::div),
+                goal,
+            ));
         }
-        let [on, empty, off, again] = values;
-        let ratios = |left: &[f64], right: &[f64]| {
-            left.iter()
-                .zip(right)
-                .map(|(left, right)| left / right)
-                .collect::<Vec<f64>>()
+    }
+    rows
+}
+
+/// What a connection takes in all, and what of it programs that do nothing take at each hook, and a learner at both.
+fn hooks(places: &mut [Place; 4]) -> Vec<Row> {
+    let mut single = [INGRESS, EGRESS].map(|hooks| Place::new(With::EmptyPrograms(hooks)));
+    let [learner, both, off, again] = places;
+    let [ingress, egress] = &mut single;
+    let mut all = [learner, both, off, again, ingress, egress];
+    let values = in_turns(&mut all, PAIRS, |place| {
+        let task = Task::Connect {
+            to: place.to,
+            most: u64::MAX,
+            within: TURN,
         };
+        1e9 / place.done(task, Measured::ForItsTime)
+    });
+    let [learner, both, off, again, ingress, egress] = &values;
+    let mut rows = vec![Row::interval("a connection: without", "ns", off, Goal::None)];
+    for (what, with, goal) in [
+        ("a program that does nothing at ingress adds", ingress, Goal::None),
+        ("a program that does nothing at egress adds", egress, Goal::None),
+        ("programs that do nothing at both add", both, Goal::None),
+        ("a learner adds", learner, Goal::None),
+        ("without, twice (A/A)", again, Goal::Includes(0.0)),
+    ] {
         rows.push(Row::interval(
-            format!("{name}: with a learner"),
-            "ratio",
-            &ratios(&on, &off),
+            format!("a connection: {what}"),
+            "ns",
+            &paired(with, off, f64::sub),
             goal,
-        ));
-        rows.push(Row::interval(
-            format!("{name}: with programs that do nothing"),
-            "ratio",
-            &ratios(&empty, &off),
-            Goal::None,
-        ));
-        rows.push(Row::interval(
-            format!("{name}: without, twice (A/A)"),
-            "ratio",
-            &ratios(&again, &off),
-            Goal::Includes(1.0),
         ));
     }
     rows
+}
+
+/// What each place comes to in each turn, in an order that rotates. The first turn of each is for what is only done once.
+fn in_turns<P, const N: usize>(
+    places: &mut [P; N],
+    turns: usize,
+    mut each: impl FnMut(&mut P) -> f64,
+) -> [Vec<f64>; N] {
+    let mut values = [const { Vec::new() }; N];
+    for turn in 0..=turns {
+        for step in 0..N {
+            let which = (turn + step) % N;
+            let value = each(&mut places[which]);
+            if turn > 0 {
+                values[which].push(value);
+            }
+        }
+    }
+    values
+}
+
+fn paired(left: &[f64], right: &[f64], how: impl Fn(f64, f64) -> f64) -> Vec<f64> {
+    left.iter().zip(right).map(|(left, right)| how(*left, *right)).collect()
 }
