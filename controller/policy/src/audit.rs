@@ -184,9 +184,11 @@ fn by_listener(
 mod tests {
     use nanoseg_graph::endpoint::{Endpoint, UnknownReason};
     use nanoseg_graph::flow::Transport;
+    use proptest::prelude::*;
 
     use super::*;
-    use crate::fixture::{cluster_of, edge, graph, ip, policies, workload};
+    use crate::fixture::{cluster_of, edge, graph, ip, manifests, policies, workload};
+    use crate::objects::Manifest;
 
     const CLUSTER: &str = "
 {apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: web-0, labels: {app: web}, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: web, uid: u, controller: true}]}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.2}, {ip: 'fd00:18::2'}]}}
@@ -259,5 +261,104 @@ mod tests {
             permitted, 2,
             "one of two pods has IPv6: that is the pair that the edge means"
         );
+    }
+
+    const POLICIES: [&str; 6] = [
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: db}, spec: {podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 1}]}, {from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: 5432}]}]}}",
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: web}, spec: {podSelector: {matchLabels: {app: web}}, policyTypes: [Ingress, Egress], egress: [{to: [{podSelector: {matchLabels: {app: db}}}], ports: [{port: 5432}]}, {to: [{ipBlock: {cidr: 198.51.100.0/24}}]}]}}",
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: canary}, spec: {podSelector: {matchLabels: {canary: 'yes'}}, ingress: [{from: [{ipBlock: {cidr: 198.18.0.0/16}}]}, {from: [{ipBlock: {cidr: 2001:db8::/32}}]}]}}",
+        "{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {namespace: shop, name: all}, spec: {podSelector: {}, policyTypes: [Egress], egress: [{ports: [{port: 1}, {port: 443}]}]}}",
+        "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: admin}, spec: {tier: Admin, priority: 1, subject: {pods: {namespaceSelector: {}, podSelector: {matchLabels: {app: db}}}}, ingress: [{action: Deny, from: [{pods: {namespaceSelector: {}, podSelector: {matchLabels: {canary: 'yes'}}}}]}]}}",
+        "{apiVersion: policy.networking.k8s.io/v1alpha2, kind: ClusterNetworkPolicy, metadata: {name: base}, spec: {tier: Baseline, priority: 1, subject: {namespaces: {}}, egress: [{action: Deny, to: [{networks: ['198.51.100.0/25']}]}]}}",
+    ];
+
+    const HOST: &str = "
+---
+{apiVersion: v1, kind: Node, metadata: {name: n1}, status: {addresses: [{type: InternalIP, address: 198.18.0.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: agent, labels: {app: web}}, spec: {nodeName: n1, hostNetwork: true, containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.0.1}]}}
+---
+{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: near, labels: {app: db}}, spec: {nodeName: n1, containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.9}]}}
+";
+
+    fn endpoints() -> Vec<Endpoint> {
+        let pod = |name: &str| Endpoint::Workload(workload("Pod", "shop", name));
+        vec![
+            Endpoint::Workload(workload("StatefulSet", "shop", "web")),
+            pod("db"),
+            pod("near"),
+            pod("agent"),
+            pod("static-b"),
+            pod("unborn"),
+            Endpoint::Node("n1".to_owned()),
+            Endpoint::External(ip("198.18.0.1")),
+            Endpoint::External(ip("198.51.100.1")),
+            Endpoint::External(ip("198.51.100.200")),
+            Endpoint::External(ip("2001:db8::1")),
+            Endpoint::Unknown {
+                reason: UnknownReason::PodNotSeen,
+                address: None,
+            },
+        ]
+    }
+
+    fn policy_set(documents: &[&str]) -> PolicySet {
+        let (mut network, mut cluster) = (Vec::new(), Vec::new());
+        for manifest in documents.iter().flat_map(|document| manifests(document)) {
+            match manifest {
+                Manifest::NetworkPolicy(policy) => network.push(*policy),
+                Manifest::ClusterNetworkPolicy(policy) => cluster.push(*policy),
+                other => panic!("{other:?}"),
+            }
+        }
+        let (policies, rejected) = PolicySet::parse_all(&network, &cluster);
+        assert_eq!(rejected, []);
+        policies
+    }
+
+    /// Each edge on its own, with what the evaluator remembers of pairs.
+    fn one_by_one(
+        graph: &ConnectionGraph,
+        policies: &PolicySet,
+        cluster: &Cluster,
+    ) -> (Vec<EdgeKey>, Vec<EdgeKey>, usize) {
+        let evaluator = Evaluator::new(policies, cluster);
+        let ends = Ends::new(cluster, &evaluator);
+        let (mut denied, mut undecided, mut permitted) = (Vec::new(), Vec::new(), 0);
+        for (edge, _) in graph.edges() {
+            let mut rulings = Vec::new();
+            let asked = ends.pairs(edge, |pair| {
+                let decision = evaluator.decide(&pair.source, &pair.destination, edge.port, edge.transport);
+                rulings.extend((!decision.is_impossible()).then_some(decision.combined()));
+            });
+            if rulings.contains(&Ruling::Denied) {
+                denied.push(edge.key());
+            } else if asked.is_err() || rulings.is_empty() || rulings.contains(&Ruling::Unknown) {
+                undecided.push(edge.key());
+            } else {
+                permitted += 1;
+            }
+        }
+        (denied, undecided, permitted)
+    }
+
+    proptest! {
+        #[test]
+        fn all_edges_together_are_each_edge_on_its_own(
+            policies in prop::sample::subsequence(&POLICIES[..], 0..=POLICIES.len()),
+            edges in prop::collection::vec((0..12_usize, 0..12_usize, prop::sample::select(vec![1, 443, 5432])), 1..40),
+        ) {
+            let cluster = cluster_of(&format!("{CLUSTER}{HOST}"));
+            let endpoints = endpoints();
+            let edges = edges.into_iter().map(|(from, to, port)| {
+                edge(endpoints[from].clone(), endpoints[to].clone(), port, Transport::Tcp)
+            });
+            let graph = graph(edges.collect::<Vec<_>>());
+            let policies = policy_set(&policies);
+            let found = audit(&graph, &policies, &cluster);
+            let denied = found.denied.into_iter().map(|finding| finding.edge).collect();
+            let undecided = found.undecided.into_iter().map(|(edge, _)| edge).collect();
+            prop_assert_eq!((denied, undecided, found.permitted), one_by_one(&graph, &policies, &cluster));
+        }
     }
 }
