@@ -1,8 +1,8 @@
 //! `nanoseg graph`.
 
 use jiff::Timestamp;
+use nanoseg_graph::endpoint::Endpoint;
 use nanoseg_graph::flow::{Outcome, Reporter, Tally};
-use nanoseg_graph::name::DnsName;
 use nanoseg_graph::recorded::UNTIMED;
 use serde_json::json;
 
@@ -52,11 +52,22 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
             .max()
             .unwrap_or(0);
         let is_older = tallies.iter().flatten().all(Tally::is_older);
-        let names: Vec<&str> = graph
+        let names: Vec<String> = graph
             .names(edge.source, edge.destination)
             .iter()
-            .map(DnsName::as_str)
+            .map(ToString::to_string)
             .collect();
+        let [by_source, by_destination] = [Reporter::Source, Reporter::Destination].map(|end| {
+            let processes = graph.processes(edge, end).iter();
+            processes.map(ToString::to_string).collect::<Vec<_>>()
+        });
+        let called = |end: &Endpoint, words: &[String]| {
+            if words.is_empty() {
+                end.to_string()
+            } else {
+                format!("{end} ({})", words.join(", "))
+            }
+        };
         let times = |of: fn(&Tally) -> Timestamp| {
             let times = tallies.iter().flatten().map(of);
             times.filter(|time| *time != UNTIMED).collect::<Vec<_>>()
@@ -70,6 +81,11 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
             if !names.is_empty() {
                 line["names"] = names.into();
             }
+            for (field, processes) in [("sourceProcesses", by_source), ("destinationProcesses", by_destination)] {
+                if !processes.is_empty() {
+                    line[field] = processes.into();
+                }
+            }
             line["seenBy"] = reporters.into();
             line["count"] = count.into();
             // Only where it is so: nobody has to know of it otherwise.
@@ -82,12 +98,12 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
             continue;
         }
         let row = [
-            edge.source.to_string(),
-            if names.is_empty() {
-                edge.destination.to_string()
-            } else {
-                format!("{} ({})", edge.destination, names.join(", "))
-            },
+            called(edge.source, &by_source),
+            // Only what is outside has names, and only a node processes.
+            called(
+                edge.destination,
+                if names.is_empty() { &by_destination } else { &names },
+            ),
             format!("{} {}", edge.transport, edge.port),
             if is_older {
                 format!("{outcome} before")

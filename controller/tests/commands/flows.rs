@@ -1,9 +1,12 @@
 //! What flows come to: the graph, and what policies would deny of it.
 
+use std::collections::BTreeSet;
 use std::io::Write as _;
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use jiff::Timestamp;
+use nanoseg_graph::flow::{Flow, FlowKey, Origin, Report, Reporter, Subject, Tally, Transport};
 use serde_json::{Value, json};
 
 use super::{Folder, ip, lines, pod, question};
@@ -68,6 +71,61 @@ fn every_kind_of_flows_makes_one_graph() {
         "json",
     ]);
     assert_eq!(lines(&all.out).len(), 1);
+}
+
+#[test]
+fn who_of_a_node_it_was_is_told_and_cannot_pretend_to_be_more() {
+    let folder = Folder::new();
+    let time = |second| Timestamp::from_second(second).unwrap();
+    let flow = |path: &str| Flow {
+        key: FlowKey {
+            subject: Subject::Host(path.to_owned()),
+            peer: "198.18.1.2".parse().unwrap(),
+            port: 8080,
+            transport: Transport::Tcp,
+            reporter: Reporter::Source,
+        },
+        tally: Tally {
+            first_seen: time(1_700_000_000),
+            last_seen: time(1_700_000_001),
+            attempted: 1,
+            established: 1,
+            refused: 0,
+            unanswered: 0,
+        },
+    };
+    let report = Report {
+        origin: Origin {
+            node: "worker-1".to_owned(),
+            epoch: 1,
+        },
+        flows: vec![
+            flow("/system.slice/kubelet.service"),
+            flow("/system.slice/\u{1b}[2Jfake\n.service"),
+        ],
+        losses: Vec::new(),
+        node_addresses: BTreeSet::new(),
+        names: Vec::new(),
+        held: Vec::new(),
+        capture: None,
+    };
+    let report = serde_json::to_string(&report).unwrap();
+    folder.write("report.json", report);
+    let with = ["graph", "--cluster", "c.yaml", "--flows", "report.json"];
+    let table = folder.run(&with);
+    assert_eq!(table.code, Some(0), "{}", table.err);
+    assert!(table.out.contains("kubelet.service)"), "{}", table.out);
+    assert_eq!(table.out.lines().count(), 2, "one edge: {}", table.out);
+    let json = folder.run(&[&with[..], &["-o", "json"]].concat());
+    let edges = lines(&json.out);
+    assert_eq!(edges[0]["source"], "node worker-1");
+    let processes = edges[0]["sourceProcesses"].as_array().unwrap();
+    assert_eq!(processes.len(), 2);
+    assert!(processes.contains(&json!("kubelet.service")), "{processes:?}");
+    assert_eq!(edges[0]["destinationProcesses"], Value::Null);
+    for out in [table.out, json.out] {
+        assert!(!out.contains('\u{1b}'), "{out:?}");
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use rustc_hash::FxBuildHasher;
 use crate::endpoint::{Endpoint, ServiceName};
 use crate::flow::{Origin, Reporter, Tally, Transport};
 use crate::name::DnsName;
+use crate::process::Process;
 use link::Links;
 pub use link::{Edge, EvidenceRef};
 
@@ -81,6 +82,8 @@ pub struct ConnectionGraph {
     links: Links,
     /// What the first called the second.
     names: BTreeMap<(NodeIndex, NodeIndex), BTreeSet<DnsName>>,
+    /// Who of a node it was, at one end of an edge.
+    processes: BTreeMap<(EdgeIndex, Reporter), BTreeSet<Process>>,
 }
 
 impl ConnectionGraph {
@@ -122,10 +125,12 @@ impl ConnectionGraph {
             .node_weights()
             .map(|endpoint| self.node_of(endpoint))
             .collect();
+        let mut ours = Vec::with_capacity(other.len());
         for theirs in other.graph.edge_indices() {
             let (source, destination, port, transport) = place_of(&other.graph, theirs);
             let ends = (known[source.index()], known[destination.index()]);
             let (index, _) = self.edge(ends, port, transport);
+            ours.push(index);
             let theirs = other.links.evidence(theirs);
             self.links.reach(index, theirs.via);
             self.links.tell(index, theirs.tallies(), Tally::join);
@@ -137,6 +142,12 @@ impl ConnectionGraph {
                 .or_default();
             for name in names {
                 DnsName::keep(ours, name);
+            }
+        }
+        for ((theirs, end), processes) in &other.processes {
+            let kept = self.processes.entry((ours[theirs.index()], *end)).or_default();
+            for process in processes {
+                Process::keep(kept, process);
             }
         }
     }
@@ -158,6 +169,26 @@ impl ConnectionGraph {
             return NONE;
         };
         self.names.get(&(source, destination)).unwrap_or(NONE)
+    }
+
+    /// Notes who of a node it was at one end of an edge, if the edge is there.
+    pub fn run_by(&mut self, edge: Edge<'_>, end: Reporter, process: &Process) {
+        if let Some(index) = self.find(edge) {
+            Process::keep(self.processes.entry((index, end)).or_default(), process);
+        }
+    }
+
+    /// Who of a node it was at one end of an edge, as far as that was told.
+    pub fn processes(&self, edge: Edge<'_>, end: Reporter) -> &BTreeSet<Process> {
+        const NONE: &BTreeSet<Process> = &BTreeSet::new();
+        // Most ends are pods.
+        if self.processes.is_empty() || matches!(edge.end(end), Endpoint::Workload(_)) {
+            return NONE;
+        }
+        let index = self.find(edge);
+        index
+            .and_then(|index| self.processes.get(&(index, end)))
+            .unwrap_or(NONE)
     }
 
     /// Every edge, in a fixed order.
@@ -201,12 +232,15 @@ impl ConnectionGraph {
 
     /// Evidence for one edge.
     pub fn evidence(&self, key: &EdgeKey) -> Option<EvidenceRef<'_>> {
-        let source = self.nodes.get(&key.source)?;
-        let destination = self.nodes.get(&key.destination)?;
-        let place = (*source, *destination, key.port, key.transport);
+        Some(self.links.evidence(self.find(key.as_edge())?))
+    }
+
+    fn find(&self, edge: Edge<'_>) -> Option<EdgeIndex> {
+        let source = self.nodes.get(edge.source)?;
+        let destination = self.nodes.get(edge.destination)?;
+        let place = (*source, *destination, edge.port, edge.transport);
         let is_it = |index: &EdgeIndex| place_of(&self.graph, *index) == place;
-        let index = self.edges.find(hash(&place), is_it)?;
-        Some(self.links.evidence(*index))
+        self.edges.find(hash(&place), is_it).copied()
     }
 
     /// Every endpoint, in a fixed order.
@@ -343,7 +377,12 @@ impl PartialEq for ConnectionGraph {
             all.map(|((source, destination), names)| ((ends(*source), ends(*destination)), names.clone()))
                 .collect::<BTreeMap<_, _>>()
         };
-        self.edges().eq(other.edges()) && names(self) == names(other)
+        let processes = |graph: &Self| {
+            let all = graph.processes.iter();
+            all.map(|((index, end), kept)| ((graph.lend(*index).0.key(), *end), kept.clone()))
+                .collect::<BTreeMap<_, _>>()
+        };
+        self.edges().eq(other.edges()) && names(self) == names(other) && processes(self) == processes(other)
     }
 }
 

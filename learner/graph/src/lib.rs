@@ -12,6 +12,7 @@
 //! * [`hosted`]: the container or the systemd unit that it is on a host without Kubernetes.
 //! * [`cluster`]: pods, owners, Services, nodes, namespaces, and who had which address when.
 //! * [`name`]: names that a workload asked for, and the addresses it was told.
+//! * [`process`]: who of a node it is that speaks.
 //! * [`recorded`]: connections that somebody else recorded, both ends named by pod or by address.
 //! * [`resolve`]: a flow and a cluster to two attributed endpoints.
 //! * [`connection`]: the graph of workloads, Services, nodes and external addresses.
@@ -27,5 +28,6 @@ pub mod endpoint;
 pub mod flow;
 pub mod hosted;
 pub mod name;
+pub mod process;
 pub mod recorded;
 pub mod resolve;

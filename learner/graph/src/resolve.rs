@@ -20,6 +20,7 @@ use crate::connection::{ConnectionGraph, Edge};
 use crate::endpoint::{Endpoint, ServiceName, UnknownReason};
 use crate::flow::{FlowKey, FlowTable, Origin, Reporter, Subject, Tally, Transport};
 use crate::name::DnsName;
+use crate::process::Process;
 
 use hosts::Hosts;
 pub use kept::{Changes, Resolution};
@@ -97,6 +98,7 @@ impl<'a> Resolver<'a> {
         mut touch: impl FnMut(&Endpoint, &Endpoint),
     ) {
         let own = self.own_end(&origin.node, &key.subject);
+        let process = self.process(&own, &key.subject);
         for Peer { endpoint, port, via } in peers {
             let (source, destination) = match key.reporter {
                 Reporter::Source => (&own, &endpoint),
@@ -109,6 +111,9 @@ impl<'a> Resolver<'a> {
                 transport: key.transport,
             };
             graph.count(edge, (key.reporter, origin, *counted), via.as_ref());
+            if let Some(process) = &process {
+                graph.run_by(edge, key.reporter, process);
+            }
             touch(source, destination);
             // Only what is outside has no better name.
             if let (Endpoint::External(address), Reporter::Source) = (&endpoint, key.reporter)
@@ -153,6 +158,19 @@ impl<'a> Resolver<'a> {
                 reason: *reason,
                 address: None,
             },
+        }
+    }
+
+    /// Who of a node a flow's own end is.
+    fn process(&self, own: &Endpoint, subject: &Subject) -> Option<Process> {
+        let Endpoint::Node(_) = own else { return None };
+        match subject {
+            Subject::Host(path) => Process::of_path(path),
+            Subject::Container(container) => {
+                let pod = self.cluster.pod_by_uid(&container.pod_uid)?;
+                Some(Process::Workload(self.cluster.workload_of(pod)))
+            }
+            Subject::Unknown(_) => None,
         }
     }
 

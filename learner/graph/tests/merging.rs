@@ -11,6 +11,7 @@ use nanoseg_graph::endpoint::Endpoint;
 use nanoseg_graph::flow::{
     Flow, FlowKey, FlowTable, Held, Loss, LossReason, Named, Origin, Report, Reporter, Subject, Tally, Transport,
 };
+use nanoseg_graph::process::Process;
 use proptest::prelude::*;
 
 fn tally() -> impl Strategy<Value = Tally> {
@@ -135,6 +136,11 @@ fn graph<'a>(edges: impl IntoIterator<Item = &'a (EdgeKey, Evidence)>) -> Connec
     let mut graph = ConnectionGraph::default();
     for (key, evidence) in edges {
         graph.insert(key.clone(), evidence);
+        // More than are kept, and other ones at each end.
+        for ((reporter, _), tally) in &evidence.tallies {
+            let unit = Process::Unit(format!("{}.service", tally.attempted));
+            graph.run_by(key.as_edge(), *reporter, &unit);
+        }
     }
     graph
 }
@@ -194,6 +200,12 @@ proptest! {
         prop_assert_eq!(parts.endpoints().collect::<Vec<_>>(), whole.endpoints().collect::<Vec<_>>());
         for endpoint in whole.endpoints() {
             prop_assert_eq!(parts.touching(endpoint), whole.touching(endpoint));
+        }
+        for (edge, told) in whole.edges() {
+            for end in told.reporters() {
+                prop_assert!((1..=Process::KEPT).contains(&whole.processes(edge, end).len()));
+                prop_assert_eq!(parts.processes(edge, end), whole.processes(edge, end));
+            }
         }
     }
 }

@@ -335,6 +335,14 @@ fn observed(input: &Input<'_>, edge: Known<'_>, evidence: EvidenceRef<'_>) -> Op
     let Period { first_seen, last_seen } = seen?;
     let via = evidence.via.iter();
     let names = input.graph.names(edge.source, edge.destination);
+    let processes = |end| {
+        input
+            .graph
+            .processes(edge, end)
+            .iter()
+            .map(ToString::to_string)
+            .collect()
+    };
     Some(Observed {
         outcome: evidence.outcome(),
         first_seen,
@@ -344,6 +352,8 @@ fn observed(input: &Input<'_>, edge: Known<'_>, evidence: EvidenceRef<'_>) -> Op
             .map(|ServiceName { namespace, name }| format!("{namespace}/{name}"))
             .collect(),
         names: names.iter().map(ToString::to_string).collect(),
+        source_processes: processes(Reporter::Source),
+        destination_processes: processes(Reporter::Destination),
     })
 }
 

@@ -4,6 +4,7 @@ use nanoseg_graph::cluster::Cluster;
 use nanoseg_graph::connection::Evidence;
 use nanoseg_graph::endpoint::{Endpoint, UnknownReason};
 use nanoseg_graph::flow::{Outcome, Reporter, Transport};
+use nanoseg_graph::process::Process;
 use proptest::prelude::*;
 
 use super::*;
@@ -82,6 +83,13 @@ pub(crate) fn graph_of(edges: &[(EdgeKey, Evidence)]) -> ConnectionGraph {
     }
     let web = Endpoint::Workload(workload("StatefulSet", "shop", "web"));
     let outside = Endpoint::External(ip("203.0.113.9"));
+    for (key, _) in edges {
+        if let Endpoint::Node(_) = key.source {
+            for unit in ["kubelet.service", "chrony.service"] {
+                graph.run_by(key.as_edge(), Reporter::Source, &Process::Unit(unit.to_owned()));
+            }
+        }
+    }
     if graph.index_of(&outside).is_some() {
         graph.name(&web, &outside, &"api.example.com".to_owned().try_into().unwrap());
     }

@@ -261,6 +261,7 @@ export function map(main) {
         ? [terms([
           ['First seen', time(seen.firstSeen)], ['Last seen', time(seen.lastSeen)], ['Became', seen.outcome],
           ['Through Service', (seen.via ?? []).join(', ')], ['Asked for as', (seen.names ?? []).join(', ')],
+          ['Opened by', (seen.sourceProcesses ?? []).join(', ')], ['Listened to by', (seen.destinationProcesses ?? []).join(', ')],
         ]), seen.reports.map((report) => element('p', {}, `At the ${report.reporter}: ${report.attempted} attempted, ${report.established} established, ${report.refused} refused; told by ${report.nodes.join(', ')}`))]
         : element('p', {}, 'None since the controller began: only the baseline knows it.'),
       judgement('Policies in force', full.live),

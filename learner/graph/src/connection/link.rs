@@ -24,7 +24,15 @@ pub struct Edge<'a> {
     pub transport: Transport,
 }
 
-impl Edge<'_> {
+impl<'a> Edge<'a> {
+    /// The endpoint at one end.
+    pub const fn end(self, end: Reporter) -> &'a Endpoint {
+        match end {
+            Reporter::Source => self.source,
+            Reporter::Destination => self.destination,
+        }
+    }
+
     /// The same, owned.
     pub fn key(self) -> EdgeKey {
         EdgeKey {

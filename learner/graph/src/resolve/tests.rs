@@ -525,3 +525,33 @@ fn p5_a_jobs_pod_belongs_to_its_cron_job_also_after_both_are_gone() {
         [(workload("CronJob", "report"), workload("StatefulSet", "db"), 5432)]
     );
 }
+
+#[test]
+fn who_of_a_node_it_was_is_told_beside_the_edge_and_is_no_endpoint() {
+    let mut hosted = pod("hosted-0", "192.0.2.3");
+    hosted.host_network = true;
+    let cluster = cluster([Object::Pod(pod("web-0", "198.18.1.2")), Object::Pod(hosted)]);
+    let of_host = |path: &str| {
+        let mut flow = flow("web-0", Reporter::Source, "198.18.1.2", 80, 5, 9);
+        flow.key.subject = Subject::Host(path.to_owned());
+        flow
+    };
+    let of_pod = flow("hosted-0", Reporter::Source, "198.18.1.2", 80, 5, 9);
+    let seen_by_web = flow("web-0", Reporter::Destination, "198.18.1.1", 80, 5, 9);
+    let flows = vec![
+        of_host("/system.slice/kubelet.service"),
+        of_host("/system.slice"),
+        of_pod,
+        seen_by_web,
+    ];
+    let graph = resolve(&table(flows), &cluster);
+    let edges: Vec<_> = graph.edges().map(|(edge, _)| edge).collect();
+    let [edge] = *edges else { panic!("{edges:?}") };
+    assert_eq!(edge.source, &Endpoint::Node("n1".to_owned()));
+    let told = |end| {
+        let processes = graph.processes(edge, end).iter();
+        processes.map(ToString::to_string).collect::<Vec<_>>()
+    };
+    assert_eq!(told(Reporter::Source), ["kubelet.service", "StatefulSet shop/hosted"]);
+    assert!(told(Reporter::Destination).is_empty(), "a pod has a name of its own");
+}

@@ -127,6 +127,13 @@ pub struct Observed {
     /// Names by which the source asked for the destination.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub names: Vec<String>,
+    /// Who of the node opened it, where the source is one: systemd units and workloads on the node's network, as its learner
+    /// told. Policies know nodes alone.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_processes: Vec<String>,
+    /// Who of the node listened, likewise.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub destination_processes: Vec<String>,
 }
 
 impl Observed {

@@ -49,8 +49,24 @@ pub fn dot(map: &Map) -> String {
         } else {
             "solid"
         };
+        // Who of a node it was, beside its end of the line.
+        let mut processes = String::new();
+        for (end, told) in [
+            (
+                "taillabel",
+                edge.observed.as_ref().map(|observed| &observed.source_processes),
+            ),
+            (
+                "headlabel",
+                edge.observed.as_ref().map(|observed| &observed.destination_processes),
+            ),
+        ] {
+            if let Some(told) = told.filter(|told| !told.is_empty()) {
+                put(&mut processes, format_args!(", {end}={}", quoted(&told.join(", "))));
+            }
+        }
         add(format_args!(
-            "  {} -> {} [label={}, color=\"{}\", style={style}, tooltip={}];\n",
+            "  {} -> {} [label={}, color=\"{}\", style={style}, tooltip={}{processes}];\n",
             quoted(&edge.source),
             quoted(&edge.destination),
             quoted(&format!("{} {}", edge.protocol, edge.port)),

@@ -30,7 +30,7 @@ pub use svg::svg;
 pub use table::csv;
 pub use text::{visible, visible_json};
 
-use super::document::{Map, Party, Who};
+use super::document::{Edge, Map, Observed, Party, Who};
 
 /// Appends to a text.
 fn put(text: &mut String, what: fmt::Arguments<'_>) {
@@ -65,6 +65,21 @@ impl<'a> Known<'a> {
 
     fn party(&self, id: &str) -> Option<&'a Party> {
         self.0.get(id).copied()
+    }
+
+    /// What to call the source of a connection and its destination, with who of a node it was.
+    fn ends(&self, edge: &Edge) -> [String; 2] {
+        let of = |id: &str, processes: fn(&Observed) -> &[String]| {
+            let words = self.words(id);
+            match edge.observed.as_ref().map(processes) {
+                None | Some([]) => words,
+                Some(processes) => format!("{words} ({})", processes.join(", ")),
+            }
+        };
+        [
+            of(&edge.source, |observed| &observed.source_processes),
+            of(&edge.destination, |observed| &observed.destination_processes),
+        ]
     }
 
     /// What to call one; its id if it is not of this map.

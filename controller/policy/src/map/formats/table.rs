@@ -67,11 +67,12 @@ pub fn csv(map: &Map, changes: Option<&Changes>) -> String {
     let head = HEAD.map(str::to_owned).to_vec();
     let edges = map.edges.iter().map(|edge| {
         let observed = edge.observed.as_ref();
+        let [source, destination] = known.ends(edge);
         let told = |tell: &dyn Fn(&super::super::document::Observed) -> String| observed.map(tell).unwrap_or_default();
         vec![
             edge.id.clone(),
-            known.words(&edge.source),
-            known.words(&edge.destination),
+            source,
+            destination,
             edge.port.to_string(),
             edge.protocol.to_string(),
             edge.state.as_str().to_owned(),

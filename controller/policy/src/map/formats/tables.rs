@@ -304,9 +304,10 @@ fn connections(map: &Map, known: &Known<'_>) -> Table {
             let [first, last] = seen;
             (observed.connections().to_string(), first, last)
         });
+        let [source, destination] = known.ends(edge);
         vec![
-            name(known.words(&edge.source)),
-            name(known.words(&edge.destination)),
+            name(source),
+            name(destination),
             words(format!("{} {}", edge.protocol, edge.port)),
             words(edge.state.words()),
             words(count),

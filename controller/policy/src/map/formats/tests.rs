@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use nanoseg_graph::cluster::{Image, Object};
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, Workload};
 use nanoseg_graph::flow::{Outcome, Reporter, Transport};
+use nanoseg_graph::process::Process;
 use proptest::prelude::*;
 use pulldown_cmark::{Event, Options, Parser, Tag};
 
@@ -102,6 +103,7 @@ fn map_of(names: &[String; 8]) -> Map {
         name: name.clone(),
     });
     graph.insert(edges[0].clone(), &elsewhere);
+    graph.run_by(edges[1].as_edge(), Reporter::Source, &Process::Unit(name.clone()));
     // What a name server may answer with: of all that is printable, a name keeps these characters.
     for answer in ["-2.evil", "*bold*", "_em_", "\\n\\l", "*", "a\\.b"] {
         let (source, outside) = (&edges[2].source, &edges[2].destination);
@@ -218,7 +220,7 @@ proptest! {
             if count != usize::MAX {
                 let known = Known::of(&map);
                 for (row, edge) in rows.iter().zip(&map.edges) {
-                    let name = visible(&known.words(&edge.source));
+                    let name = visible(&known.ends(edge)[0]);
                     prop_assert!(row[1] == *name || row[1] == *format!("'{name}"), "{:?}", row);
                 }
             }
