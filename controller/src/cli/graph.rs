@@ -61,13 +61,6 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
             let processes = graph.processes(edge, end).iter();
             processes.map(ToString::to_string).collect::<Vec<_>>()
         });
-        let called = |end: &Endpoint, words: &[String]| {
-            if words.is_empty() {
-                end.to_string()
-            } else {
-                format!("{end} ({})", words.join(", "))
-            }
-        };
         let times = |of: fn(&Tally) -> Timestamp| {
             let times = tallies.iter().flatten().map(of);
             times.filter(|time| *time != UNTIMED).collect::<Vec<_>>()
@@ -124,4 +117,13 @@ pub fn graph(arguments: &GraphArguments, screen: &mut Screen<'_>) -> Result<Foun
         Output::Table | Output::Name => screen.table(*output, &rows),
     }?;
     Ok(Found::Nothing)
+}
+
+/// An end of an edge, with what is told beside it.
+fn called(end: &Endpoint, words: &[String]) -> String {
+    if words.is_empty() {
+        end.to_string()
+    } else {
+        format!("{end} ({})", words.join(", "))
+    }
 }
