@@ -8,8 +8,9 @@ use ipnet::IpNet;
 use nanoseg_graph::cluster::Labels;
 use nanoseg_graph::endpoint::Endpoint;
 
-use super::peers::{Peer, Selection};
+use super::peers::Peer;
 use super::rules::{Entry, Whom};
+use super::selection::Selection;
 use super::settings::Span;
 use crate::identity::{Identities, Proof};
 
@@ -94,7 +95,7 @@ fn superfluous_pods<'a>(
         .filter_map(|(peer, entries)| extent(peer, &entries, identities))
         .collect();
     // The widest first, so that as few as possible are kept.
-    extents.sort_by_key(|extent| (extent.selection.labels.len(), extent.peer));
+    extents.sort_by_key(|extent| (extent.selection.count, extent.peer));
     let spans: BTreeSet<Span> = extents
         .iter()
         .filter(|extent| extent.wide)
@@ -102,38 +103,49 @@ fn superfluous_pods<'a>(
         .collect();
     for span in spans {
         let named: Vec<&Extent<'_>> = extents.iter().filter(|extent| extent.spans.contains(&span)).collect();
-        let mut kept: Vec<&Extent<'_>> = Vec::new();
-        for extent in &named {
-            if !kept.iter().any(|wide| wide.covers(extent)) {
-                kept.push(extent);
-            }
-        }
-        // One that was kept early may be superfluous beside one that was kept later.
-        let mut index = 0;
-        while index < kept.len() {
-            let without: Vec<&Extent<'_>> = kept
-                .iter()
-                .copied()
-                .filter(|extent| extent.peer != kept[index].peer)
-                .collect();
-            let is_meant = |extent: &&Extent<'_>| {
-                without
-                    .iter()
-                    .any(|wide| wide.peer == extent.peer || wide.covers(extent))
-            };
-            if named.iter().all(is_meant) {
-                kept = without;
-            } else {
-                index += 1;
-            }
-        }
-        for extent in named {
-            let stays = kept.iter().any(|kept| kept.peer == extent.peer);
-            if let Some(wide) = kept.iter().find(|wide| !stays && wide.covers(extent)) {
-                moves.insert((extent.peer, span), wide.peer);
+        for (extent, wide) in named.iter().zip(stand_ins(&named)) {
+            if let Some(wide) = wide {
+                moves.insert((extent.peer, span), named[wide].peer);
             }
         }
     }
+}
+
+/// Which of the extents stands in for each that is superfluous. Only wide ones stand in for others, and those are few: what all
+/// others cost does not grow with their number.
+fn stand_ins(named: &[&Extent<'_>]) -> Vec<Option<usize>> {
+    let wide: Vec<usize> = (0..named.len()).filter(|place| named[*place].wide).collect();
+    let mut kept = vec![false; named.len()];
+    let covering = |kept: &[bool], place: usize, without: Option<usize>| {
+        let mut others = wide
+            .iter()
+            .copied()
+            .filter(|wide| kept[*wide] && Some(*wide) != without);
+        others.find(|wide| named[*wide].covers(named[place]))
+    };
+    for place in 0..named.len() {
+        kept[place] = covering(&kept, place, None).is_none();
+    }
+    // One that was kept early may be superfluous beside one that was kept later.
+    for place in 0..named.len() {
+        let stands_in = named[place].wide;
+        let is_covered = |other: usize| covering(&kept, other, Some(place)).is_some();
+        let is_superfluous = kept[place]
+            && is_covered(place)
+            && (!stands_in || (0..named.len()).all(|other| kept[other] || is_covered(other)));
+        if is_superfluous {
+            kept[place] = false;
+        }
+    }
+    (0..named.len())
+        .map(|place| {
+            if kept[place] {
+                None
+            } else {
+                covering(&kept, place, None)
+            }
+        })
+        .collect()
 }
 
 fn is_wide(whom: Whom<'_>, identities: &Identities) -> bool {

@@ -69,7 +69,7 @@ impl<'a> Side<'a, '_> {
     pub(super) fn gather(&self, notes: &mut BTreeSet<Note>) -> Gathered<'a> {
         let direction = self.direction;
         let (mut unanswered, mut echoes) = (BTreeSet::new(), BTreeSet::new());
-        let mut observed = Vec::new();
+        let mut observed = Vec::with_capacity(64);
         self.each_edge(|peer, edge, evidence| {
             if self.view.settings.in_baseline(edge, evidence) {
                 let port = Port {

@@ -13,6 +13,7 @@ mod gather;
 mod note;
 mod peers;
 mod rules;
+mod selection;
 mod settings;
 #[cfg(test)]
 mod tests;
@@ -301,12 +302,14 @@ fn evidence(
     graph: &ConnectionGraph,
 ) -> Option<String> {
     let subject = Endpoint::Workload(workload.clone());
-    let mut evidence = Evidence::default();
+    let mut evidence = Evidence::within(words.room.take());
     for (direction, rules) in ready {
         for (index, rule) in rules.iter().enumerate() {
             let names = |peer: &Endpoint| graph.names(&subject, peer);
             rule.evidence(*direction, index, words, names, &mut evidence);
         }
     }
-    evidence.into_text()
+    let text = evidence.text().map(str::to_owned);
+    words.room.replace(evidence.into_room());
+    text
 }

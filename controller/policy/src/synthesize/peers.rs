@@ -6,60 +6,18 @@ use std::sync::Arc;
 
 use ipnet::IpNet;
 use jiff::Timestamp;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
-use nanoseg_graph::cluster::{AddressOwner, Cluster, ContainerPort, Labels, Pod, Service, TargetPort};
+use nanoseg_graph::cluster::{AddressOwner, Cluster, ContainerPort, Pod, Service, TargetPort};
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
 use nanoseg_graph::flow::Transport;
 
 use super::note::Blocker;
-use super::rules::selector;
+use super::selection::{Named, Selection, selections};
 use super::settings::{ExternalGroup, GroupConflict, Settings};
 use crate::direction::Port;
-use crate::identity::{Identities, Identity, Label, Overlap, Proof};
-use crate::objects::NAMESPACE_NAME;
+use crate::identity::{Identities, Label, Overlap, Proof};
 
 /// Where DNS is served, by convention of every Service that does.
 pub(super) const DNS_PORT: u16 = 53;
-
-/// Pods that a rule can name.
-#[derive(Debug)]
-pub(super) struct Selection {
-    /// Its place among all selections of the cluster, by namespace and labels: what it is compared by.
-    rank: u32,
-    pub(super) namespace: String,
-    /// What selects the namespace.
-    pub(super) within: Arc<LabelSelector>,
-    pub(super) labels: Arc<Labels>,
-    /// Whether it selects pods of others, too.
-    pub(super) wide: bool,
-}
-
-/// A selection, compared without looking at it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Named<'a> {
-    rank: u32,
-    pub(super) selection: &'a Selection,
-}
-
-impl PartialEq for Named<'_> {
-    fn eq(&self, other: &Self) -> bool {
-        self.rank == other.rank
-    }
-}
-
-impl Eq for Named<'_> {}
-
-impl PartialOrd for Named<'_> {
-    fn partial_cmp(&self, other: &Self) -> Option<std::cmp::Ordering> {
-        Some(self.cmp(other))
-    }
-}
-
-impl Ord for Named<'_> {
-    fn cmp(&self, other: &Self) -> std::cmp::Ordering {
-        self.rank.cmp(&other.rank)
-    }
-}
 
 /// One peer of a rule.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -100,7 +58,7 @@ impl<'a> Peer<'a> {
     /// How many lines of YAML it takes.
     pub(super) fn lines(&self) -> usize {
         match self {
-            Self::Pods(named) => 5 + named.selection.labels.len(),
+            Self::Pods(named) => 5 + named.selection.count,
             Self::Block(_) => 2,
         }
     }
@@ -254,45 +212,6 @@ impl Surroundings {
             conflicts: conflicts.into_iter().filter_map(place).collect(),
         }
     }
-}
-
-/// How every workload of a cluster is named, in order.
-fn selections(identities: &Identities) -> BTreeMap<Workload, Arc<Selection>> {
-    let mut named: Vec<(&Workload, &Identity)> = identities.iter().collect();
-    let by = |one: &(&Workload, &Identity), next: &(&Workload, &Identity)| {
-        let ((one, identity), (next, other)) = (one, next);
-        one.namespace
-            .cmp(&next.namespace)
-            .then_with(|| identity.labels.cmp(&other.labels))
-    };
-    named.sort_by(by);
-    let mut selections = BTreeMap::new();
-    // They come by namespace.
-    let mut within: Option<(&String, Arc<LabelSelector>)> = None;
-    let same = |one: &(&Workload, &Identity), next: &(&Workload, &Identity)| by(one, next).is_eq();
-    for (rank, run) in (0..).zip(named.chunk_by(same)) {
-        let Some((first, identity)) = run.first() else { continue };
-        if within
-            .as_ref()
-            .is_none_or(|(namespace, _)| **namespace != first.namespace)
-        {
-            let name = [(NAMESPACE_NAME.to_owned(), first.namespace.clone())];
-            within = Some((&first.namespace, Arc::new(selector(name.into()))));
-        }
-        let Some((_, of_namespace)) = &within else { continue };
-        let selection = Arc::new(Selection {
-            rank,
-            namespace: first.namespace.clone(),
-            within: Arc::clone(of_namespace),
-            labels: Arc::clone(&identity.labels),
-            wide: run.iter().any(|(_, identity)| identity.proof != Proof::Exact),
-        });
-        selections.extend(
-            run.iter()
-                .map(|(workload, _)| ((*workload).clone(), Arc::clone(&selection))),
-        );
-    }
-    selections
 }
 
 /// Surroundings, the cluster that they are of, and the settings that they were found by.

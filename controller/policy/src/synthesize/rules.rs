@@ -281,7 +281,7 @@ impl<'a> Rule<'a> {
                 Peer::Pods(named) => NetworkPolicyPeer {
                     ip_block: None,
                     namespace_selector: Some((*named.selection.within).clone()),
-                    pod_selector: Some(selector((*named.selection.labels).clone())),
+                    pod_selector: Some(selector(named.selection.to_labels())),
                 },
                 Peer::Block(cidr) => NetworkPolicyPeer {
                     ip_block: Some(IPBlock {
@@ -414,13 +414,16 @@ impl<'a> Rule<'a> {
 const EVIDENCE: usize = 128 * 1024;
 
 /// Lines of evidence, as many as an object carries, and how many there are beyond.
-#[derive(Default)]
 pub(super) struct Evidence {
     text: String,
     omitted: usize,
 }
 
 impl Evidence {
+    pub(super) const fn within(room: String) -> Self {
+        Self { text: room, omitted: 0 }
+    }
+
     /// Appends what `write` does. After a line that has no place no other has one.
     fn line(&mut self, write: impl FnOnce(&mut String)) {
         if self.omitted > 0 {
@@ -438,12 +441,18 @@ impl Evidence {
     }
 
     /// The lines; `None` when there is none.
-    pub(super) fn into_text(mut self) -> Option<String> {
+    pub(super) fn text(&mut self) -> Option<&str> {
         if self.omitted > 0 {
             let rest = format!("and {} more\n", self.omitted);
             self.text.push_str(&rest);
         }
-        (!self.text.is_empty()).then_some(self.text)
+        (!self.text.is_empty()).then_some(&self.text)
+    }
+
+    /// The room, for other lines.
+    pub(super) fn into_room(mut self) -> String {
+        self.text.clear();
+        self.text
     }
 }
 

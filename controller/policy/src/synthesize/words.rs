@@ -14,6 +14,8 @@ pub(super) struct Words {
     text: RefCell<String>,
     endpoints: Vec<Place>,
     services: Vec<Place>,
+    /// Room in which the evidence of one policy after another is put together.
+    pub(super) room: RefCell<String>,
 }
 
 impl Words {
@@ -22,6 +24,7 @@ impl Words {
             text: RefCell::default(),
             endpoints: vec![Cell::new([0; 2]); endpoints],
             services: vec![Cell::new([0; 2]); services],
+            room: RefCell::default(),
         }
     }
 
