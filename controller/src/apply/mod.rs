@@ -30,9 +30,9 @@ pub use cluster::OnCluster;
 pub use directory::{APPLIED, OnDirectory, SEGMENTS, file, write_policy};
 pub use events::Events;
 
-/// Writes under way at once: as many as a client's connection pool usually has, and few beside the hundreds of requests that an
-/// API server takes in at a time.
-const AT_ONCE: usize = 8;
+/// Writes under way at once: what etcd has got together it writes to the disk together, and it is few beside the hundreds of requests
+/// that an API server takes in at a time.
+const AT_ONCE: usize = 16;
 
 /// Why a write did not happen.
 #[derive(Debug, thiserror::Error)]
