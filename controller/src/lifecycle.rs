@@ -19,6 +19,7 @@ pub mod trial;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use nanoseg_graph::connection::EdgeKey;
@@ -182,8 +183,8 @@ pub struct Life {
     pub last_loss: Option<Timestamp>,
     /// The window's end, once it has passed.
     pub frozen_at: Option<Timestamp>,
-    /// While learning: the edges of earlier runs of the controller. Frozen: the baseline.
-    kept: Baseline,
+    /// While learning: the edges of earlier runs of the controller. Frozen: the baseline, held once with who was told it.
+    kept: Arc<Baseline>,
     /// Edges outside the frozen baseline that earlier rounds saw.
     novel: BTreeMap<EdgeKey, Novel>,
     /// Edges that were seen while learning and wait for a person.
@@ -200,7 +201,7 @@ pub struct Life {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Judgement {
     /// The edges that its policy must allow.
-    pub baseline: Baseline,
+    pub baseline: Arc<Baseline>,
     /// Edges outside the frozen baseline that this round saw for the first time.
     pub violations: Vec<EdgeKey>,
     /// Edges that were seen while learning and are not learned, because nobody ever answered.
@@ -230,7 +231,7 @@ impl Life {
             loss: 0,
             last_loss: None,
             frozen_at: None,
-            kept: Baseline::new(),
+            kept: Arc::default(),
             novel: BTreeMap::new(),
             quarantined: BTreeMap::new(),
             accepted: Baseline::new(),
@@ -253,15 +254,16 @@ impl Life {
         life.loss = status.loss;
         life.last_loss = status.last_loss.as_ref().map(|at| at.0);
         life.frozen_at = status.frozen_at.as_ref().map(|at| at.0);
-        life.kept = segment::from_learned(&status.baseline)?;
+        let mut kept = segment::from_learned(&status.baseline)?;
         life.pods = Pods::read(status);
-        if life.kept.is_empty() {
+        if kept.is_empty() {
             life.frozen_at = None;
         }
         if life.frozen_at.is_none() {
             // Whoever is still unknown is so in the learners' reports as well.
-            life.kept.retain(|key, _| !has_unknown_end(key));
+            kept.retain(|key, _| !has_unknown_end(key));
         }
+        life.kept = Arc::new(kept);
         for NovelEdge {
             edge,
             first_seen,
@@ -331,7 +333,7 @@ impl Life {
     }
 
     /// What is kept of earlier runs; the baseline itself once that is frozen.
-    pub const fn kept(&self) -> &Baseline {
+    pub const fn kept(&self) -> &Arc<Baseline> {
         &self.kept
     }
 
@@ -439,13 +441,15 @@ impl Life {
         if timing.is_none() && self.frozen_at.take().is_some() {
             self.novel.clear();
         }
-        self.kept.retain(|key, _| !self.rejected.contains(key));
+        leave(&mut self.kept, |key| self.rejected.contains(key));
         self.quarantined
             .retain(|key, _| !self.rejected.contains(key) && !self.accepted.contains_key(key));
 
         if self.frozen_at.is_some() {
             for (key, known) in &self.accepted {
-                self.kept.entry(key.clone()).or_insert_with(|| known.clone());
+                if !self.kept.contains_key(key) {
+                    Arc::make_mut(&mut self.kept).insert(key.clone(), known.clone());
+                }
                 self.novel.remove(key);
             }
             // What nobody answered may be what a policy refused, so it counts here. An unknown end does not: it may turn out to
@@ -457,8 +461,14 @@ impl Life {
                 suspicion: _,
             } in seen
             {
-                if let Some(kept) = self.kept.get_mut(key) {
-                    kept.sightings.extend(known.sightings);
+                if let Some(kept) = self.kept.get(key) {
+                    let mut sightings = kept.sightings;
+                    sightings.extend(known.sightings);
+                    if sightings != kept.sightings
+                        && let Some(kept) = Arc::make_mut(&mut self.kept).get_mut(key)
+                    {
+                        kept.sightings = sightings;
+                    }
                     continue;
                 }
                 if has_unknown_end(key) {
@@ -474,7 +484,7 @@ impl Life {
                 }
             }
             return Judgement {
-                baseline: self.kept.clone(),
+                baseline: Arc::clone(&self.kept),
                 violations,
                 ..Judgement::default()
             };
@@ -483,9 +493,9 @@ impl Life {
         // An earlier run may have taken a pod's address for an external one before it had seen the pod.
         let misread = |end: &Endpoint| matches!(end, Endpoint::External(address) if is_internal(*address));
         let misread = |key: &EdgeKey| misread(&key.source) || misread(&key.destination);
-        self.kept.retain(|key, _| !misread(key));
+        leave(&mut self.kept, misread);
         self.quarantined.retain(|key, _| !misread(key));
-        let mut baseline = self.kept.clone();
+        let mut baseline = Baseline::clone(&self.kept);
         let mut unanswered = 0;
         for Seen { key, known, suspicion } in seen {
             if self.rejected.contains(key) {
@@ -498,7 +508,9 @@ impl Life {
                 Some(suspicion) => {
                     unanswered += usize::from(suspicion == Suspicion::Unanswered);
                     baseline.remove(key);
-                    self.kept.remove(key);
+                    if learned_before {
+                        Arc::make_mut(&mut self.kept).remove(key);
+                    }
                     self.quarantined.insert(key.clone(), suspicion);
                     continue;
                 }
@@ -518,9 +530,10 @@ impl Life {
         }
         let is_over = |timing| self.awaits().is_none() && self.ends_at(timing) <= now;
         let froze = timing.is_some_and(is_over) && !baseline.is_empty();
+        let baseline = Arc::new(baseline);
         if froze {
             self.frozen_at = Some(now);
-            self.kept.clone_from(&baseline);
+            self.kept = Arc::clone(&baseline);
         }
         Judgement {
             baseline,
@@ -528,6 +541,13 @@ impl Life {
             unanswered,
             froze,
         }
+    }
+}
+
+/// Takes edges out. A baseline that has none of them stays shared.
+fn leave(baseline: &mut Arc<Baseline>, is_out: impl Fn(&EdgeKey) -> bool) {
+    if baseline.keys().any(&is_out) {
+        Arc::make_mut(baseline).retain(|key, _| !is_out(key));
     }
 }
 

@@ -20,6 +20,7 @@ mod world;
 use std::hint::black_box;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use nanoseg_policy::audit::audit;
@@ -165,7 +166,7 @@ fn graphs(workloads: usize) -> Vec<Row> {
     let proposals = Synthesizer::new(&cluster, &settings);
     let policies: Vec<_> = proposals
         .proposals(&graph)
-        .filter_map(|(_, proposal)| Some(proposal.ok()?.policy))
+        .filter_map(|(_, proposal)| Some(Arc::unwrap_or_clone(proposal.ok()?.policy)))
         .collect();
     let (policies, _) = PolicySet::parse(&policies);
     let audits: Vec<f64> = (0..ROUNDS)

@@ -14,6 +14,7 @@ mod mutants;
 mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::cluster::Cluster;
@@ -93,18 +94,18 @@ impl Violation {
 
 /// A policy that the evaluator has accepted. Only [`accept`] makes one.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Accepted(NetworkPolicy);
+pub struct Accepted(Arc<NetworkPolicy>);
 
 impl Accepted {
     /// The policy, as it is to be applied.
-    pub const fn policy(&self) -> &NetworkPolicy {
+    pub fn policy(&self) -> &NetworkPolicy {
         &self.0
     }
 
     /// Whatever a test says.
     #[cfg(test)]
-    pub(crate) const fn unchecked(policy: NetworkPolicy) -> Self {
-        Self(policy)
+    pub(crate) fn unchecked(policy: NetworkPolicy) -> Self {
+        Self(Arc::new(policy))
     }
 }
 
@@ -187,7 +188,7 @@ pub fn accept_each<'a>(
         }
         violations.sort_by(|one, other| one.place().cmp(&other.place()));
         if violations.is_empty() {
-            Ok(Accepted(proposal.policy.clone()))
+            Ok(Accepted(Arc::clone(&proposal.policy)))
         } else {
             Err(violations)
         }
@@ -290,7 +291,7 @@ struct Check {
 
 impl Check {
     fn new<'a>(proposals: impl IntoIterator<Item = &'a Proposal>, others: Others<'_>) -> Self {
-        let proposed: Vec<&NetworkPolicy> = proposals.into_iter().map(|proposal| &proposal.policy).collect();
+        let proposed: Vec<&NetworkPolicy> = proposals.into_iter().map(|proposal| &*proposal.policy).collect();
         let (_, broken) = PolicySet::parse(proposed.iter().copied());
         let (policies, _) = PolicySet::parse_all(others.network.iter().chain(proposed), others.cluster);
         Self { policies, broken }

@@ -150,7 +150,7 @@ fn a_new_edge_restarts_the_quiet_period_and_a_loss_the_window() {
         started: at(0),
     };
     let mut life = Life::begin(at(0));
-    let mut baseline = Baseline::new();
+    let mut baseline = Arc::<Baseline>::default();
     for (now, edges, loss, ends) in [
         (0, 1, 0, 10),
         (8, 2, 0, 13),
@@ -285,7 +285,7 @@ fn nothing_is_frozen_before_something_was_learned() {
 #[test]
 fn p14_an_address_that_turns_out_to_be_a_pods_leaves_the_baseline_while_it_is_learned() {
     let mut life = Life::begin(at(0));
-    life.kept.insert(edge(80), Known::default());
+    Arc::make_mut(&mut life.kept).insert(edge(80), Known::default());
     assert_eq!(
         life.judge([], &Baseline::new(), Some(until(10)), |_| true, at(1))
             .baseline
@@ -389,8 +389,8 @@ proptest! {
         end in 0_i64..20,
     ) {
         let mut life = Life::begin(at(0));
-        let mut baseline = Baseline::new();
-        let mut frozen: Option<Baseline> = None;
+        let mut baseline = Arc::<Baseline>::default();
+        let mut frozen: Option<Arc<Baseline>> = None;
         let mut reported = BTreeSet::new();
         let mut current = BTreeSet::new();
         for (now, (ports, restart)) in (0..).zip(rounds) {

@@ -28,7 +28,7 @@ pub(super) struct Subject {
     /// Its life.
     pub(super) life: Life,
     /// Its baseline, as the last round judged.
-    pub(super) baseline: Baseline,
+    pub(super) baseline: Arc<Baseline>,
     /// Edges that nobody answered while it is learned.
     pub(super) unanswered: usize,
     /// Since when it is gone.
@@ -69,7 +69,7 @@ pub(super) struct Subject {
 
 impl Subject {
     pub(super) fn new(life: Life, segment: Option<Segment>) -> Self {
-        let baseline = life.kept().clone();
+        let baseline = Arc::clone(life.kept());
         let status = segment.as_ref().and_then(|segment| segment.status.as_ref());
         let told = status.map(|status| (status.phase, word_of(status).unwrap_or_default().to_owned()));
         let gone_since = status.and_then(|status| status.gone_since.as_ref()).map(|at| at.0);

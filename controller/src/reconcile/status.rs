@@ -162,7 +162,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
     let written = segment.as_ref().and_then(|segment| segment.status.as_ref());
     let (phase, reason) = phase_of(workload, subject, at);
     let proposed = proposal.as_ref().and_then(|proposal| proposal.as_ref().ok());
-    let policy = proposed.map(|proposal| &proposal.policy);
+    let policy = proposed.map(|proposal| &*proposal.policy);
     let text = policy.map(yaml);
     let proposal_hash = text.as_deref().map(hash_of_text);
     let applied_hash = match (phase, stance, standing) {

@@ -130,7 +130,7 @@ impl Core {
             let until = match self.guide.rules.stance(&workload.namespace, subject.life.mode) {
                 Stance::Off => {
                     subject.life.switch_off(now);
-                    subject.baseline.clear();
+                    subject.baseline = Arc::default();
                     subject.is_outdated = true;
                     subject.unanswered = 0;
                     continue;
@@ -150,7 +150,7 @@ impl Core {
             let edges = seen.remove(workload).unwrap_or_default();
             let was_frozen = subject.life.frozen_at.is_some();
             let judgement = subject.life.judge(edges, &subject.baseline, until, is_internal, now);
-            for (key, known) in &judgement.baseline {
+            for (key, known) in judgement.baseline.iter() {
                 if !subject.baseline.contains_key(key) {
                     learned.entry(key.clone()).or_default().extend(known.clone());
                 }
@@ -278,7 +278,7 @@ impl Core {
             let (earlier, current) = (policy(&subject.proposal), policy(&proposal));
             if earlier != current {
                 any = true;
-                changed.extend(current.as_ref().map(PolicyName::of));
+                changed.extend(current.as_deref().map(PolicyName::of));
             }
             subject.proposal = proposal;
         }
@@ -435,7 +435,7 @@ impl Core {
 
     pub(super) fn proposed(&self) -> impl Iterator<Item = &NetworkPolicy> {
         self.subjects.values().filter_map(|subject| match &subject.proposal {
-            Some(Ok(proposal)) => Some(&proposal.policy),
+            Some(Ok(proposal)) => Some(&*proposal.policy),
             Some(Err(_)) | None => None,
         })
     }

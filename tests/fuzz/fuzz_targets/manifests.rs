@@ -89,7 +89,7 @@ fuzz_target!(|bytes: &[u8]| {
         .into_values()
         .flatten()
     {
-        let (_, rejected) = PolicySet::parse([&proposal.policy]);
+        let (_, rejected) = PolicySet::parse([&*proposal.policy]);
         assert!(
             rejected.is_empty(),
             "the API server would not take {:?}: {rejected:?}",

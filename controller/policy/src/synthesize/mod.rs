@@ -21,6 +21,7 @@ mod words;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use k8s_openapi::api::networking::v1::{NetworkPolicy, NetworkPolicySpec};
 use nanoseg_graph::cluster::Cluster;
@@ -45,8 +46,8 @@ use words::Words;
 pub struct Proposal {
     /// Whose policy it is.
     pub workload: Workload,
-    /// The policy, as it is to be applied.
-    pub policy: NetworkPolicy,
+    /// The policy, as it is to be applied. Who accepts it holds the same one.
+    pub policy: Arc<NetworkPolicy>,
     /// Widenings, and what was left out, in a fixed order.
     pub notes: Vec<Note>,
     /// The directions that the policy isolates.
@@ -257,7 +258,7 @@ impl<'a> Synthesizer<'a> {
                 );
                 Ok(Proposal {
                     workload: subject,
-                    policy,
+                    policy: Arc::new(policy),
                     notes,
                     directions,
                 })

@@ -2,8 +2,6 @@ mod laws;
 mod plugins;
 mod shapes;
 
-use std::sync::Arc;
-
 use nanoseg_graph::cluster::{Labels, Object, Pod, TargetPort};
 use nanoseg_graph::endpoint::UnknownReason;
 use nanoseg_graph::flow::{Outcome, Reporter, Transport};
@@ -111,7 +109,7 @@ fn propose(graph: &ConnectionGraph, name: &str) -> Result<Proposal, Refusal> {
 }
 
 fn yaml(proposal: &Proposal) -> String {
-    serde_yaml::to_string(&proposal.policy).unwrap()
+    serde_yaml::to_string(&*proposal.policy).unwrap()
 }
 
 fn cidrs(proposal: &Proposal) -> BTreeSet<String> {
@@ -327,7 +325,7 @@ fn p17_only_observed_directions_are_isolated() {
     for (name, direction) in [("web", Direction::Egress), ("api", Direction::Ingress)] {
         let proposal = propose(&seen, name).unwrap();
         assert_eq!(proposal.directions, [direction].into());
-        let types = proposal.policy.spec.unwrap().policy_types.unwrap();
+        let types = proposal.policy.spec.clone().unwrap().policy_types.unwrap();
         assert_eq!(types, [direction.as_str()]);
     }
     let refusal = propose(&seen, "db").unwrap_err();
@@ -553,7 +551,7 @@ fn p39_verify_takes_other_peoples_policies_in() {
 
     let mut mutant = proposals;
     for proposal in &mut mutant {
-        let spec = proposal.policy.spec.as_mut().unwrap();
+        let spec = Arc::make_mut(&mut proposal.policy).spec.as_mut().unwrap();
         (spec.ingress, spec.egress) = (None, None);
     }
     assert_eq!(

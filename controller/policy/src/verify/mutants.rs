@@ -414,7 +414,7 @@ fn p40_every_mutant_that_cuts_what_is_needed_is_refused_and_no_other_is() {
         let (set, _) = PolicySet::parse(
             foreign
                 .iter()
-                .chain(proposals.values().map(|proposal| &proposal.policy)),
+                .chain(proposals.values().map(|proposal| &*proposal.policy)),
         );
         verdicts(&cluster, &set)
     };
@@ -443,7 +443,7 @@ fn p40_every_mutant_that_cuts_what_is_needed_is_refused_and_no_other_is() {
                 .filter(|direction| types.iter().any(|it| it == direction.as_str()));
             let mutant = Proposal {
                 directions: isolates.collect(),
-                policy,
+                policy: Arc::new(policy),
                 ..proposal.clone()
             };
             tampered.insert(workload.clone(), mutant.clone());
@@ -459,7 +459,7 @@ fn p40_every_mutant_that_cuts_what_is_needed_is_refused_and_no_other_is() {
             let plan = Plan::new(&applied, &[]);
             if let Err(violations) = own {
                 refused += 1;
-                assert!(!plan.create().contains(&mutant.policy), "{title}: refused and planned");
+                assert!(!plan.create().contains(&*mutant.policy), "{title}: refused and planned");
                 assert!(
                     !lost.is_empty() || violations.iter().any(is_about_itself),
                     "{title}: cuts nothing, and is refused: {}",
@@ -469,7 +469,7 @@ fn p40_every_mutant_that_cuts_what_is_needed_is_refused_and_no_other_is() {
             } else {
                 passed += 1;
                 assert!(lost.is_empty(), "{title}: cuts {lost:?}, and is accepted");
-                assert!(plan.create().contains(&mutant.policy), "{title}");
+                assert!(plan.create().contains(&*mutant.policy), "{title}");
             }
             cut.extend(lost.into_iter().cloned());
         }

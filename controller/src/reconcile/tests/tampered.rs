@@ -18,7 +18,7 @@ fn made_anew(change: impl Fn(&mut NetworkPolicySpec)) -> (bool, String) {
     let Some(Ok(proposal)) = subject.and_then(|subject| subject.proposal.as_mut()) else {
         unreachable!()
     };
-    change(proposal.policy.spec.as_mut().unwrap());
+    change(Arc::make_mut(&mut proposal.policy).spec.as_mut().unwrap());
     core.verify(&crate::reconcile::stale::About::All);
     let writes = core.round(at(11)).writes;
     let is_db = |step: &PolicyStep| PolicyName::of(&step.desired) == PolicyName::of(&live);

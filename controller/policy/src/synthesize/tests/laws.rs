@@ -333,7 +333,7 @@ proptest! {
     #[test]
     fn p21_namespaces_are_selected_by_the_label_that_each_has(world in world(false)) {
         for mut proposal in accepted(&world) {
-            for peer in rules_of(&mut proposal.policy).into_iter().flat_map(|(peers, _)| &*peers) {
+            for peer in rules_of(Arc::make_mut(&mut proposal.policy)).into_iter().flat_map(|(peers, _)| &*peers) {
                 prop_assert_eq!(peer.namespace_selector.is_some(), peer.pod_selector.is_some());
                 let Some(selector) = &peer.namespace_selector else { continue };
                 prop_assert_eq!(&selector.match_expressions, &None);
@@ -348,7 +348,7 @@ proptest! {
         let cluster = world.cluster();
         for proposal in accepted(&world) {
             let declared = declared(&proposal, &world, &cluster);
-            let allowed = allowed(&[&proposal.policy], &proposal, &cluster);
+            let allowed = allowed(&[&*proposal.policy], &proposal, &cluster);
             for (direction, _, other, port) in &allowed {
                 let known = declared.contains(&(*direction, other.clone(), *port));
                 prop_assert!(known, "{direction} {other:?} {port} is allowed and nothing says why: {proposal:?}");
@@ -369,7 +369,7 @@ proptest! {
     fn minimal(world in world(true)) {
         let cluster = world.cluster();
         for proposal in accepted(&world) {
-            let whole = allowed(&[&proposal.policy], &proposal, &cluster);
+            let whole = allowed(&[&*proposal.policy], &proposal, &cluster);
             for less in smaller(&proposal.policy) {
                 let remaining = allowed(&[&less], &proposal, &cluster);
                 prop_assert!(remaining.len() < whole.len(), "{proposal:?} is no more than {less:?}");
@@ -397,7 +397,7 @@ proptest! {
         let two = synthesize_all(&shuffled.graph(), &cluster(objects), &settings);
         prop_assert_eq!(&one, &two);
         let bytes = |all: BTreeMap<Workload, Result<Proposal, Refusal>>| -> Vec<String> {
-            all.into_values().flatten().map(|proposal| serde_json::to_string(&proposal.policy).unwrap()).collect()
+            all.into_values().flatten().map(|proposal| serde_json::to_string(&*proposal.policy).unwrap()).collect()
         };
         prop_assert_eq!(bytes(one), bytes(two));
     }
@@ -407,9 +407,9 @@ proptest! {
     fn p26_selectors_ask_for_no_label_that_pods_do_not_carry(world in world(false)) {
         let cluster = world.cluster();
         for mut proposal in accepted(&world) {
-            let peers = rules_of(&mut proposal.policy).into_iter().flat_map(|(peers, _)| peers.clone());
+            let peers = rules_of(Arc::make_mut(&mut proposal.policy)).into_iter().flat_map(|(peers, _)| peers.clone());
             let peers: Vec<_> = peers.filter_map(|peer| peer.pod_selector).collect();
-            let subject = proposal.policy.spec.unwrap().pod_selector.unwrap();
+            let subject = proposal.policy.spec.clone().unwrap().pod_selector.unwrap();
             for selector in peers.iter().chain([&subject]) {
                 prop_assert_eq!(&selector.match_expressions, &None);
                 let asked = selector.match_labels.clone().unwrap_or_default();
@@ -429,9 +429,9 @@ proptest! {
     fn proposals_do_not_meddle(world in world(true)) {
         let cluster = world.cluster();
         let proposals = accepted(&world);
-        let all: Vec<&NetworkPolicy> = proposals.iter().map(|proposal| &proposal.policy).collect();
+        let all: Vec<&NetworkPolicy> = proposals.iter().map(|proposal| &*proposal.policy).collect();
         for proposal in &proposals {
-            prop_assert_eq!(allowed(&all, proposal, &cluster), allowed(&[&proposal.policy], proposal, &cluster));
+            prop_assert_eq!(allowed(&all, proposal, &cluster), allowed(&[&*proposal.policy], proposal, &cluster));
         }
     }
 }

@@ -114,7 +114,7 @@ fn p10_p11_p12_a_service_of_any_shape_allows_what_answers_and_nothing_else() {
             [],
             "{title}"
         );
-        let (policies, rejected) = PolicySet::parse([&proposal.policy]);
+        let (policies, rejected) = PolicySet::parse([&*proposal.policy]);
         assert_eq!(rejected, []);
         let evaluator = Evaluator::new(&policies, &cluster);
         let ends = [
@@ -336,7 +336,7 @@ fn of_two_ways_to_merge_the_one_with_fewer_lines_is_written() {
         .zip(ports)
         .flat_map(|(address, ports)| ports.map(|port| edge(end("web"), Endpoint::External(ip(address)), port, Tcp)));
     let proposal = propose(&graph(edges), "web").unwrap();
-    let egress = proposal.policy.spec.unwrap().egress.unwrap();
+    let egress = proposal.policy.spec.clone().unwrap().egress.unwrap();
     let shape: Vec<(usize, usize)> = egress
         .iter()
         .map(|rule| (rule.ports.as_ref().unwrap().len(), rule.to.as_ref().unwrap().len()))
