@@ -7,9 +7,11 @@
 //! Client and server share one processor, and what counts is what they do in the time that they have it: on two they wait for
 //! each other, and for whatever else this machine does, longer than any program takes.
 //!
-//! A kernel calls programs for each packet at both ends, and a short connection is some twenty of those calls: what they take
-//! with programs that do nothing is what there is no learner below. So both are said: what a learner takes beside nothing, which is
-//! what a node has less, and beside programs that do nothing, which is what a learner could take less.
+//! The kernel calls the programs for each packet at both ends, some twenty times for a short connection, and most of what that
+//! takes it takes with programs that do nothing as well. So both are said: what a learner takes beside nothing, which is what a
+//! node has less, and beside programs that do nothing, which is all that a learner could take less at these hooks. Others see
+//! less: those of sockets (connect, sendmsg, `sock_ops`) are not called for a request that nobody answers at its listener, for
+//! datagrams of a connected socket and their answers, for echo, SCTP and what name servers say.
 
 use std::fs::File;
 use std::ops::{Div as _, Sub as _};
