@@ -22,7 +22,7 @@ fn synthesis(criterion: &mut Criterion) {
         .proposals(&graph)
         .filter_map(|(_, proposal)| Some(proposal.ok()?.policy))
         .collect();
-    let (policies, _) = PolicySet::parse(&policies);
+    let (policies, _) = PolicySet::parse(policies.iter().map(AsRef::as_ref));
     group.bench_function(BenchmarkId::new("audit", workloads), |bencher| {
         bencher.iter(|| audit(&graph, &policies, &cluster).permitted);
     });
