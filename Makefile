@@ -28,6 +28,7 @@ test: ## Every test, the real cluster included (as root)
 lint: ## Formatting, lints, licences
 	cargo fmt --all --check
 	cargo clippy --workspace --all-targets --locked -- -D warnings
+	cargo clippy --manifest-path tests/fuzz/Cargo.toml --target-dir target --locked -- -D warnings
 	cargo deny --log-level error check bans licenses sources
 
 unit: ## Tests alone, nothing skipped: small lab and full lab too

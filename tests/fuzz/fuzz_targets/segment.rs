@@ -4,7 +4,7 @@
 use jiff::Timestamp;
 use libfuzzer_sys::fuzz_target;
 use nanoseg::lifecycle::Life;
-use nanoseg::segment::{BaselineEdge, Segment, from_edges, hash_of, to_edges};
+use nanoseg::segment::{LearnedEdge, Segment, from_learned, hash_of, to_learned};
 
 fuzz_target!(|bytes: &[u8]| {
     let Ok(segment) = serde_json::from_slice::<Segment>(bytes) else {
@@ -13,12 +13,15 @@ fuzz_target!(|bytes: &[u8]| {
     // Words as well: they are what a person sees.
     let _words = segment.subject().map_err(|error| error.to_string());
     let _words = Life::read(&segment, Timestamp::UNIX_EPOCH).map_err(|error| error.to_string());
-    let Some(baseline) = segment.status.and_then(|status| from_edges(&status.baseline).ok()) else {
+    let Some(baseline) = segment.status.and_then(|status| from_learned(&status.baseline).ok()) else {
         return;
     };
-    let written = serde_json::to_vec(&to_edges(&baseline)).expect("edges can be written");
-    let read: Vec<BaselineEdge> = serde_json::from_slice(&written).expect("what was written can be read");
-    let read = from_edges(&read).expect("what was written can be read");
-    assert_eq!(read, baseline, "it reads back edge for edge");
+    let written = to_learned(&baseline);
+    let text = serde_json::to_vec(&written).expect("edges can be written");
+    let read: Vec<LearnedEdge> = serde_json::from_slice(&text).expect("what was written can be read");
+    assert_eq!(read, written);
+    let read = from_learned(&read).expect("what was written can be read");
+    assert!(read.keys().eq(baseline.keys()), "it reads back edge for edge");
     assert_eq!(hash_of(&read), hash_of(&baseline), "and is the same baseline");
+    assert_eq!(to_learned(&read), written, "times are written to the second, and are read as written");
 });
