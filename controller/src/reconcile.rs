@@ -20,6 +20,7 @@
 
 mod attested;
 mod census;
+mod conditions;
 mod desk;
 mod hearing;
 mod learners;
@@ -33,6 +34,7 @@ mod snapshot;
 mod stale;
 mod stand;
 mod status;
+mod taking;
 #[cfg(test)]
 mod tests;
 mod think;
@@ -44,8 +46,7 @@ use std::num::NonZeroU32;
 use ipnet::IpNet;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use nanoseg_graph::cluster::{Cluster, Object};
+use nanoseg_graph::cluster::Cluster;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::FlowTable;
 use nanoseg_graph::resolve::Resolution;
@@ -59,8 +60,7 @@ use self::learners::Learners;
 use self::memory::{Hold, Subject};
 use self::pacing::Pacing;
 use self::stale::{Heard, Stale};
-use crate::enforcement::Enforcement;
-use crate::lifecycle::{Life, Rules};
+use crate::lifecycle::Rules;
 use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
 
 pub use self::attested::RefusedPart;
@@ -271,214 +271,6 @@ impl Core {
         self.attested.refused()
     }
 
-    /// Takes an event in.
-    pub fn take(&mut self, event: Event, now: Timestamp) {
-        match event {
-            Event::Object(object) => {
-                if !self.is_known(&object) {
-                    // Before it is bound to a node nobody speaks for it.
-                    let pod = match &object {
-                        Object::Pod(pod) if pod.node.is_some() => Some((pod.uid.clone(), pod.mirror_uid.clone())),
-                        _ => None,
-                    };
-                    match self.only_turned(&object) {
-                        Some(workload) => {
-                            self.stale.judge(&workload);
-                            self.due = Due::Soon;
-                        }
-                        None => self.rethink(),
-                    }
-                    self.cluster.observe(object, now);
-                    if let Some((uid, mirror_uid)) = pod {
-                        self.release([Some(&uid), mirror_uid.as_deref()], now);
-                    }
-                }
-            }
-            Event::ObjectGone(key) => {
-                self.cluster.remove(&key, now);
-                self.rethink();
-            }
-            Event::Policy(policy) => self.take_policy(*policy),
-            Event::PolicyGone(name) => {
-                if let Some(gone) = self.policies.remove(&name) {
-                    self.policy_changed(&gone);
-                }
-                self.let_go(ObjectId::Policy(name));
-            }
-            Event::ClusterPolicy(policy) => {
-                let name = policy.name();
-                let known = self.cluster_policies.get(&name);
-                if known.is_none_or(|known| known.spec != policy.spec) {
-                    self.rethink();
-                }
-                self.cluster_policies.insert(name, *policy);
-            }
-            Event::ClusterPolicyGone(name) => {
-                if self.cluster_policies.remove(&name).is_some() {
-                    self.rethink();
-                }
-            }
-            Event::Segment(segment) => self.take_segment(*segment, now),
-            Event::SegmentUnreadable { name, reason } => self.leave_out(name, reason),
-            Event::SegmentGone(name) => {
-                self.unreadable.remove(&name);
-                if self.follows {
-                    let workload = self.segments.remove(&name);
-                    workload.and_then(|workload| self.subjects.remove(&workload));
-                } else if let Some(subject) = self
-                    .segments
-                    .get(&name)
-                    .and_then(|workload| self.subjects.get_mut(workload))
-                {
-                    // What it told is known, and is written again while the workload exists.
-                    subject.segment = None;
-                }
-                self.let_go(ObjectId::Segment(name));
-                self.due = Due::Soon;
-            }
-            Event::Attested(_) | Event::Report(_) | Event::Stream { .. } if self.follows => {}
-            Event::Stream { node, stream, open } => self.take_stream(&node, stream, open, now),
-            Event::Attested(report) => self.take_attested(report, now),
-            Event::Report(report) => self.take_report(&report),
-            Event::Enforcement(found) => self.take_enforcement(found.as_deref()),
-            Event::Synced(source) => {
-                if source == Source::Watch("pods") {
-                    self.listed = Some(now);
-                }
-                if self.awaited.remove(&source) && self.awaited.is_empty() {
-                    self.news.push(News::InSync);
-                    self.rethink();
-                }
-            }
-            Event::Failed { id, reason, refused } => {
-                let hold = Hold::after(self.held.get(&id), reason, refused, now);
-                self.held.insert(id.clone(), hold);
-                self.heard_of.of(id);
-                self.due = Due::Soon;
-            }
-        }
-    }
-
-    fn take_enforcement(&mut self, found: Option<&Enforcement>) {
-        let shown = found
-            .map(Enforcement::plugin)
-            .filter(|shown| *shown != Plugin::default());
-        let plugin = shown.unwrap_or(self.chosen);
-        if plugin != self.guide.synthesis.plugin {
-            self.guide.synthesis.plugin = plugin;
-            self.accepted.plugin = plugin;
-            self.rethink();
-        }
-        let refuted = found.and_then(Enforcement::refuted);
-        if refuted != self.refuted {
-            self.refuted = refuted;
-            for subject in self.subjects.values_mut() {
-                subject.is_planned = false;
-            }
-            self.due = Due::Soon;
-        }
-    }
-
-    /// What was held is not any more, if it was, and is to be planned again.
-    fn let_go(&mut self, id: ObjectId) {
-        self.held.remove(&id);
-        self.heard_of.of(id);
-    }
-
-    fn rethink(&mut self) {
-        self.stale = Stale::All;
-        self.due = Due::Soon;
-    }
-
-    fn take_policy(&mut self, policy: NetworkPolicy) {
-        let name = PolicyName::of(&policy);
-        let known = self.policies.get(&name);
-        if known.is_some_and(|known| is_older(&policy.metadata, &known.metadata)) {
-            return;
-        }
-        if known != Some(&policy) {
-            self.policy_changed(&policy);
-        }
-        self.let_go(ObjectId::Policy(name.clone()));
-        self.policies.insert(name, policy);
-    }
-
-    fn policy_changed(&mut self, policy: &NetworkPolicy) {
-        self.due = Due::Soon;
-        // What people's policies allow or deny is part of what a proposal is verified against; ours are planned only.
-        if owned_workload(policy).is_none() {
-            self.stale = Stale::All;
-        }
-    }
-
-    fn take_segment(&mut self, segment: Segment, now: Timestamp) {
-        let name = segment.segment_name();
-        let workload = match segment.subject() {
-            Ok(workload) => workload,
-            Err(error) => return self.leave_out(name, error.to_string()),
-        };
-        self.let_go(ObjectId::Segment(name.clone()));
-        let known = self
-            .subjects
-            .get(&workload)
-            .and_then(|subject| subject.segment.as_ref());
-        if known.is_some_and(|known| is_older(&segment.metadata, &known.metadata)) {
-            return;
-        }
-        if self.follows {
-            self.subjects.remove(&workload);
-        }
-        if let Some(subject) = self.subjects.get_mut(&workload) {
-            let known = subject.segment.as_ref();
-            if known != Some(&segment) {
-                self.due = Due::Soon;
-            }
-            if known.and_then(|known| known.spec.learning_window) != segment.spec.learning_window {
-                self.stale.judge(&workload);
-            }
-            let mode = wanted_mode(&self.cluster, &workload, Some(&segment));
-            if subject.life.mode != mode {
-                subject.life.set_mode(mode, now);
-                self.stale.judge(&workload);
-            }
-            match subject.life.hear(&segment) {
-                Ok(true) => self.stale.judge(&workload),
-                Ok(false) => {}
-                Err(error) => self.news.push(News::SegmentLeftOut(name, error.to_string())),
-            }
-            subject.segment = Some(segment);
-        } else {
-            match Life::read(&segment, now) {
-                Ok(life) => {
-                    self.unreadable.remove(&name);
-                    self.segments.insert(name, workload.clone());
-                    self.subjects.insert(workload, Subject::new(life, Some(segment)));
-                    self.rethink();
-                }
-                Err(error) => self.leave_out(name, error.to_string()),
-            }
-        }
-    }
-
-    fn leave_out(&mut self, name: SegmentName, reason: String) {
-        if let Some(subject) = self
-            .segments
-            .get(&name)
-            .and_then(|workload| self.subjects.get_mut(workload))
-        {
-            // A workload whose life is known already keeps it: its Segment is written again over what cannot be read.
-            subject.segment = None;
-            self.heard_of.of(ObjectId::Segment(name));
-            self.due = Due::Soon;
-            return;
-        }
-        if self.unreadable.get(&name) == Some(&reason) {
-            return;
-        }
-        self.news.push(News::SegmentLeftOut(name.clone(), reason.clone()));
-        self.unreadable.insert(name, reason);
-    }
-
     /// Decides what must be written, as of `now`.
     pub fn round(&mut self, now: Timestamp) -> Round {
         if self.follows || !self.awaited.is_empty() {
@@ -591,10 +383,4 @@ fn label_fault(cluster: &Cluster, workload: &Workload) -> Option<String> {
     let labels = cluster.namespace_labels(&workload.namespace);
     let fault = labels.get(MODE_LABEL)?.parse::<Mode>().err()?;
     Some(format!("the namespace's label {MODE_LABEL} is passed over: {fault}"))
-}
-
-/// Whether a version of an object is older than the one that is known. A write's answer may overtake the watch.
-fn is_older(version: &ObjectMeta, known: &ObjectMeta) -> bool {
-    let number = |metadata: &ObjectMeta| metadata.resource_version.as_ref()?.parse::<u64>().ok();
-    matches!((number(version), number(known)), (Some(version), Some(known)) if version < known)
 }

@@ -10,8 +10,9 @@ use nanoseg_policy::direction::Direction;
 use nanoseg_policy::synthesize::{Proposal, Refusal};
 use nanoseg_policy::verify::Accepted;
 
+use super::conditions::{promotion_of, word_of};
 use super::notice::{Happening, Notice};
-use super::status::{Standing, Standpoint, differ_by_trial, promotion_of, word_of};
+use super::status::{Standing, Standpoint, differ_by_trial};
 use super::writes::News;
 use crate::lifecycle::Life;
 use crate::lifecycle::contest::Contest;
