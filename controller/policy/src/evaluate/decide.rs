@@ -337,7 +337,9 @@ fn by_tiers(
         if sides.is_own_node() {
             return Outcome::OwnNode;
         }
-        asked(part(pair.network, pair.baseline)).any_that_allows()
+        let asked = asked(part(pair.network, pair.baseline));
+        let fitting = asked.meant.iter().copied().filter(|meant| asked.fits(*meant));
+        any_that_allows(fitting, |rule| asked.open(rule))
     };
     asked(part(pair.admin, pair.network)).first_that_fits(&network)
 }
@@ -347,20 +349,35 @@ fn by_network_policies(compiled: &Compiled<'_>, governing: &Governing, sides: &S
     if sides.is_own_node() {
         return Outcome::OwnNode;
     }
-    let listener = sides.listener();
-    let mut perhaps = None;
-    for number in &governing.network {
-        let rule = &compiled.rules[*number as usize];
-        if !compiled.at_port(rule, listener, sides.port, sides.transport) {
-            continue;
-        }
-        match compiled.means(rule, sides.peer.class, spot) {
-            Match::Yes => return Outcome::Allowed(*number),
-            Match::Perhaps => perhaps = perhaps.or(Some(*number)),
-            Match::No => {}
-        }
+    let fitting = governing.network.iter().filter_map(|number| {
+        let matched = matched_at_port(compiled, sides, spot, &compiled.rules[*number as usize]);
+        (matched != Match::No).then_some(Meant {
+            rule: *number,
+            perhaps: matched == Match::Perhaps,
+        })
+    });
+    any_that_allows(fitting, |rule| open(compiled, sides.peer, spot, rule))
+}
+
+/// Whether a rule fits at the port of the question, and means its peer.
+fn matched_at_port(compiled: &Compiled<'_>, sides: &Sides<'_>, spot: Spot, rule: &Rule) -> Match {
+    if compiled.at_port(rule, sides.listener(), sides.port, sides.transport) {
+        compiled.means(rule, sides.peer.class, spot)
+    } else {
+        Match::No
     }
-    perhaps.map_or(Outcome::NoRule, |rule| open(compiled, sides.peer, spot, rule))
+}
+
+/// The rules of `NetworkPolicies` add up: the first of those that fit allows, and one that perhaps fits leaves it open.
+fn any_that_allows(fitting: impl Iterator<Item = Meant>, open: impl FnOnce(u32) -> Outcome) -> Outcome {
+    let mut perhaps = None;
+    for meant in fitting {
+        if !meant.perhaps {
+            return Outcome::Allowed(meant.rule);
+        }
+        perhaps = perhaps.or(Some(meant.rule));
+    }
+    perhaps.map_or(Outcome::NoRule, open)
 }
 
 /// Why a rule that perhaps fits leaves the answer open.
@@ -434,14 +451,8 @@ impl Memory {
     /// The same at the port of the question alone, and not remembered: of many rules few are about a port.
     fn pair_at_port(&mut self, compiled: &Compiled<'_>, governing: &Governing, sides: &Sides<'_>, spot: Spot) -> Pair {
         self.once.clear();
-        let listener = sides.listener();
-        Pair::of(compiled, governing, &mut self.once, |rule| {
-            if compiled.at_port(rule, listener, sides.port, sides.transport) {
-                compiled.means(rule, sides.peer.class, spot)
-            } else {
-                Match::No
-            }
-        })
+        let matched = |rule: &Rule| matched_at_port(compiled, sides, spot, rule);
+        Pair::of(compiled, governing, &mut self.once, matched)
     }
 }
 
@@ -453,18 +464,6 @@ impl Asked<'_, '_> {
     fn fits(&self, meant: Meant) -> bool {
         self.compiled
             .at_port(self.rule(meant), self.listener, self.port, self.transport)
-    }
-
-    /// The rules of `NetworkPolicies` add up.
-    fn any_that_allows(&self) -> Outcome {
-        let mut perhaps = None;
-        for meant in self.meant.iter().filter(|meant| self.fits(**meant)) {
-            if !meant.perhaps {
-                return Outcome::Allowed(meant.rule);
-            }
-            perhaps = perhaps.or(Some(meant.rule));
-        }
-        perhaps.map_or(Outcome::NoRule, |rule| self.open(rule))
     }
 
     /// In a tier of the cluster's policies the first rule that fits decides; what none decides is left to what comes `next`.

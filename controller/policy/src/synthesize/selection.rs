@@ -67,7 +67,7 @@ pub(super) struct Selection {
     /// What selects the namespace.
     pub(super) within: Arc<LabelSelector>,
     pub(super) labels: Arc<Labels>,
-    /// How many labels there are.
+    /// How many labels there are, beside them: it is asked for each peer of each rule, and their map is elsewhere in memory.
     pub(super) count: usize,
     spelled: Option<Spelled>,
     /// Whether it selects pods of others, too.
