@@ -28,8 +28,8 @@ use nanoseg_graph::endpoint::{Endpoint, Workload};
 use self::novel::Novel;
 use self::pods::{Awaits, Member, Pods};
 use crate::segment::{
-    self, Baseline, BaselineEdge, Decision, Known, LearningWindow, Mode, NovelEdge, Phase, QuarantinedEdge, Segment,
-    SegmentError, Suspicion,
+    self, Baseline, BaselineEdge, Decision, Known, Mode, NovelEdge, Phase, QuarantinedEdge, Segment, SegmentError,
+    Suspicion,
 };
 
 /// How long a learner may take to come back to a controller that has restarted. No window ends sooner after a start, so that
@@ -130,8 +130,8 @@ impl Rules {
     }
 
     /// When a workload's window may end that a controller learns which was started then. `own`: what its Segment says of it.
-    pub fn timing(&self, namespace: &str, own: Option<LearningWindow>, started: Timestamp) -> Timing {
-        let window = own.map_or_else(|| self.window(namespace), LearningWindow::length);
+    pub fn timing(&self, namespace: &str, own: Option<SignedDuration>, started: Timestamp) -> Timing {
+        let window = own.unwrap_or_else(|| self.window(namespace));
         Timing {
             window,
             quiet: self.quiet_for.unwrap_or(window / 10),

@@ -89,7 +89,7 @@ fn stances_and_windows() {
             "{namespace}"
         );
     }
-    let (own, started) = ("10m".parse().unwrap(), at(0));
+    let (own, started) = (SignedDuration::from_mins(10), at(0));
     for (namespace, own, window) in [
         ("shop", None, 5),
         ("shop", Some(own), 600),

@@ -17,9 +17,7 @@ use super::writes::News;
 use crate::lifecycle::Life;
 use crate::lifecycle::contest::Contest;
 use crate::lifecycle::trial::Trial;
-use crate::segment::{
-    Baseline, Known, LearningWindow, Phase, Revision, Rollback, Segment, SegmentStatus, hash_of, to_edges,
-};
+use crate::segment::{Baseline, Known, Phase, Revision, Rollback, Segment, SegmentStatus, hash_of, to_edges};
 
 /// A workload that was seen talking.
 #[derive(Clone, Debug)]
@@ -169,8 +167,9 @@ impl Subject {
     }
 
     /// How long its Segment says that it is learned.
-    pub(super) fn window(&self) -> Option<LearningWindow> {
-        self.segment.as_ref()?.spec.learning_window
+    pub(super) fn window(&self) -> Option<SignedDuration> {
+        let window = self.segment.as_ref()?.spec.learning_window.as_ref()?;
+        Some(window.length())
     }
 
     /// The proposal that a person approves.

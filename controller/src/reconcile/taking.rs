@@ -177,7 +177,7 @@ impl Core {
             if known != Some(&segment) {
                 self.due = Due::Soon;
             }
-            if known.and_then(|known| known.spec.learning_window) != segment.spec.learning_window {
+            if known.and_then(|known| known.spec.learning_window.as_ref()) != segment.spec.learning_window.as_ref() {
                 self.stale.judge(&workload);
             }
             let mode = wanted_mode(&self.cluster, &workload, Some(&segment));

@@ -10,47 +10,17 @@ use serde::{Deserialize, Serialize};
 pub(super) const PATTERN: &str = "^[1-9][0-9]{0,4}[smhd]$";
 
 /// A learning window: whole seconds, minutes, hours or days, at least one. Written back as it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct LearningWindow {
-    number: u32,
-    unit: Unit,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Unit {
-    Second,
-    Minute,
-    Hour,
-    Day,
-}
-
-impl Unit {
-    const ALL: [Self; 4] = [Self::Second, Self::Minute, Self::Hour, Self::Day];
-
-    const fn letter(self) -> char {
-        match self {
-            Self::Second => 's',
-            Self::Minute => 'm',
-            Self::Hour => 'h',
-            Self::Day => 'd',
-        }
-    }
-
-    const fn seconds(self) -> u32 {
-        match self {
-            Self::Second => 1,
-            Self::Minute => 60,
-            Self::Hour => 60 * 60,
-            Self::Day => 24 * 60 * 60,
-        }
-    }
+    text: String,
+    length: SignedDuration,
 }
 
 impl LearningWindow {
     /// How long it is.
-    pub fn length(self) -> SignedDuration {
-        SignedDuration::from_secs(i64::from(self.number) * i64::from(self.unit.seconds()))
+    pub const fn length(&self) -> SignedDuration {
+        self.length
     }
 }
 
@@ -59,39 +29,41 @@ impl LearningWindow {
 #[error("`{0}` is no learning window: write a number up to 99999 and s, m, h or d, for example 90s, 15m, 24h, 7d")]
 pub struct NotAWindow(String);
 
-impl FromStr for LearningWindow {
-    type Err = NotAWindow;
-
-    fn from_str(text: &str) -> Result<Self, NotAWindow> {
-        let parsed = Unit::ALL.into_iter().find_map(|unit| {
-            let digits = text.strip_suffix(unit.letter())?;
-            let is_plain = (1..=5).contains(&digits.len())
-                && !digits.starts_with('0')
-                && digits.bytes().all(|byte| byte.is_ascii_digit());
-            let number = digits.parse().ok().filter(|_| is_plain)?;
-            Some(Self { number, unit })
-        });
-        parsed.ok_or_else(|| NotAWindow(text.to_owned()))
-    }
-}
-
 impl TryFrom<String> for LearningWindow {
     type Error = NotAWindow;
 
     fn try_from(text: String) -> Result<Self, NotAWindow> {
-        text.parse()
+        // Arguments take more than a Segment does.
+        let is_plain = text.strip_suffix(['s', 'm', 'h', 'd']).is_some_and(|number| {
+            (1..=5).contains(&number.len())
+                && !number.starts_with('0')
+                && number.bytes().all(|byte| byte.is_ascii_digit())
+        });
+        let length = humantime::parse_duration(&text).ok().filter(|_| is_plain);
+        match length.and_then(|length| SignedDuration::try_from(length).ok()) {
+            Some(length) => Ok(Self { text, length }),
+            None => Err(NotAWindow(text)),
+        }
+    }
+}
+
+impl FromStr for LearningWindow {
+    type Err = NotAWindow;
+
+    fn from_str(text: &str) -> Result<Self, NotAWindow> {
+        text.to_owned().try_into()
     }
 }
 
 impl fmt::Display for LearningWindow {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{}{}", self.number, self.unit.letter())
+        out.write_str(&self.text)
     }
 }
 
 impl From<LearningWindow> for String {
     fn from(window: LearningWindow) -> Self {
-        window.to_string()
+        window.text
     }
 }
 
