@@ -119,10 +119,7 @@ fn when_an_edge_was_last_seen_is_written_once_a_day() {
 
 #[test]
 fn what_is_enforced_was_written_to_its_segment_first() {
-    let mut world = World::default();
-    let mut core = world.core(&shop(), at(0));
-    core.take(report(&[("db", WEB, 5432)]), at(0));
-    world.settle(&mut core, at(0));
+    let (_, mut core) = learning();
     let round = core.round(at(10));
     assert!(round.writes.put.is_empty());
     let frozen = |write: &SegmentWrite| {
@@ -288,10 +285,7 @@ fn a_segment_that_cannot_be_read_stops_its_workload_and_no_other() {
 
 #[test]
 fn a_write_that_fails_is_tried_again_later_and_told() {
-    let mut world = World::default();
-    let mut core = world.core(&shop(), at(0));
-    core.take(report(&[("db", WEB, 5432)]), at(0));
-    world.settle(&mut core, at(0));
+    let (mut world, mut core) = learning();
     let round = core.round(at(10));
     for event in world.apply(round.writes, usize::MAX) {
         core.take(event, at(10));

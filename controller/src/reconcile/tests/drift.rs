@@ -9,14 +9,6 @@ fn objects() -> [Object; 4] {
     [deployment("web"), pod("web", WEB), deployment("db"), pod("db", DB)]
 }
 
-fn status(world: &World) -> &SegmentStatus {
-    let found = world
-        .segments
-        .values()
-        .find(|segment| segment.segment_name().name == "deployment-db");
-    found.unwrap().status.as_ref().unwrap()
-}
-
 fn condition<'a>(status: &'a SegmentStatus, kind: &str) -> Option<(&'a str, &'a str)> {
     let found = status.conditions.iter().find(|condition| condition.type_ == kind)?;
     Some((&found.status, &found.reason))
@@ -61,7 +53,7 @@ fn who_changes_a_policy_each_time_that_it_is_repaired_is_named_and_left_alone_lo
         world.settle(&mut core, at(second));
     }
     assert_eq!(repairs, [0, 1, 2, 3, 4, 5, 7, 11, 19, 35, 67]);
-    let told = status(&world);
+    let told = world.status("db");
     assert_eq!(told.phase, Phase::Degraded);
     assert!(told.reason.contains("field manager argocd"), "{}", told.reason);
     assert_eq!(condition(told, "Contested"), Some(("True", "Fighting")));
@@ -78,10 +70,10 @@ fn who_changes_a_policy_each_time_that_it_is_repaired_is_named_and_left_alone_lo
             .eq(right.values().map(|policy| &policy.spec))
     };
     assert!(mended(&world));
-    assert_eq!(status(&world).phase, Phase::Enforcing);
-    assert_eq!(condition(status(&world), "Contested"), Some(("True", "Fighting")));
+    assert_eq!(world.status("db").phase, Phase::Enforcing);
+    assert_eq!(condition(world.status("db"), "Contested"), Some(("True", "Fighting")));
     world.settle(&mut core, at(2000));
-    assert_eq!(condition(status(&world), "Contested"), None);
+    assert_eq!(condition(world.status("db"), "Contested"), None);
     edit(&mut world, &mut core, at(2001));
     world.settle(&mut core, at(2001));
     assert!(mended(&world), "repaired at once again");
@@ -98,11 +90,11 @@ fn where_others_own_the_policies_none_is_written_and_drift_is_told() {
     world.settle(&mut core, at(0));
     world.settle(&mut core, at(10));
     assert_eq!(world.policies.len(), 0);
-    assert_eq!(status(&world).phase, Phase::Proposed);
-    assert_eq!(condition(status(&world), "InSync"), Some(("False", "DriftMissing")));
+    assert_eq!(world.status("db").phase, Phase::Proposed);
+    assert_eq!(condition(world.status("db"), "InSync"), Some(("False", "DriftMissing")));
 
     // Merged and applied by others, from other evidence of the same edges.
-    let proposal: NetworkPolicy = serde_yaml::from_str(status(&world).proposal.as_ref().unwrap()).unwrap();
+    let proposal: NetworkPolicy = serde_yaml::from_str(world.status("db").proposal.as_ref().unwrap()).unwrap();
     let mut merged = proposal.clone();
     let annotations = merged.metadata.annotations.as_mut().unwrap();
     annotations.insert("nanoseg.io/evidence".to_owned(), "another day".to_owned());
@@ -112,12 +104,12 @@ fn where_others_own_the_policies_none_is_written_and_drift_is_told() {
         world.settle(core, now);
     };
     put(&mut world, &mut core, &merged, at(20));
-    assert_eq!(status(&world).phase, Phase::Enforcing);
-    assert_eq!(condition(status(&world), "InSync"), Some(("True", "Same")));
+    assert_eq!(world.status("db").phase, Phase::Enforcing);
+    assert_eq!(condition(world.status("db"), "InSync"), Some(("True", "Same")));
 
     edit(&mut world, &mut core, at(30));
     world.settle(&mut core, at(30));
-    assert_eq!(condition(status(&world), "InSync"), Some(("False", "DriftDiffers")));
+    assert_eq!(condition(world.status("db"), "InSync"), Some(("False", "DriftDiffers")));
     assert_eq!(
         world.policies.values().next().unwrap().spec,
         Some(NetworkPolicySpec::default()),
@@ -131,7 +123,10 @@ fn where_others_own_the_policies_none_is_written_and_drift_is_told() {
         core.take(Event::Segment(Box::new(segment.clone())), at(41));
     }
     world.settle(&mut core, at(41));
-    assert_eq!(condition(status(&world), "InSync"), Some(("False", "DriftUnwanted")));
+    assert_eq!(
+        condition(world.status("db"), "InSync"),
+        Some(("False", "DriftUnwanted"))
+    );
     core.take(Event::ObjectGone(deployment("db").key()), at(50));
     core.take(Event::ObjectGone(pod("db", DB).key()), at(50));
     world.settle(&mut core, at(50));

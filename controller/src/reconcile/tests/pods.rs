@@ -2,19 +2,6 @@
 
 use super::*;
 
-/// A word of what keeps it from being promoted, and the sentence.
-fn promotable(status: &SegmentStatus) -> (String, String) {
-    let mut conditions = status.conditions.iter();
-    let promotable = conditions.find(|condition| condition.type_ == "Promotable").unwrap();
-    (promotable.reason.clone(), promotable.message.clone())
-}
-
-fn status<'a>(world: &'a World, name: &str) -> &'a SegmentStatus {
-    let mut segments = world.segments.values();
-    let found = segments.find(|segment| segment.segment_name().name == name).unwrap();
-    found.status.as_ref().unwrap()
-}
-
 /// A pod of the web Deployment, of a revision, on a node.
 fn replica(name: &str, revision: &str, node: &str, started: i64, ready: bool) -> Object {
     let Object::Pod(pod) = pod("web", WEB) else {
@@ -97,19 +84,14 @@ fn p5_a_cron_job_is_promoted_when_a_whole_run_was_seen_whoever_restarts_in_betwe
     take(&mut core, run(1, -2, PodPhase::Running), 0);
     core.take(counted(&[("db", "198.18.1.31", 5432)], 3, 3), at(0));
     world.settle(&mut core, at(0));
-    assert_eq!(status(&world, "cronjob-bill").phase, Phase::Learning);
+    assert_eq!(world.status_of("cronjob-bill").phase, Phase::Learning);
     take(&mut core, run(1, -2, PodPhase::Finished), 3);
     world.settle(&mut core, at(10));
     // The window is over for the one who serves it, and not for it.
+    world.assert_enforcing("db");
+    let (reason, message) = promotable(world.status_of("cronjob-bill"));
     assert_eq!(
-        world.status("db").phase,
-        Phase::Enforcing,
-        "{}",
-        world.status("db").reason
-    );
-    let (reason, message) = promotable(status(&world, "cronjob-bill"));
-    assert_eq!(
-        (status(&world, "cronjob-bill").phase, &*reason),
+        (world.status_of("cronjob-bill").phase, &*reason),
         (Phase::Stabilizing, "NoRun"),
         "{message}"
     );
@@ -131,7 +113,7 @@ fn p5_a_cron_job_is_promoted_when_a_whole_run_was_seen_whoever_restarts_in_betwe
 
     take(&mut core, run(2, 60, PodPhase::Running), 60);
     world.settle(&mut core, at(60));
-    assert_eq!(status(&world, "cronjob-bill").phase, Phase::Stabilizing);
+    assert_eq!(world.status_of("cronjob-bill").phase, Phase::Stabilizing);
     let next = core.round(at(61)).next;
     assert!(next.is_none_or(|next| next > at(61)), "it does not spin: {next:?}");
     take(&mut core, run(2, 60, PodPhase::Finished), 70);
@@ -141,7 +123,7 @@ fn p5_a_cron_job_is_promoted_when_a_whole_run_was_seen_whoever_restarts_in_betwe
         at(70),
     );
     world.settle(&mut core, at(70));
-    let bill = status(&world, "cronjob-bill");
+    let bill = world.status_of("cronjob-bill");
     assert_eq!(bill.phase, Phase::Enforcing, "{}", bill.reason);
     assert!(bill.last_run.is_some());
 
@@ -156,7 +138,7 @@ fn p5_a_cron_job_is_promoted_when_a_whole_run_was_seen_whoever_restarts_in_betwe
     core.take(counted(&[("db", "198.18.1.31", 5432)], 3, 3), at(100));
     before.settle(&mut core, at(100));
     before.settle(&mut core, at(120));
-    assert_eq!(status(&before, "cronjob-bill").phase, Phase::Enforcing);
+    assert_eq!(before.status_of("cronjob-bill").phase, Phase::Enforcing);
 }
 
 /// The shop with two pods of web on two nodes.
@@ -171,7 +153,7 @@ fn two_nodes() -> [Object; 5] {
 }
 
 fn word_of_web(world: &World) -> (Phase, String) {
-    let web = status(world, "deployment-web");
+    let web = world.status_of("deployment-web");
     (web.phase, promotable(web).0)
 }
 
@@ -203,7 +185,7 @@ fn p7_a_rollout_is_over_and_quiet_before_its_workload_is_promoted() {
     assert_eq!(next, Some(at(13)), "it looks again by itself");
     world.settle(&mut core, at(13));
     assert_eq!(word_of_web(&world), (Phase::Enforcing, "Enforcing".to_owned()));
-    assert!(status(&world, "deployment-web").last_rollout.is_some());
+    assert!(world.status_of("deployment-web").last_rollout.is_some());
 
     // Nothing that pods do later is written.
     core.take(Event::Object(replica("ccc", "web-2", "node1", 20, false)), at(20));
@@ -224,7 +206,7 @@ fn a_pod_on_a_node_without_a_learner_holds_its_workload_and_the_condition_names_
         world.status("db").coverage.as_ref().unwrap().share.as_deref(),
         Some("100%")
     );
-    let web = status(&world, "deployment-web");
+    let web = world.status_of("deployment-web");
     let (reason, message) = promotable(web);
     assert_eq!((web.phase, &*reason), (Phase::Stabilizing, "NotWatched"));
     assert!(
@@ -241,7 +223,7 @@ fn a_pod_on_a_node_without_a_learner_holds_its_workload_and_the_condition_names_
     let mut core = world.core(&two_nodes(), at(20));
     core.take(Event::Object(replica("bb", "web-1", "node2", -100, true)), at(20));
     world.settle(&mut core, at(20));
-    assert_eq!(status(&world, "deployment-web").coverage, Some(coverage));
+    assert_eq!(world.status_of("deployment-web").coverage, Some(coverage));
     core.take(seen(), at(21));
     world.settle(&mut core, at(31));
     assert_eq!(word_of_web(&world), (Phase::Stabilizing, "NotWatched".to_owned()));
@@ -265,7 +247,7 @@ fn a_pod_on_a_node_without_a_learner_holds_its_workload_and_the_condition_names_
     assert_eq!(word_of_web(&world), (Phase::Stabilizing, "LearnerCame".to_owned()));
     world.settle(&mut core, at(46));
     assert_eq!(word_of_web(&world), (Phase::Enforcing, "Enforcing".to_owned()));
-    assert_eq!(status(&world, "deployment-web").coverage.as_ref().unwrap().watched, 2);
+    assert_eq!(world.status_of("deployment-web").coverage.as_ref().unwrap().watched, 2);
 }
 
 #[test]

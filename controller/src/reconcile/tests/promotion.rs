@@ -7,24 +7,12 @@ fn told(world: &World, change: impl FnOnce(&mut crate::segment::SegmentSpec)) ->
     Event::Segment(Box::new(segment))
 }
 
-fn promotable(status: &SegmentStatus) -> (String, String) {
-    let promotable = status
-        .conditions
-        .iter()
-        .find(|condition| condition.type_ == "Promotable");
-    let promotable = promotable.unwrap();
-    (promotable.reason.clone(), promotable.message.clone())
-}
-
 #[test]
 fn a_segment_says_how_long_its_workload_is_learned() {
-    let mut world = World::default();
-    let mut core = world.core(&shop(), at(0));
-    core.take(report(&[("db", WEB, 5432)]), at(0));
-    world.settle(&mut core, at(0));
+    let (mut world, mut core) = learning();
     let window = |text: &str| {
         let window = Some(text.parse().unwrap());
-        move |spec: &mut crate::segment::SegmentSpec| spec.learning_window = window
+        |spec: &mut crate::segment::SegmentSpec| spec.learning_window = window
     };
     core.take(told(&world, window("1h")), at(1));
     world.settle(&mut core, at(3599));
@@ -34,12 +22,7 @@ fn a_segment_says_how_long_its_workload_is_learned() {
     // Shortened: the window that remains has passed already.
     core.take(told(&world, window("30m")), at(3599));
     world.settle(&mut core, at(3599));
-    assert_eq!(
-        world.status("db").phase,
-        Phase::Enforcing,
-        "{}",
-        world.status("db").reason
-    );
+    world.assert_enforcing("db");
 
     // What is frozen stays frozen.
     core.take(told(&world, window("7d")), at(3600));
@@ -49,18 +32,10 @@ fn a_segment_says_how_long_its_workload_is_learned() {
 
 #[test]
 fn only_the_proposal_that_a_person_approved_is_applied() {
-    let mut world = World::default();
-    let mut core = world.core(&shop(), at(0));
-    core.take(report(&[("db", WEB, 5432)]), at(0));
-    world.settle(&mut core, at(0));
+    let (mut world, mut core) = learning();
     core.take(told(&world, |spec| spec.promotion = Some(Promotion::Manual)), at(1));
     world.settle(&mut core, at(10));
-    assert_eq!(
-        world.status("web").phase,
-        Phase::Enforcing,
-        "{}",
-        world.status("web").reason
-    );
+    world.assert_enforcing("web");
     assert_eq!((world.status("db").phase, world.policy("db")), (Phase::Proposed, None));
     let (reason, message) = promotable(world.status("db"));
     assert_eq!(reason, "NotApproved");
@@ -157,10 +132,7 @@ fn p36_the_label_of_a_namespace_sets_the_mode_where_its_segments_do_not() {
 
 #[test]
 fn a_loss_in_the_window_holds_the_promotion_back() {
-    let mut world = World::default();
-    let mut core = world.core(&shop(), at(0));
-    core.take(report(&[("db", WEB, 5432)]), at(0));
-    world.settle(&mut core, at(0));
+    let (mut world, mut core) = learning();
     let lossy = |reason, count| {
         let Event::Report(report) = report(&[]) else {
             unreachable!("a report is a report")
@@ -202,12 +174,7 @@ fn a_loss_in_the_window_holds_the_promotion_back() {
     core.take(lossy(nanoseg_graph::flow::LossReason::MapFull, 3), at(13));
     world.settle(&mut core, at(13));
     world.settle(&mut core, at(23));
-    assert_eq!(
-        world.status("db").phase,
-        Phase::Enforcing,
-        "{}",
-        world.status("db").reason
-    );
+    world.assert_enforcing("db");
 }
 
 #[test]
@@ -235,12 +202,7 @@ fn p35_what_was_seen_once_is_not_cut_before_a_person_has_looked() {
     let edge = quarantined.edge.clone();
     core.take(told(&world, |spec| spec.rejected_edges = vec![edge]), at(11));
     world.settle(&mut core, at(11));
-    assert_eq!(
-        world.status("db").phase,
-        Phase::Enforcing,
-        "{}",
-        world.status("db").reason
-    );
+    world.assert_enforcing("db");
 }
 
 #[test]

@@ -21,14 +21,6 @@ fn enforced() -> (World, Core) {
     (world, core)
 }
 
-fn status<'a>(world: &'a World, name: &str) -> &'a SegmentStatus {
-    let found = world
-        .segments
-        .values()
-        .find(|segment| segment.segment_name().name == name);
-    found.unwrap().status.as_ref().unwrap()
-}
-
 /// The same world, with what a person has set in a Segment.
 fn edited(world: &mut World, core: &mut Core, set: impl Fn(&mut crate::segment::SegmentSpec), now: Timestamp) {
     for segment in world.segments.values_mut() {
@@ -48,7 +40,7 @@ fn an_edge_that_is_cut_takes_the_policy_back_within_ten_seconds_and_for_good() {
     assert!(next <= at(23), "it looks again by itself");
     world.settle(&mut core, next);
     assert_eq!(world.policies.len(), 0, "both may be what cuts it");
-    let db = status(&world, "deployment-db");
+    let db = world.status_of("deployment-db");
     assert_eq!((db.phase, db.applied_hash.as_ref()), (Phase::Degraded, None));
     assert!(db.reason.contains("5432"), "{}", db.reason);
     let holds = |kind: &str| {
@@ -68,10 +60,10 @@ fn an_edge_that_is_cut_takes_the_policy_back_within_ten_seconds_and_for_good() {
     world.settle(&mut core, at(200));
     assert_eq!(world.policies.len(), 0);
     edited(&mut world, &mut core, |spec| spec.mode = Some(Mode::Audit), at(201));
-    assert_eq!(status(&world, "deployment-db").phase, Phase::Auditing);
+    assert_eq!(world.status_of("deployment-db").phase, Phase::Auditing);
     edited(&mut world, &mut core, |spec| spec.mode = Some(Mode::Enforce), at(202));
     assert_eq!(world.policies.len(), 2);
-    let history = &status(&world, "deployment-db").history;
+    let history = &world.status_of("deployment-db").history;
     let taken_back: Vec<bool> = history
         .iter()
         .map(|revision| revision.rolled_back_at.is_some())
@@ -91,7 +83,7 @@ fn approving_the_proposal_again_applies_it_again() {
     world.settle(&mut core, at(20));
     world.settle(&mut core, at(23));
     assert_eq!(world.policies.len(), 0);
-    let hash = status(&world, "deployment-db").proposal_hash.clone();
+    let hash = world.status_of("deployment-db").proposal_hash.clone();
     edited(&mut world, &mut core, |spec| spec.approval.clone_from(&hash), at(30));
     let applied: Vec<String> = world.policies.keys().map(|policy| policy.name.clone()).collect();
     assert_eq!(applied, ["nanoseg-deployment-db"]);
@@ -116,7 +108,7 @@ fn what_is_answered_or_stops_long_after_is_not_the_policys_doing() {
 
 /// What each edge of the database's baseline is told to be answered by.
 fn answered(world: &World) -> Vec<Option<Answered>> {
-    let baseline = &status(world, "deployment-db").baseline;
+    let baseline = &world.status_of("deployment-db").baseline;
     baseline.iter().map(|edge| edge.answered).collect()
 }
 
@@ -195,7 +187,7 @@ fn a_restart_of_everything_does_not_end_a_trial() {
         world.settle(&mut core, at(now));
     }
     assert_eq!(world.policies.len(), 0);
-    assert!(status(&world, "deployment-db").rolled_back.is_some());
+    assert!(world.status_of("deployment-db").rolled_back.is_some());
 }
 
 #[test]
@@ -231,11 +223,11 @@ fn a_rollback_may_be_interrupted_after_each_step() {
             ("nanoseg-deployment-web", "deployment-web"),
         ] {
             let live = world.policies.keys().any(|known| known.name == policy);
-            assert!(live || status(&world, name).rolled_back.is_some(), "{steps}");
+            assert!(live || world.status_of(name).rolled_back.is_some(), "{steps}");
         }
         let mut core = world.core(&objects(), at(30));
         world.settle(&mut core, at(30));
-        let taken_back = status(&world, "deployment-db").rolled_back.is_some();
+        let taken_back = world.status_of("deployment-db").rolled_back.is_some();
         assert_eq!(
             world.policies.keys().any(|known| known.name == "nanoseg-deployment-db"),
             !taken_back

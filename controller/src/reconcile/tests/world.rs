@@ -193,6 +193,27 @@ impl World {
     pub(super) fn status(&self, workload: &str) -> &SegmentStatus {
         self.segment(workload).status.as_ref().unwrap()
     }
+
+    /// The status of the Segment of this name, of whichever kind its workload is.
+    pub(super) fn status_of(&self, segment: &str) -> &SegmentStatus {
+        let mut segments = self.segments.values();
+        let found = segments.find(|known| known.segment_name().name == segment);
+        found.unwrap().status.as_ref().unwrap()
+    }
+
+    /// Fails with what the status says instead.
+    #[track_caller]
+    pub(super) fn assert_enforcing(&self, workload: &str) {
+        let SegmentStatus { phase, reason, .. } = self.status(workload);
+        assert_eq!(*phase, Phase::Enforcing, "{reason}");
+    }
+}
+
+/// A word of what keeps a workload from being promoted, and the sentence.
+pub(super) fn promotable(status: &SegmentStatus) -> (String, String) {
+    let mut conditions = status.conditions.iter();
+    let promotable = conditions.find(|condition| condition.type_ == "Promotable").unwrap();
+    (promotable.reason.clone(), promotable.message.clone())
 }
 
 pub(super) fn shop() -> Vec<Object> {
@@ -206,21 +227,22 @@ pub(super) fn shop() -> Vec<Object> {
     ]
 }
 
-/// The shop, enforced.
-pub(super) fn enforced() -> (World, Core) {
+/// The shop, where web was seen to ask db.
+pub(super) fn learning() -> (World, Core) {
     let mut world = World::default();
     let mut core = world.core(&shop(), at(0));
     core.take(report(&[("db", WEB, 5432)]), at(0));
     world.settle(&mut core, at(0));
+    (world, core)
+}
+
+/// The shop, enforced.
+pub(super) fn enforced() -> (World, Core) {
+    let (mut world, mut core) = learning();
     assert_eq!(world.status("db").phase, Phase::Learning);
     assert_eq!(world.policies.len(), 0);
     world.settle(&mut core, at(10));
-    assert_eq!(
-        world.status("db").phase,
-        Phase::Enforcing,
-        "{}",
-        world.status("db").reason
-    );
+    world.assert_enforcing("db");
     assert!(world.policy("db").is_some());
     (world, core)
 }
