@@ -10,9 +10,8 @@ use super::shop::Shop;
 
 /// Connections to the database outside of its baseline, as its Segment counts them.
 fn reported(shop: &Shop) -> u64 {
-    let segment = ["get", "segment", "--namespace=data", "statefulset-orders-db"];
-    let segment = shop.cluster.get(&segment).unwrap();
-    let edges = segment["status"]["novelEdges"].as_array().into_iter().flatten();
+    let status = shop.status("data", "statefulset-orders-db");
+    let edges = status["novelEdges"].as_array().into_iter().flatten();
     edges.filter_map(|edge| edge["count"].as_u64()).sum()
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use nanoseg_lab::app::Kind;
 use nanoseg_tests::until;
+use serde_json::json;
 
 use super::shop::{Policies, Shop};
 
@@ -77,9 +78,8 @@ pub(crate) fn forgets_a_deleted_workload(shop: &mut Shop) {
         },
     );
     // What was learned of it is kept for a day, unless it is switched off.
-    let segment = ["--namespace=ops", "deployment-autoscaler"];
-    let off = ["--type=merge", "--patch", r#"{"spec":{"mode":"Off"}}"#];
-    shop.kubectl(&[&["patch", "segment"][..], &segment, &off].concat());
+    let off = json!({ "mode": "Off" });
+    shop.set("ops", "deployment-autoscaler", &off).unwrap();
     until("its Segment to go", Duration::from_secs(30), || {
         let left = shop.items(&["segments", "--namespace=ops"]);
         let is_there = left

@@ -15,35 +15,6 @@ const SEGMENTS: [&str; 3] = ["daemonset-agent", "deployment-autoscaler", "deploy
 /// What nobody proposed.
 const STALE: &str = "sha256:0000000000000000000000000000000000000000000000000000000000000000";
 
-fn patch(shop: &Shop, segment: &str, spec: &Value) -> Result<(), String> {
-    let patch = json!({ "spec": spec }).to_string();
-    let output = shop
-        .cluster
-        .kubectl()
-        .args([
-            "patch",
-            "segment",
-            "--namespace",
-            BY_HAND,
-            segment,
-            "--type=merge",
-            "--patch",
-            &patch,
-        ])
-        .output()
-        .unwrap();
-    if output.status.success() {
-        Ok(())
-    } else {
-        Err(String::from_utf8_lossy(&output.stderr).into_owned())
-    }
-}
-
-fn status(shop: &Shop, segment: &str) -> Value {
-    let segment = ["get", "segment", "--namespace", BY_HAND, segment];
-    shop.cluster.get(&segment).unwrap()["status"].clone()
-}
-
 fn policies(shop: &Shop) -> Vec<Value> {
     shop.items(&["networkpolicies", "--namespace", BY_HAND, "--selector", OURS])
 }
@@ -63,11 +34,14 @@ pub(crate) fn audits_by_a_label(shop: &Shop) {
             Err(format!("{missing:?} are missing"))
         }
     });
-    let refused = patch(shop, "deployment-metrics", &json!({ "learningWindow": "a while" })).unwrap_err();
+    let refused = shop
+        .set(BY_HAND, "deployment-metrics", &json!({ "learningWindow": "a while" }))
+        .unwrap_err();
     assert!(refused.contains("spec.learningWindow"), "{refused}");
     for segment in SEGMENTS {
-        assert_eq!(status(shop, segment)["phase"], "Learning");
-        patch(shop, segment, &json!({ "learningWindow": WINDOW })).unwrap();
+        assert_eq!(shop.status(BY_HAND, segment)["phase"], "Learning");
+        shop.set(BY_HAND, segment, &json!({ "learningWindow": WINDOW }))
+            .unwrap();
     }
     shop.kubectl(&["label", "namespace", BY_HAND, "nanoseg.io/mode=Audit"]);
 }
@@ -88,7 +62,7 @@ pub(crate) fn tells_what_would_be_denied(shop: &Shop) {
         "enforced: {there:#?}"
     );
     until("the audit to name the intruder", Duration::from_secs(15), || {
-        let status = status(shop, "deployment-metrics");
+        let status = shop.status(BY_HAND, "deployment-metrics");
         let told = status["novelEdges"].as_array().into_iter().flatten();
         let mut told = told.filter(|edge| {
             edge["source"] == "shop/Deployment/intruder"
@@ -116,8 +90,8 @@ pub(crate) fn tells_what_would_be_denied(shop: &Shop) {
 /// One Segment by the hash of its proposal, the others by their namespace's label.
 pub(crate) fn enforces_what_was_approved(shop: &Shop) {
     let segment = "deployment-metrics";
-    patch(
-        shop,
+    shop.set(
+        BY_HAND,
         segment,
         &json!({ "mode": "Enforce", "promotion": "Manual", "approval": STALE }),
     )
@@ -126,7 +100,7 @@ pub(crate) fn enforces_what_was_approved(shop: &Shop) {
         "another proposal's approval not to count",
         Duration::from_secs(15),
         || {
-            let status = status(shop, segment);
+            let status = shop.status(BY_HAND, segment);
             let mut conditions = status["conditions"].as_array().into_iter().flatten();
             let promotable = conditions.find(|condition| condition["type"] == "Promotable").cloned();
             match promotable {
@@ -140,10 +114,10 @@ pub(crate) fn enforces_what_was_approved(shop: &Shop) {
         Vec::<Value>::new(),
         "the approval is another proposal's"
     );
-    let hash = text(&status(shop, segment)["proposalHash"]);
-    patch(shop, segment, &json!({ "approval": hash })).unwrap();
+    let hash = text(&shop.status(BY_HAND, segment)["proposalHash"]);
+    shop.set(BY_HAND, segment, &json!({ "approval": hash })).unwrap();
     until("what was approved to be enforced", Duration::from_secs(15), || {
-        let status = status(shop, segment);
+        let status = shop.status(BY_HAND, segment);
         if status["phase"] == "Enforcing" && status["appliedHash"] == hash.as_str() {
             Ok(())
         } else {

@@ -9,7 +9,7 @@ use nanoseg_lab::app::{App, Kind, ObjectName};
 use nanoseg_lab::full::{Cluster, Options};
 use nanoseg_lab::peer::Call;
 use nanoseg_tests::{program, until};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::audit::Audit;
 use super::{MANIFESTS, WINDOW};
@@ -87,6 +87,29 @@ impl Shop {
             .as_array()
             .cloned()
             .unwrap_or_default()
+    }
+
+    /// A Segment's status.
+    pub(crate) fn status(&self, namespace: &str, segment: &str) -> Value {
+        let segment = ["get", "segment", "--namespace", namespace, segment];
+        self.cluster.get(&segment).unwrap()["status"].clone()
+    }
+
+    /// Sets fields of a Segment's spec, or says why they are refused.
+    pub(crate) fn set(&self, namespace: &str, segment: &str, spec: &Value) -> Result<(), String> {
+        let patch = json!({ "spec": spec }).to_string();
+        let output = self
+            .cluster
+            .kubectl()
+            .args(["patch", "segment", "--namespace", namespace, segment])
+            .args(["--type=merge", "--patch", &patch])
+            .output()
+            .unwrap();
+        if output.status.success() {
+            Ok(())
+        } else {
+            Err(String::from_utf8_lossy(&output.stderr).into_owned())
+        }
     }
 
     /// The learner on both nodes and the controller, from the shipped manifests.

@@ -187,19 +187,13 @@ pub(crate) fn measure() -> Vec<Row> {
         }
         let values = in_turns(&mut places, pairs, |place| place.done(task(place.to), measured));
         let [on, empty, off, again] = &values;
-        for (what, left, right, goal) in [
+        let compared = [
             ("with a learner", on, off, goal),
             ("with programs that do nothing", empty, off, Goal::None),
             ("with a learner, beside those", on, empty, goal),
             ("without, twice (A/A)", again, off, Goal::Includes(1.0)),
-        ] {
-            rows.push(Row::interval(
-                format!("{name}: {what}"),
-                "ratio",
-                &paired(left, right, f64::div),
-                goal,
-            ));
-        }
+        ];
+        rows.extend(intervals(name, "ratio", f64::div, compared));
     }
     rows
 }
@@ -220,20 +214,14 @@ fn hooks(places: &mut [Place; 4]) -> Vec<Row> {
     });
     let [learner, both, off, again, ingress, egress] = &values;
     let mut rows = vec![Row::interval("a connection: without", "ns", off, Goal::None)];
-    for (what, with, goal) in [
-        ("a program that does nothing at ingress adds", ingress, Goal::None),
-        ("a program that does nothing at egress adds", egress, Goal::None),
-        ("programs that do nothing at both add", both, Goal::None),
-        ("a learner adds", learner, Goal::None),
-        ("without, twice (A/A)", again, Goal::Includes(0.0)),
-    ] {
-        rows.push(Row::interval(
-            format!("a connection: {what}"),
-            "ns",
-            &paired(with, off, f64::sub),
-            goal,
-        ));
-    }
+    let compared = [
+        ("a program that does nothing at ingress adds", ingress, off, Goal::None),
+        ("a program that does nothing at egress adds", egress, off, Goal::None),
+        ("programs that do nothing at both add", both, off, Goal::None),
+        ("a learner adds", learner, off, Goal::None),
+        ("without, twice (A/A)", again, off, Goal::Includes(0.0)),
+    ];
+    rows.extend(intervals("a connection", "ns", f64::sub, compared));
     rows
 }
 
@@ -256,6 +244,15 @@ fn in_turns<P, const N: usize>(
     values
 }
 
-fn paired(left: &[f64], right: &[f64], how: impl Fn(f64, f64) -> f64) -> Vec<f64> {
-    left.iter().zip(right).map(|(left, right)| how(*left, *right)).collect()
+/// A row for each pair of what was measured in the same turns.
+fn intervals<const N: usize>(
+    name: &str,
+    unit: &str,
+    how: fn(f64, f64) -> f64,
+    compared: [(&str, &Vec<f64>, &Vec<f64>, Goal); N],
+) -> [Row; N] {
+    compared.map(|(what, left, right, goal)| {
+        let values: Vec<f64> = left.iter().zip(right).map(|(left, right)| how(*left, *right)).collect();
+        Row::interval(format!("{name}: {what}"), unit, &values, goal)
+    })
 }
