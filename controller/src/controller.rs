@@ -484,6 +484,8 @@ impl Pace {
         self.page.note(&writes.violations);
         let mut written = Vec::new();
         if !writes.is_empty() {
+            // Who reads a status on the API server finds it counted.
+            self.health.metrics.census(&self.core.census());
             tracing::debug!(millis = cost.as_millis(), ?work, "round");
             let health = Arc::clone(&self.health);
             let whys: BTreeMap<PolicyName, Why> = (writes.put.iter())

@@ -303,7 +303,8 @@ impl Metrics {
         self.census(census);
     }
 
-    fn census(&self, census: &Census) {
+    /// How many there are now.
+    pub fn census(&self, census: &Census) {
         let Census {
             segments,
             baseline,
