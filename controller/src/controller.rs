@@ -1,7 +1,6 @@
 //! `nanoseg controller`: events in, rounds, writes out, until it is told to end. Ending leaves policies as they are.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -30,6 +29,7 @@ use crate::receive::certificates::Certificates;
 use crate::receive::identity::Recogniser;
 use crate::receive::{self, Delivery, Door, ReceiveError, Trust};
 use crate::reconcile::{Core, Due, Event, Guide, News, RefusedPart, Round, Why, Work};
+use crate::settings::access::Access;
 use crate::settings::{Place, Settings};
 use crate::telemetry::{Lost, ROUND};
 use crate::watch;
@@ -105,14 +105,13 @@ pub async fn run(settings: Settings, lost: &Lost) -> Result<(), ControllerError>
         let work = async {
             match settings.place.clone() {
                 Place::Cluster {
-                    kubeconfig,
+                    access,
                     listen,
                     insecure_learners,
                     terms,
                 } => {
-                    let kubeconfig = kubeconfig.as_deref();
                     let door = (listen, insecure_learners);
-                    Box::pin(on_cluster(settings, health, kubeconfig, door, terms, &mut leadership)).await
+                    Box::pin(on_cluster(settings, health, &access, door, terms, &mut leadership)).await
                 }
                 Place::Directory { cluster, flows, out } => on_directory(settings, health, cluster, flows, out).await,
             }
@@ -193,12 +192,12 @@ async fn on_directory(
 async fn on_cluster(
     mut settings: Settings,
     health: Arc<Health>,
-    kubeconfig: Option<&Path>,
+    access: &Access,
     (listen, insecure_learners): (std::net::SocketAddr, bool),
     terms: Terms,
     leadership: &mut Option<Leadership>,
 ) -> Result<(), ControllerError> {
-    let config = configuration(kubeconfig).await?;
+    let config = configuration(access).await?;
     let url = config.cluster_url.to_string();
     let in_cluster = kube::Config::incluster().is_ok();
     settings.rules.own_namespace = settings

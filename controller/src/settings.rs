@@ -1,5 +1,6 @@
 //! The command line as typed, and the settings that follow from it. Nothing else reads arguments or the environment.
 //!
+//! * [`access`]: which cluster, and which of its Segments.
 //! * `advice`: what to do where something was typed that nobody knows.
 //! * [`commands`]: arguments of the commands that look at something once.
 //! * [`doctor`]: arguments of `nanoseg doctor`.
@@ -11,6 +12,7 @@
 //! * [`telemetry`]: arguments about whom OpenTelemetry is told.
 //! * [`ui`]: arguments of the command that brings the page here.
 
+pub mod access;
 mod advice;
 pub mod commands;
 pub mod doctor;
@@ -38,6 +40,7 @@ use crate::lease::Terms;
 use crate::lifecycle::{Rules, Scope};
 use crate::page::PageSettings;
 use crate::segment::Mode;
+use access::Access;
 use advice::advised;
 use commands::{AuditArguments, ChoiceArguments, DiffArguments, ExplainArguments, GraphArguments, SynthesizeArguments};
 use doctor::{DoctorArguments, PodArguments};
@@ -269,9 +272,8 @@ pub struct ControllerArguments {
     /// Answer /healthz, /readyz and /metrics by HTTP at this address, for kubelet and Prometheus. Without it nobody is answered
     #[arg(long, value_name = "ADDRESS")]
     pub health_listen: Option<SocketAddr>,
-    /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
-    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
-    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: Access,
     /// Namespace that may be enforced, and how long each of its workloads is learned first (`shop=1h`, `shop=7d`); `*`: every
     /// namespace but the system's. Can be given several times
     #[arg(long, value_name = "NAMESPACE[=DURATION]")]
@@ -418,8 +420,8 @@ pub struct Settings {
 pub enum Place {
     /// An API server.
     Cluster {
-        /// Kubeconfig file, if one was named.
-        kubeconfig: Option<PathBuf>,
+        /// How to reach it.
+        access: Access,
         /// Where learners send their reports to.
         listen: SocketAddr,
         /// Whoever connects may report, unencrypted.
@@ -447,7 +449,7 @@ impl From<ControllerArguments> for Settings {
             listen,
             insecure_learners,
             health_listen,
-            kubeconfig,
+            access,
             enforce,
             mode,
             learn_for,
@@ -468,7 +470,7 @@ impl From<ControllerArguments> for Settings {
             (Some(cluster), Some(flows), Some(out)) => Place::Directory { cluster, flows, out },
             // clap demands all three or none.
             (_, _, _) => Place::Cluster {
-                kubeconfig,
+                access,
                 listen,
                 insecure_learners,
                 terms: Terms { lease },

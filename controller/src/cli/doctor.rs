@@ -15,7 +15,7 @@ pub fn doctor(arguments: &DoctorArguments, screen: &mut Screen<'_>) -> Result<Fo
             "probing by pods in a namespace of their own, about {seconds} s ..."
         ));
     }
-    let findings = with_cluster(arguments.kubeconfig.as_deref(), async |client, _url| {
+    let findings = with_cluster(&arguments.access, async |client, _url| {
         Ok::<_, CommandError>(doctor::examine(&client, arguments).await?)
     })?;
     match arguments.output {

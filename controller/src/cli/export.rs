@@ -16,6 +16,7 @@ use crate::read::live::{ConnectError, with_cluster};
 use crate::read::place::{file_name, open};
 use crate::read::{Fault, MANIFEST_EXTENSIONS, ReadError, documents, files};
 use crate::segment::Segment;
+use crate::settings::access::Access;
 use crate::settings::maps::{ExportArguments, Format};
 use crate::trouble::Trouble;
 
@@ -102,7 +103,7 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
     let mut input = Input::read(from, &[], &others, screen)?;
     let segments = if from.cluster.is_empty() {
         screen.busy("reading the Segments");
-        listed(from.kubeconfig.as_deref())?
+        listed(&from.access)?
     } else {
         read(segment_paths, &mut input, screen)?
     };
@@ -209,8 +210,8 @@ fn read(paths: &[PathBuf], input: &mut Input, screen: &mut Screen<'_>) -> Result
 }
 
 /// The Segments of the cluster.
-fn listed(kubeconfig: Option<&Path>) -> Result<Vec<Segment>, ExportError> {
-    with_cluster(kubeconfig, async |client, url| {
+fn listed(access: &Access) -> Result<Vec<Segment>, ExportError> {
+    with_cluster(access, async |client, url| {
         let list = Api::<Segment>::all(client).list(&ListParams::default()).await;
         match list {
             Ok(list) => Ok(list.items),

@@ -107,7 +107,7 @@ impl Input {
     ) -> Result<Self, CommandError> {
         let InputArguments {
             cluster: paths,
-            kubeconfig,
+            access,
             cluster_cidr,
             strict,
         } = arguments;
@@ -127,7 +127,7 @@ impl Input {
         if paths.is_empty() {
             "in the cluster".clone_into(&mut input.from);
             screen.busy("reading the cluster");
-            input.take(live::manifests(kubeconfig.as_deref())?, screen);
+            input.take(live::manifests(access)?, screen);
         }
         for path in paths {
             let manifests = manifests(path, screen)?;

@@ -4,8 +4,6 @@
 mod decide;
 mod novel;
 
-use std::path::Path;
-
 use kube::api::{Api, ListParams, Patch, PatchParams};
 use serde_json::json;
 
@@ -13,8 +11,9 @@ use super::output::{Screen, padded};
 use super::{CommandError, Found};
 use crate::read::live::with_cluster;
 use crate::segment::{NovelEdge, Segment, SegmentName, SegmentStatus};
+use crate::settings::access::{Access, One, Which};
 use crate::settings::output::Output;
-use crate::settings::review::{DecisionArguments, Only, SegmentArguments, StatusArguments};
+use crate::settings::review::{DecisionArguments, SegmentArguments, StatusArguments};
 use crate::trouble::Trouble;
 use decide::{Decision, Undecided, decide};
 pub use novel::violations;
@@ -55,13 +54,9 @@ pub enum ReviewError {
 
 /// `nanoseg status`.
 pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
-    let StatusArguments {
-        only,
-        output,
-        kubeconfig,
-    } = arguments;
-    let segments = segments(only.as_ref(), kubeconfig.as_deref(), screen)?;
-    match (*output, only, &segments[..]) {
+    let StatusArguments { which, output, access } = arguments;
+    let segments = segments(which, access, screen)?;
+    match (*output, which, &segments[..]) {
         (Output::Document(language), _, _) => {
             for segment in &segments {
                 screen.document(language, segment)?;
@@ -72,7 +67,7 @@ pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Fo
                 screen.name(RESOURCE, &segment.segment_name().name)?;
             }
         }
-        (Output::Table, Some(Only::Segment(_)), [segment]) => one(segment, screen)?,
+        (Output::Table, Which::Segment(_), [segment]) => one(segment, screen)?,
         (Output::Table, _, _) => {
             let mut rows = vec![HEAD.map(str::to_owned)];
             rows.extend(segments.iter().map(row));
@@ -89,20 +84,16 @@ pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Fo
 }
 
 /// The Segments of the cluster that are asked about.
-fn segments(
-    only: Option<&Only>,
-    kubeconfig: Option<&Path>,
-    screen: &mut Screen<'_>,
-) -> Result<Vec<Segment>, CommandError> {
+fn segments(which: &Which, access: &Access, screen: &mut Screen<'_>) -> Result<Vec<Segment>, CommandError> {
     screen.busy("reading the Segments");
-    with_cluster(kubeconfig, async |client, url| {
-        let (api, what): (Api<Segment>, _) = match only {
-            None => (Api::all(client), "Segments".to_owned()),
-            Some(Only::Namespace(namespace)) => (
+    with_cluster(access, async |client, url| {
+        let (api, what): (Api<Segment>, _) = match which {
+            Which::All => (Api::all(client), "Segments".to_owned()),
+            Which::Namespace(namespace) => (
                 Api::namespaced(client, namespace),
                 format!("Segments of namespace {namespace}"),
             ),
-            Some(Only::Segment(name)) => {
+            Which::Segment(name) => {
                 let segment = get(&Api::namespaced(client, &name.namespace), name, url).await?;
                 return Ok::<_, CommandError>(vec![segment]);
             }
@@ -136,14 +127,14 @@ pub fn rollback(arguments: &SegmentArguments, screen: &mut Screen<'_>) -> Result
 
 fn change(
     SegmentArguments {
-        segment: name,
+        segment: One(name),
         output,
-        kubeconfig,
+        access,
     }: &SegmentArguments,
     decision: &Decision<'_>,
     screen: &mut Screen<'_>,
 ) -> Result<Found, CommandError> {
-    let (done, segment) = with_cluster(kubeconfig.as_deref(), async |client, url| {
+    let (done, segment) = with_cluster(access, async |client, url| {
         let api: Api<Segment> = Api::namespaced(client, &name.namespace);
         let mut tries = 0;
         loop {

@@ -85,13 +85,13 @@ pub enum UiError {
 
 /// Forwards until it is asked to end.
 pub fn ui(arguments: &UiArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
-    with_cluster(arguments.kubeconfig.as_deref(), async |client, _url| {
+    with_cluster(&arguments.access, async |client, _url| {
         let UiArguments {
             port,
             page_port,
             no_open,
             own_namespace,
-            kubeconfig: _,
+            access: _,
         } = arguments;
         let way = Arc::new(Way {
             client,

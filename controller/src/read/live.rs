@@ -2,7 +2,6 @@
 
 use std::error::Error as _;
 use std::fmt::Debug;
-use std::path::Path;
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use kube::api::{Api, ListParams};
@@ -12,6 +11,7 @@ use serde::de::DeserializeOwned;
 
 use super::fault::Fault;
 use super::manifests::Manifests;
+use crate::settings::access::Access;
 use crate::trouble::Trouble;
 use crate::watch::{CLUSTER_POLICIES, cluster_policies, cluster_policy, each_kind};
 
@@ -28,9 +28,9 @@ pub enum ConnectError {
         tried: String,
     },
     /// The kubeconfig file cannot be used.
-    #[error("cannot use the kubeconfig {file}: {why}")]
+    #[error("cannot use the kubeconfig{file}: {why}")]
     Kubeconfig {
-        /// The file.
+        /// The file after a space, if one was named.
         file: String,
         /// Why.
         why: String,
@@ -61,19 +61,27 @@ pub enum ConnectError {
     },
 }
 
-/// How to reach the API server: by the file, else by what kubectl would take, else by the pod's service account.
-pub async fn configuration(file: Option<&Path>) -> Result<Config, ConnectError> {
-    let Some(path) = file else {
+/// How to reach the API server: by the file or the context, else by what kubectl would take, else by the pod's service account.
+pub async fn configuration(access: &Access) -> Result<Config, ConnectError> {
+    let Access { kubeconfig, context } = access;
+    if kubeconfig.is_none() && context.is_none() {
         return Config::infer()
             .await
             .map_err(|error| ConnectError::NoCluster { tried: tried(&error) });
-    };
+    }
     let unusable = |error| ConnectError::Kubeconfig {
-        file: path.display().to_string(),
+        file: kubeconfig
+            .as_ref()
+            .map(|file| format!(" {}", file.display()))
+            .unwrap_or_default(),
         why: why(&error),
     };
-    let kubeconfig = Kubeconfig::read_from(path).map_err(unusable)?;
-    Config::from_custom_kubeconfig(kubeconfig, &KubeConfigOptions::default())
+    let read = kubeconfig.as_ref().map_or_else(Kubeconfig::read, Kubeconfig::read_from);
+    let options = KubeConfigOptions {
+        context: context.clone(),
+        ..KubeConfigOptions::default()
+    };
+    Config::from_custom_kubeconfig(read.map_err(unusable)?, &options)
         .await
         .map_err(unusable)
 }
@@ -84,6 +92,9 @@ fn why(error: &KubeconfigError) -> String {
         KubeconfigError::ReadConfig(source, _) => source.to_string(),
         KubeconfigError::CurrentContextNotSet => {
             "it names no current context; `kubectl config use-context NAME` sets it".to_owned()
+        }
+        KubeconfigError::LoadContext(context) => {
+            format!("it has no context {context}; `kubectl config get-contexts` lists those that it has")
         }
         other => other.to_string().lines().next().unwrap_or_default().to_owned(),
     }
@@ -117,7 +128,7 @@ pub fn client(config: Config) -> Result<Client, ConnectError> {
 
 /// Does some work with a client and the API server's address, in a runtime of its own.
 pub fn with_cluster<T, E: From<ConnectError>>(
-    kubeconfig: Option<&Path>,
+    access: &Access,
     work: impl AsyncFnOnce(Client, &str) -> Result<T, E>,
 ) -> Result<T, E> {
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -125,7 +136,7 @@ pub fn with_cluster<T, E: From<ConnectError>>(
         .build()
         .map_err(ConnectError::Runtime)?;
     runtime.block_on(async {
-        let config = configuration(kubeconfig).await?;
+        let config = configuration(access).await?;
         let url = config.cluster_url.to_string();
         work(client(config)?, &url).await
     })
@@ -133,8 +144,8 @@ pub fn with_cluster<T, E: From<ConnectError>>(
 
 /// Everything that matters of a cluster, as manifests. A kind that cannot be listed is a fault, unless it is one without which
 /// answers would be wrong.
-pub fn manifests(kubeconfig: Option<&Path>) -> Result<Manifests, ConnectError> {
-    with_cluster(kubeconfig, async |client, url| {
+pub fn manifests(access: &Access) -> Result<Manifests, ConnectError> {
+    with_cluster(access, async |client, url| {
         let mut manifests = Manifests::default();
         let mut faults = Vec::new();
         macro_rules! list {

@@ -20,9 +20,7 @@ pub(super) fn advised(mut error: clap::Error) -> clap::Error {
         }
         ErrorKind::UnknownArgument => match typed(ContextKind::InvalidArg) {
             // What everybody types who comes from kubectl.
-            Some("-n" | "--namespace") => {
-                "the namespace is a part of the name: `status NAMESPACE`, `promote NAMESPACE/SEGMENT`"
-            }
+            Some("-n" | "--namespace") => "the namespace is a part of the name: `explain --from NAMESPACE/POD`",
             Some("-A" | "--all-namespaces") => "without a namespace it is all of them",
             _ => return error,
         }
@@ -47,8 +45,8 @@ mod tests {
                 &["the commands are controller, audit", "completions, reference, man"][..],
             ),
             (&["statsu"], &["a similar subcommand exists: 'status'"]),
-            (&["status", "-n", "shop"], &["status NAMESPACE"]),
-            (&["violations", "-A"], &["all of them"]),
+            (&["explain", "-n", "shop"], &["--from NAMESPACE/POD"]),
+            (&["audit", "-A"], &["all of them"]),
             (&["status", "--kubeconfg", "x"], &["--kubeconfig"]),
         ] {
             let error = Arguments::try_parse_from(["nanoseg"].iter().chain(typed)).unwrap_err();

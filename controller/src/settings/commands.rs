@@ -10,6 +10,7 @@ use nanoseg_graph::endpoint::ServiceName;
 use nanoseg_graph::flow::Transport;
 use nanoseg_policy::synthesize::{self, ExternalGroup, Plugin, PortRange, Ranges, ServiceView, Unanswered};
 
+use super::access::Access;
 use super::output::{OBJECTS, Output, SENTENCES, TABLES};
 
 pub(super) const AUDIT_EXAMPLES: &str = "\
@@ -79,11 +80,10 @@ Exit code 0; 1 if there is a difference; 2 if the input cannot be used.";
 pub struct InputArguments {
     /// Kubernetes objects, YAML or JSON, as `kubectl get ... -A -o yaml` prints them; `-`: standard input. Can be given
     /// several times. Without it: the cluster of the current kubeconfig
-    #[arg(long, value_name = "DIR|FILE|-")]
+    #[arg(long, value_name = "DIR|FILE|-", conflicts_with_all = ["kubeconfig", "context"])]
     pub cluster: Vec<PathBuf>,
-    /// Without --cluster: the kubeconfig file; otherwise the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
-    #[arg(long, value_name = "FILE", conflicts_with = "cluster")]
-    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: Access,
     /// Pod or Service range of the cluster beyond those that its nodes declare. Can be given several times
     #[arg(long, value_name = "CIDR")]
     pub cluster_cidr: Vec<IpNet>,

@@ -1,12 +1,12 @@
 //! Arguments of `nanoseg doctor`, and of what runs in the pods of its probe.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
 use clap::Args;
 
+use super::access::Access;
 use super::output::{Output, TABLES};
 
 pub(super) const DOCTOR_EXAMPLES: &str = "\
@@ -43,9 +43,8 @@ pub struct DoctorArguments {
     /// How to print
     #[arg(short, long, value_parser = TABLES, default_value = "table")]
     pub output: Output,
-    /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// Arguments of what runs in the pods of a probe.

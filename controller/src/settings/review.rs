@@ -1,18 +1,16 @@
 //! Arguments of the commands by which people decide on Segments.
 
-use std::path::PathBuf;
-use std::str::FromStr;
-
 use clap::Args;
 use nanoseg_graph::flow::Transport;
 
+use super::access::{Access, One, Which};
 use super::output::{LISTS, OBJECTS, Output};
-use crate::segment::{BaselineEdge, EdgeEnd, SegmentName};
+use crate::segment::{BaselineEdge, EdgeEnd};
 
 pub(super) const STATUS_EXAMPLES: &str = "\
 Examples:
   nanoseg status                        every Segment
-  nanoseg status shop                   those of namespace shop
+  nanoseg status shop                   those of namespace shop; so does -n shop
   nanoseg status shop/deployment-web    one of them: conditions, what waits
   nanoseg status -o wide                with the hashes of policies
   nanoseg status shop -o name           segment.nanoseg.io/NAME, for a loop
@@ -81,29 +79,25 @@ It sets spec.mode.";
 /// Arguments of `nanoseg status` and `nanoseg violations`.
 #[derive(Debug, Args)]
 pub struct StatusArguments {
-    /// Only those of a namespace, or one of them
-    #[arg(value_name = "NAMESPACE[/SEGMENT]")]
-    pub only: Option<Only>,
+    #[command(flatten)]
+    pub which: Which,
     /// How to print
     #[arg(short, long, value_parser = LISTS, default_value = "table")]
     pub output: Output,
-    /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// Arguments of `nanoseg promote` and `nanoseg rollback`.
 #[derive(Debug, Args)]
 pub struct SegmentArguments {
-    /// The Segment, as `nanoseg status` lists it
-    #[arg(value_name = "NAMESPACE/SEGMENT", value_parser = segment)]
-    pub segment: SegmentName,
+    #[command(flatten)]
+    pub segment: One,
     /// Print the Segment as it is now, and say what was done on stderr [default: only say what was done]
     #[arg(short, long, value_parser = OBJECTS)]
     pub output: Option<Output>,
-    /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: Access,
 }
 
 /// Arguments of `nanoseg approve` and `nanoseg reject`.
@@ -127,34 +121,6 @@ pub struct EdgeArguments {
     /// Every edge in status.novelEdges instead of the proposal
     #[arg(long)]
     pub novel: bool,
-}
-
-/// What `nanoseg status` is asked about.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Only {
-    /// A namespace.
-    Namespace(String),
-    /// A Segment.
-    Segment(SegmentName),
-}
-
-impl FromStr for Only {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text.contains('/') {
-            segment(text).map(Self::Segment)
-        } else if text.is_empty() {
-            Err("write NAMESPACE or NAMESPACE/SEGMENT")
-        } else {
-            Ok(Self::Namespace(text.to_owned()))
-        }
-    }
-}
-
-fn segment(text: &str) -> Result<SegmentName, &'static str> {
-    let (namespace, name) = super::commands::pair(text).ok_or("write NAMESPACE/SEGMENT")?;
-    Ok(SegmentName { namespace, name })
 }
 
 fn edge(text: &str) -> Result<BaselineEdge, String> {
@@ -192,15 +158,6 @@ mod tests {
             ("shop/Deployment/web -> TCP 5432", false),
         ] {
             assert_eq!(edge(text).is_ok(), good, "{text}: {:?}", edge(text));
-        }
-    }
-
-    #[test]
-    fn a_status_is_asked_of_a_namespace_or_of_one_segment() {
-        assert_eq!("shop".parse(), Ok(Only::Namespace("shop".to_owned())));
-        assert!(matches!("shop/web".parse(), Ok(Only::Segment(_))));
-        for bad in ["", "/", "shop/", "a/b/c"] {
-            assert!(bad.parse::<Only>().is_err(), "{bad}");
         }
     }
 }

@@ -1,8 +1,8 @@
 //! Arguments of `nanoseg ui`.
 
-use std::path::PathBuf;
-
 use clap::Args;
+
+use super::access::Access;
 
 pub(super) const UI_EXAMPLES: &str = "\
 Examples:
@@ -30,7 +30,6 @@ pub struct UiArguments {
     /// Namespace that nanoseg runs in
     #[arg(long, value_name = "NAMESPACE", default_value = "nanoseg")]
     pub own_namespace: String,
-    /// Kubeconfig file; without it: the variable KUBECONFIG, `~/.kube/config`, or the pod's service account
-    #[arg(long, value_name = "FILE")]
-    pub kubeconfig: Option<PathBuf>,
+    #[command(flatten)]
+    pub access: Access,
 }

@@ -36,13 +36,15 @@ async fn nothing_is_enforced_before_a_person_said_so_and_one_word_takes_it_back(
     let status = cluster.wait_for_phase("deployment-db", Phase::Auditing).await;
     assert!(cluster.policy("nanoseg-deployment-db").await.is_none());
     let hash = status.proposal_hash.unwrap();
-    let (code, table) = run(&server, &["status", "shop"]);
-    assert_eq!(code, Some(0), "{table}");
-    assert!(
-        table.contains("shop/deployment-db") && table.contains("Auditing"),
-        "{table}"
-    );
-    let (code, text) = run(&server, &["rollback", "shop/deployment-db"]);
+    for scope in [&["shop"][..], &["-n", "shop"], &["-A"]] {
+        let (code, table) = run(&server, &[&["status"], scope].concat());
+        assert_eq!(code, Some(0), "{table}");
+        assert!(
+            table.contains("shop/deployment-db") && table.contains("Auditing"),
+            "{table}"
+        );
+    }
+    let (code, text) = run(&server, &["rollback", "-n", "shop", "deployment-db"]);
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("nothing of it is enforced: its mode is Audit"), "{text}");
 

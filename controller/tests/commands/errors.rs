@@ -26,10 +26,31 @@ fn a_kubeconfig_that_is_not_there_is_told_once_and_shortly() {
     let folder = Folder::new();
     folder.write("broken.yaml", "{\n");
     folder.write("empty.yaml", "apiVersion: v1\nkind: Config\n");
+    folder.write(
+        "nobody.kubeconfig",
+        "{apiVersion: v1, kind: Config, current-context: other, contexts: [{name: a, context: {cluster: a, user: a}}], \
+         clusters: [{name: a, cluster: {server: 'http://127.0.0.1:1'}}], users: [{name: a, user: {}}]}",
+    );
     for (variables, arguments, words) in [
         (
-            &[][..],
-            &["status", "--kubeconfig", "none"][..],
+            &[("KUBECONFIG", "nobody.kubeconfig")][..],
+            &["status", "--context", "b"][..],
+            "cannot use the kubeconfig: it has no context b; `kubectl config get-contexts`",
+        ),
+        (
+            &[],
+            &["status", "--kubeconfig", "nobody.kubeconfig", "--context", "b"],
+            "cannot use the kubeconfig nobody.kubeconfig: it has no context b",
+        ),
+        // The context's own cluster is asked, whatever the current one is.
+        (
+            &[("KUBECONFIG", "nobody.kubeconfig")],
+            &["status", "--context", "a"],
+            "the API server at http://127.0.0.1:1",
+        ),
+        (
+            &[],
+            &["status", "--kubeconfig", "none"],
             "cannot use the kubeconfig none: No such file",
         ),
         (

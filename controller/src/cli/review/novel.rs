@@ -16,12 +16,8 @@ const HEAD: [&str; 6] = ["POLICIES SAY", "SOURCE", "DESTINATION", "PORT", "TRIES
 
 /// Lists them.
 pub fn violations(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
-    let StatusArguments {
-        only,
-        output,
-        kubeconfig,
-    } = arguments;
-    let segments = segments(only.as_ref(), kubeconfig.as_deref(), screen)?;
+    let StatusArguments { which, output, access } = arguments;
+    let segments = segments(which, access, screen)?;
     let told: Vec<Row> = segments.iter().flat_map(novel).collect();
     let now = Timestamp::now();
     match output {
