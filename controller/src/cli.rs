@@ -15,6 +15,7 @@ mod reach;
 mod reference;
 mod review;
 mod screen;
+mod segments;
 mod synthesize;
 mod ui;
 
@@ -76,6 +77,9 @@ pub enum CommandError {
         /// The path.
         path: PathBuf,
     },
+    /// Neither two sets of policies nor Segments were named.
+    #[error("what is to be compared? name policies by --old and --new, or Segments by --segments")]
+    NothingToCompare,
     /// There is no flow that could be used.
     #[error(
         "{}: no flow could be read there; --flows takes learners' reports, JSON lines such as \

@@ -493,6 +493,9 @@ pub enum SegmentError {
     /// A Service in `via` that is not `namespace/name`.
     #[error("status: `{0}` is not a Service: write `namespace/name`")]
     Via(String),
+    /// A proposal that is no NetworkPolicy.
+    #[error("status.proposal: this is no NetworkPolicy: {0}")]
+    Proposal(String),
 }
 
 /// The Segment of a workload: `<kind>-<name>`, which is its policy's name without the prefix.

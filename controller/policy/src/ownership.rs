@@ -10,6 +10,8 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nanoseg_graph::endpoint::Workload;
 use sha2::{Digest, Sha256};
 
+use crate::direction::Direction;
+
 /// The label that says who manages an object.
 pub const MANAGED_BY: &str = "app.kubernetes.io/managed-by";
 /// Its value on our objects.
@@ -113,6 +115,16 @@ pub fn owned_workload(policy: &NetworkPolicy) -> Option<Workload> {
         name: annotations.get(WORKLOAD_NAME)?.clone(),
     };
     (label == MANAGER).then_some(workload)
+}
+
+/// The lines of evidence that a rule comes from, as synthesis wrote them. `index` is its position in the list of its direction, from 0.
+pub fn evidence_of(policy: &NetworkPolicy, direction: Direction, index: usize) -> impl Iterator<Item = &str> {
+    let prefix = format!("{direction} {}: ", index + 1);
+    let annotations = policy.metadata.annotations.as_ref();
+    let text = annotations.and_then(|annotations| annotations.get(EVIDENCE));
+    text.map_or("", String::as_str)
+        .lines()
+        .filter_map(move |line| line.strip_prefix(&prefix))
 }
 
 #[cfg(test)]

@@ -5,6 +5,7 @@ use serde_json::json;
 
 use super::input::Input;
 use super::output::{Extent, Screen, connection_words, edge_json, edge_words, isolating};
+use super::segments::propose;
 use super::{CommandError, Found};
 use crate::settings::commands::AuditArguments;
 use crate::settings::output::Output;
@@ -12,12 +13,15 @@ use crate::settings::output::Output;
 /// Which recorded flows would be denied, and why.
 pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
     let AuditArguments {
-        input,
+        input: from,
         flows,
         policies,
+        proposals,
         output,
     } = arguments;
-    let mut input = Input::read(input, &policies.policies, &flows.flows, screen)?;
+    let others = [&flows.flows[..], &proposals.segments].concat();
+    let mut input = Input::read(from, &policies.policies, &others, screen)?;
+    propose(proposals, from, &mut input, screen)?;
     let policies = input.policies(screen);
     let graph = input.graph(&flows.flows, screen)?;
     input.faults.settle(screen)?;

@@ -5,22 +5,45 @@ use serde_json::json;
 
 use super::input::Input;
 use super::output::{Screen, by, combined_word};
+use super::segments::{of_cluster, of_files, proposals};
 use super::{CommandError, Found};
+use crate::segment::Segment;
 use crate::settings::commands::DiffArguments;
 use crate::settings::output::Output;
 
 /// What two sets of policies allow differently.
 pub fn diff_policies(arguments: &DiffArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
     let DiffArguments {
-        input,
+        which,
+        input: from,
         old,
         new,
+        segments,
         output,
     } = arguments;
-    let others = [old.clone(), new.clone()];
-    let mut input = Input::read(input, &[], &others, screen)?;
-    let old = input.policies_of(old, screen)?;
-    let new = input.policies_of(new, screen)?;
+    let others: Vec<_> = old.iter().chain(new).chain(segments).cloned().collect();
+    let mut input = Input::read(from, &[], &others, screen)?;
+    // The command line demands both or none.
+    let (old, new) = if let (Some(old), Some(new)) = (old, new) {
+        (input.policies_of(old, screen)?, input.policies_of(new, screen)?)
+    } else {
+        let segments = match &from.cluster[..] {
+            [] => of_cluster(which, &from.access, screen)?,
+            [..] if segments.is_empty() => return Err(CommandError::NothingToCompare),
+            [..] => of_files(segments, &mut input, screen)?,
+        };
+        let meant: Vec<Segment> = segments
+            .into_iter()
+            .filter(|segment| which.means(&segment.segment_name()))
+            .collect();
+        let proposals = proposals(&meant, &mut input, screen);
+        if proposals.is_empty() {
+            screen.remark("note: nothing is proposed");
+        }
+        let old = input.policies(screen);
+        input.policies.extend(proposals);
+        (old, input.policies(screen))
+    };
     input.faults.settle(screen)?;
     screen.busy("comparing what both allow");
     let found = diff(&old, &new, &input.cluster);

@@ -5,26 +5,31 @@ mod missing;
 use std::path::Path;
 
 use nanoseg_graph::cluster::Cluster;
+use nanoseg_graph::endpoint::Endpoint;
 use nanoseg_graph::recorded::{Recorded, RecordedEnd, RecordedKey};
-use nanoseg_policy::evaluate::{Answer, Connection, End, Evaluator, Verdict};
+use nanoseg_policy::direction::Direction;
+use nanoseg_policy::evaluate::{AllowedBy, Answer, Connection, End, Evaluator, PolicyRef, Verdict};
+use nanoseg_policy::ownership::{PolicyName, evidence_of};
 use serde::Serialize;
 
 use super::input::{Faults, Input};
 use super::output::{Screen, by, combined_word, connection_words, direction_word};
+use super::segments::propose;
 use super::{CommandError, Found};
 use crate::read::Fault;
 use crate::read::flows::{self, At, Ended, Entry, Visitor};
 use crate::settings::commands::{ExplainArguments, Party};
 use crate::settings::output::{Language, Output};
 use crate::trouble::chain;
-use missing::Missing;
 pub(crate) use missing::missing;
+use missing::{Missing, pod_of};
 
 /// Whether connections are allowed, and what decides.
 pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
     let ExplainArguments {
-        input,
+        input: cluster,
         policies,
+        proposals,
         from,
         to,
         port,
@@ -32,7 +37,9 @@ pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<
         flows,
         output,
     } = arguments;
-    let mut input = Input::read(input, &policies.policies, flows.as_slice(), screen)?;
+    let others = [flows.as_slice(), &proposals.segments].concat();
+    let mut input = Input::read(cluster, &policies.policies, &others, screen)?;
+    propose(proposals, cluster, &mut input, screen)?;
     let policies = input.policies(screen);
     if let Some(path) = flows {
         input.faults.settle(screen)?;
@@ -59,8 +66,12 @@ pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<
             screen.line(connection_words(&connection))?;
             screen.line(combined_word(&combined))?;
             let Answer { egress, ingress } = &answer;
-            screen.line(format_args!("  egress:  {egress}"))?;
-            screen.line(format_args!("  ingress: {ingress}"))?;
+            for (direction, verdict) in [("egress: ", egress), ("ingress:", ingress)] {
+                screen.line(format_args!("  {direction} {verdict}"))?;
+                for line in evidence(verdict, &connection, &input) {
+                    screen.line(format_args!("    evidence: {line}"))?;
+                }
+            }
             for missing in missing {
                 screen.print(&missing.text()?)?;
             }
@@ -70,6 +81,7 @@ pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<
             &Told {
                 from: Some(connection.source.to_string()),
                 to: Some(connection.destination.to_string()),
+                evidence: evidence(&combined, &connection, &input),
                 missing,
                 ..Told::of(&answer, &combined)
             },
@@ -92,6 +104,40 @@ fn end(party: &Party, input: &Input) -> Result<End, CommandError> {
             hint: hint(namespace, name, &input.cluster),
         }),
     }
+}
+
+/// What the rules that allow it come from, as far as it is about this connection's peers: where the policies are ours.
+fn evidence(verdict: &Verdict, connection: &Connection, input: &Input) -> Vec<String> {
+    let Verdict::Allowed(by) = verdict else {
+        return Vec::new();
+    };
+    let rules = by.iter().filter_map(|by| match by {
+        AllowedBy::Rule(rule) => Some(rule),
+        AllowedBy::SamePod | AllowedBy::OwnNode => None,
+    });
+    let mut found = Vec::new();
+    for rule in rules {
+        let PolicyRef::Namespaced(name) = &rule.policy else {
+            continue;
+        };
+        // Of two with one name the later counts.
+        let Some(policy) = input.policies.iter().rfind(|policy| PolicyName::of(policy) == **name) else {
+            continue;
+        };
+        let (peer, lead) = match rule.direction {
+            Direction::Ingress => (&connection.source, ""),
+            Direction::Egress => (&connection.destination, "-> "),
+        };
+        let peer = match (pod_of(peer, &input.cluster), peer) {
+            (Some(pod), _) => Endpoint::Workload(input.cluster.workload_of(pod)),
+            (None, End::Address(address)) => Endpoint::External(address.to_canonical()),
+            (None, End::Pod { .. } | End::Uid(_)) => continue,
+        };
+        let lead = format!("{lead}{peer} ");
+        let lines = evidence_of(policy, rule.direction, rule.index).filter(|line| line.starts_with(&lead));
+        found.extend(lines.map(str::to_owned));
+    }
+    found
 }
 
 /// A pod that may have been meant: people often write a workload's name.
@@ -125,6 +171,8 @@ struct Told {
     egress_reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ingress_reason: Option<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    evidence: Vec<String>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     missing: Vec<Missing>,
     /// Why a line is no question.

@@ -11,10 +11,11 @@ use nanoseg_policy::map::{self, Changes, Map};
 
 use super::input::Input;
 use super::output::Screen;
+use super::segments::{of_files, proposals};
 use super::{CommandError, Found};
 use crate::read::live::{ConnectError, with_cluster};
 use crate::read::place::{file_name, open};
-use crate::read::{Fault, MANIFEST_EXTENSIONS, ReadError, documents, files};
+use crate::read::{Fault, ReadError};
 use crate::segment::Segment;
 use crate::settings::access::Access;
 use crate::settings::maps::{ExportArguments, Format};
@@ -105,7 +106,7 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
         screen.busy("reading the Segments");
         listed(&from.access)?
     } else {
-        read(segment_paths, &mut input, screen)?
+        of_files(segment_paths, &mut input, screen)?
     };
     let live = input.policies(screen);
     let proposed = proposed(&mut input, &policies.policies, &segments, screen)?;
@@ -179,34 +180,13 @@ fn proposed(
     segments: &[Segment],
     screen: &mut Screen<'_>,
 ) -> Result<Option<PolicySet>, CommandError> {
-    let proposals: Vec<_> = segments.iter().filter_map(Segment::proposed_policy).collect();
+    let proposals = proposals(segments, input, screen);
     if paths.is_empty() && proposals.is_empty() {
         return Ok(None);
     }
     input.policies.extend(proposals);
     input.add_policies(paths, screen)?;
     Ok(Some(input.policies(screen)))
-}
-
-/// The Segments in some files.
-fn read(paths: &[PathBuf], input: &mut Input, screen: &mut Screen<'_>) -> Result<Vec<Segment>, ExportError> {
-    let mut segments = Vec::new();
-    for path in paths {
-        for file in files(path, &MANIFEST_EXTENSIONS)? {
-            let (documents, faults) = documents(&file);
-            for fault in &faults {
-                input.faults.about(fault, screen);
-            }
-            for document in documents {
-                // A list as kubectl prints it, or one object for each document.
-                match document.unfolded::<Segment>() {
-                    Ok(listed) => segments.extend(listed),
-                    Err(fault) => input.faults.about(&fault, screen),
-                }
-            }
-        }
-    }
-    Ok(segments)
 }
 
 /// The Segments of the cluster.

@@ -92,6 +92,8 @@ pub(super) struct Input {
     /// A pod for each workload that was read, as its template describes it.
     declared: Vec<Pod>,
     places: BTreeMap<PolicyRef, Place>,
+    /// Policies that cannot be used, as they were told of.
+    rejected: BTreeSet<String>,
     pub(super) faults: Faults,
     /// Where the cluster was read, for a person.
     pub(super) from: String,
@@ -121,6 +123,7 @@ impl Input {
             cluster_policies: Vec::new(),
             declared: Vec::new(),
             places: BTreeMap::new(),
+            rejected: BTreeSet::new(),
             faults: Faults::new(*strict),
             from: String::new(),
         };
@@ -221,7 +224,9 @@ impl Input {
 
     /// The policies, checked.
     pub(super) fn policies(&mut self, screen: &mut Screen<'_>) -> PolicySet {
-        let (policies, rejected) = PolicySet::parse_all(&self.policies, &self.cluster_policies);
+        let (policies, mut rejected) = PolicySet::parse_all(&self.policies, &self.cluster_policies);
+        // Asked again with more policies, those that were told of are still among them.
+        rejected.retain(|rejected| self.rejected.insert(rejected.to_string()));
         rejected_are_faults(rejected, &self.places, &mut self.faults, screen);
         policies
     }

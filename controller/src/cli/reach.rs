@@ -8,6 +8,7 @@ use nanoseg_policy::map::{Passage, Ports, Reach, reach};
 
 use super::input::Input;
 use super::output::Screen;
+use super::segments::propose;
 use super::{CommandError, Found};
 use crate::settings::maps::{ReachArguments, Wanted};
 use crate::settings::output::Output;
@@ -18,13 +19,15 @@ const DIGITS: usize = 12;
 /// What some workloads reach, and what reaches them.
 pub fn reach_of(arguments: &ReachArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
     let ReachArguments {
-        input,
+        input: from,
         policies,
+        proposals,
         workload,
         image,
         output,
     } = arguments;
-    let mut input = Input::read(input, &policies.policies, &[], screen)?;
+    let mut input = Input::read(from, &policies.policies, &proposals.segments, screen)?;
+    propose(proposals, from, &mut input, screen)?;
     let policies = input.policies(screen);
     input.faults.settle(screen)?;
     let of = meant(&input.cluster, workload.as_ref(), image.as_deref());

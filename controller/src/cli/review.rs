@@ -4,14 +4,15 @@
 mod decide;
 mod novel;
 
-use kube::api::{Api, ListParams, Patch, PatchParams};
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use super::output::{Screen, padded};
+use super::segments::{failed, get, of_cluster};
 use super::{CommandError, Found};
 use crate::read::live::with_cluster;
 use crate::segment::{NovelEdge, Segment, SegmentName, SegmentStatus};
-use crate::settings::access::{Access, One, Which};
+use crate::settings::access::{One, Which};
 use crate::settings::output::Output;
 use crate::settings::review::{DecisionArguments, SegmentArguments, StatusArguments};
 use crate::trouble::Trouble;
@@ -55,7 +56,7 @@ pub enum ReviewError {
 /// `nanoseg status`.
 pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
     let StatusArguments { which, output, access } = arguments;
-    let segments = segments(which, access, screen)?;
+    let segments = of_cluster(which, access, screen)?;
     match (*output, which, &segments[..]) {
         (Output::Document(language), _, _) => {
             for segment in &segments {
@@ -81,26 +82,6 @@ pub fn status(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Fo
         }
     }
     Ok(Found::Nothing)
-}
-
-/// The Segments of the cluster that are asked about.
-fn segments(which: &Which, access: &Access, screen: &mut Screen<'_>) -> Result<Vec<Segment>, CommandError> {
-    screen.busy("reading the Segments");
-    with_cluster(access, async |client, url| {
-        let (api, what): (Api<Segment>, _) = match which {
-            Which::All => (Api::all(client), "Segments".to_owned()),
-            Which::Namespace(namespace) => (
-                Api::namespaced(client, namespace),
-                format!("Segments of namespace {namespace}"),
-            ),
-            Which::Segment(name) => {
-                let segment = get(&Api::namespaced(client, &name.namespace), name, url).await?;
-                return Ok::<_, CommandError>(vec![segment]);
-            }
-        };
-        let list = api.list(&ListParams::default()).await;
-        Ok(list.map_err(failed("list", what, url))?.items)
-    })
 }
 
 /// `nanoseg approve`.
@@ -179,20 +160,6 @@ fn change(
         }
     }
     Ok(Found::Nothing)
-}
-
-async fn get(api: &Api<Segment>, name: &SegmentName, url: &str) -> Result<Segment, ReviewError> {
-    api.get(&name.name).await.map_err(failed("get", name.to_string(), url))
-}
-
-fn failed(verb: &'static str, what: String, url: &str) -> impl FnOnce(kube::Error) -> ReviewError {
-    let url = url.to_owned();
-    move |error| ReviewError::Request {
-        verb,
-        what,
-        url,
-        source: error.into(),
-    }
 }
 
 const HEAD: [&str; 8] = [

@@ -70,10 +70,14 @@ impl Segment {
             .collect())
     }
 
-    /// The NetworkPolicy that it proposes, if there is one that can be read.
-    pub fn proposed_policy(&self) -> Option<NetworkPolicy> {
-        let proposal = self.status.as_ref()?.proposal.as_ref()?;
-        serde_yaml::from_str(proposal).ok()
+    /// The NetworkPolicy that it proposes, if there is one.
+    pub fn proposed_policy(&self) -> Result<Option<NetworkPolicy>, SegmentError> {
+        let Some(proposal) = self.status.as_ref().and_then(|status| status.proposal.as_deref()) else {
+            return Ok(None);
+        };
+        serde_yaml::from_str(proposal)
+            .map(Some)
+            .map_err(|error| SegmentError::Proposal(error.to_string()))
     }
 }
 
@@ -118,6 +122,9 @@ proposal: '{apiVersion: networking.k8s.io/v1, kind: NetworkPolicy, metadata: {na
         let seen: Vec<_> = segment.last_seen().unwrap().into_values().collect();
         assert_eq!(seen, ["2026-01-03T00:00:00Z".parse().unwrap()]);
         assert_eq!(told.quarantined.values().collect::<Vec<_>>(), ["Once"]);
-        assert_eq!(segment.proposed_policy().unwrap().metadata.name.as_deref(), Some("p"));
+        assert_eq!(
+            segment.proposed_policy().unwrap().unwrap().metadata.name.as_deref(),
+            Some("p")
+        );
     }
 }

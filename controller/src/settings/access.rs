@@ -29,6 +29,17 @@ pub enum Which {
     Segment(SegmentName),
 }
 
+impl Which {
+    /// Whether a Segment is one of them.
+    pub fn means(&self, segment: &SegmentName) -> bool {
+        match self {
+            Self::All => true,
+            Self::Namespace(namespace) => segment.namespace == *namespace,
+            Self::Segment(name) => segment == name,
+        }
+    }
+}
+
 #[derive(Args)]
 struct TypedWhich {
     /// Only those of a namespace, or one of them

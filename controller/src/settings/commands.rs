@@ -10,7 +10,7 @@ use nanoseg_graph::endpoint::ServiceName;
 use nanoseg_graph::flow::Transport;
 use nanoseg_policy::synthesize::{self, ExternalGroup, Plugin, PortRange, Ranges, ServiceView, Unanswered};
 
-use super::access::Access;
+use super::access::{Access, Which};
 use super::output::{OBJECTS, Output, SENTENCES, TABLES};
 
 pub(super) const AUDIT_EXAMPLES: &str = "\
@@ -18,6 +18,8 @@ Examples:
   nanoseg audit --cluster manifests/ --flows reports/ --policies policies/proposed/
   hubble observe -o json | nanoseg audit --flows -
   nanoseg audit --cluster manifests/ --flows flows.jsonl.gz -o json | jq .reasons
+  What would be denied if everything that is proposed were applied:
+    nanoseg audit --flows reports/ --proposed
 
 Policies are those of the cluster and those of --policies.
 
@@ -53,11 +55,14 @@ Examples:
     nanoseg explain --cluster manifests/ --from shop/web-0 --to 203.0.113.9 --port 53 --protocol UDP
   One answer a line, in the order of the questions:
     nanoseg explain --cluster manifests/ --flows questions.jsonl
+  As if everything that is proposed were applied:
+    nanoseg explain --proposed --from shop/web-0 --to shop/db-0 --port 5432
 
 An answer as JSON:
   {\"verdict\": \"Allowed|Denied|Unknown\", \"egress\": W, \"ingress\": W, \"by\": [..], ..}
   W: Allowed|Denied|NotIsolated|Unknown
   by: the rules that allow it, or the policies that isolate and do not allow it
+  evidence: what was seen that these rules come from, where nanoseg made them
 A line of --flows that cannot be read is answered with Unknown and its error;
 empty lines are passed over.
 
@@ -66,12 +71,15 @@ nobody can say; 2 if the input cannot be used.";
 
 pub(super) const DIFF_EXAMPLES: &str = "\
 Examples:
-  nanoseg diff --cluster manifests/ --old policies/ --new branch/
-  What opens, of the current cluster:
+  What would open and close if a Segment's proposal were applied, and if all were:
+    nanoseg diff shop/deployment-web
+    nanoseg diff
+  Policies of one folder and of another:
+    nanoseg diff --cluster manifests/ --old policies/ --new branch/
     nanoseg diff --old policies/ --new branch/ -o json | jq 'select(.change == \"opened\")'
 
-Only the policies of --old and --new are compared; those of the cluster are not
-looked at.
+With --old and --new only their policies are compared; without them those of the
+cluster, before and after.
 
 Exit code 0; 1 if there is a difference; 2 if the input cannot be used.";
 
@@ -108,6 +116,18 @@ pub struct PolicyArguments {
     pub policies: Vec<PathBuf>,
 }
 
+/// Policies that are only proposed, taken in.
+#[derive(Debug, Args)]
+pub struct ProposalArguments {
+    /// Judge as if what the cluster's Segments propose were applied
+    #[arg(long, conflicts_with = "cluster")]
+    pub proposed: bool,
+    /// With --cluster, instead of --proposed: Segments, as `kubectl get segments -A -o yaml` or `nanoseg controller --out` write
+    /// them. Can be given several times
+    #[arg(long, value_name = "DIR|FILE|-", requires = "cluster")]
+    pub segments: Vec<PathBuf>,
+}
+
 /// Arguments of `nanoseg audit`.
 #[derive(Debug, Args)]
 pub struct AuditArguments {
@@ -117,6 +137,8 @@ pub struct AuditArguments {
     pub flows: FlowArguments,
     #[command(flatten)]
     pub policies: PolicyArguments,
+    #[command(flatten)]
+    pub proposals: ProposalArguments,
     /// How to print
     #[arg(short, long, value_parser = SENTENCES, default_value = "table")]
     pub output: Output,
@@ -232,6 +254,8 @@ pub struct ExplainArguments {
     pub input: InputArguments,
     #[command(flatten)]
     pub policies: PolicyArguments,
+    #[command(flatten)]
+    pub proposals: ProposalArguments,
     /// Who connects
     #[arg(long, value_name = "NAMESPACE/POD|IP", required_unless_present = "flows", requires_all = ["to", "port"])]
     pub from: Option<Party>,
@@ -256,13 +280,24 @@ pub struct ExplainArguments {
 #[derive(Debug, Args)]
 pub struct DiffArguments {
     #[command(flatten)]
+    pub which: Which,
+    #[command(flatten)]
     pub input: InputArguments,
     /// Policies as they were
-    #[arg(long, value_name = "DIR|FILE|-")]
-    pub old: PathBuf,
+    #[arg(
+        long,
+        value_name = "DIR|FILE|-",
+        requires = "new",
+        conflicts_with_all = ["only", "namespace", "all_namespaces", "segments"]
+    )]
+    pub old: Option<PathBuf>,
     /// Policies as they will be
-    #[arg(long, value_name = "DIR|FILE|-")]
-    pub new: PathBuf,
+    #[arg(long, value_name = "DIR|FILE|-", requires = "old")]
+    pub new: Option<PathBuf>,
+    /// With --cluster: Segments, as `kubectl get segments -A -o yaml` or `nanoseg controller --out` write them. Can be given
+    /// several times
+    #[arg(long, value_name = "DIR|FILE|-", requires = "cluster")]
+    pub segments: Vec<PathBuf>,
     /// How to print
     #[arg(short, long, value_parser = SENTENCES, default_value = "table")]
     pub output: Output,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::commands::{InputArguments, PolicyArguments};
+use super::commands::{InputArguments, PolicyArguments, ProposalArguments};
 use super::output::{Output, TABLES};
 
 pub(super) const EXPORT_EXAMPLES: &str = "\
@@ -43,6 +43,7 @@ Examples:
     nanoseg reach --image sha256:4f53cda18c2baa0c
     nanoseg reach --image r.example/shop/web:1 -o json | jq '.reaches[] | select(.hops == 1)'
   As it would be with what is proposed:
+    nanoseg reach --proposed --workload shop/web
     nanoseg reach --cluster manifests/ --policies policies/proposed/ --workload shop/web
 
 Whoever has taken a workload over can go as far as policies let its pods
@@ -127,6 +128,8 @@ pub struct ReachArguments {
     pub input: InputArguments,
     #[command(flatten)]
     pub policies: PolicyArguments,
+    #[command(flatten)]
+    pub proposals: ProposalArguments,
     /// The workload
     #[arg(long, value_name = "NAMESPACE[/KIND]/NAME", group = "of")]
     pub workload: Option<Wanted>,

@@ -9,6 +9,7 @@ mod forms;
 mod input;
 mod maps;
 mod policies;
+mod proposed;
 mod shell;
 
 use std::fs;

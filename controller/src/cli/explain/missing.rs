@@ -1,6 +1,6 @@
 //! The rule that would allow what is denied.
 
-use nanoseg_graph::cluster::{Cluster, Labels, NAMESPACE_NAME};
+use nanoseg_graph::cluster::{Cluster, Labels, NAMESPACE_NAME, Pod};
 use nanoseg_policy::direction::Direction;
 use nanoseg_policy::evaluate::{Cause, Connection, Denial, End, Verdict};
 use nanoseg_policy::identity::{is_generated, is_release};
@@ -48,15 +48,19 @@ pub(crate) fn missing(verdict: &Verdict, connection: &Connection, cluster: &Clus
     why.iter().filter_map(missing).collect()
 }
 
-fn peer_of(peer: &End, namespace: &str, cluster: &Cluster) -> Value {
-    let pod = match peer {
+/// The pod that an end is, if it is one.
+pub(super) fn pod_of<'a>(end: &End, cluster: &'a Cluster) -> Option<&'a Pod> {
+    match end {
         End::Pod { namespace, name } => cluster.pod(namespace, name),
         End::Uid(uid) => cluster.pod_by_uid(uid),
         End::Address(address) => cluster
             .pods()
             .find(|pod| !pod.host_network && pod.addresses.contains(address)),
-    };
-    match (pod, peer) {
+    }
+}
+
+fn peer_of(peer: &End, namespace: &str, cluster: &Cluster) -> Value {
+    match (pod_of(peer, cluster), peer) {
         (Some(pod), _) => {
             let labels: Labels = pod
                 .labels

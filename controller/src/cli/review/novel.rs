@@ -5,8 +5,9 @@ use std::collections::BTreeSet;
 use jiff::Timestamp;
 use nanoseg_graph::flow::Transport;
 
-use super::{RESOURCE, segments};
+use super::RESOURCE;
 use crate::cli::output::Screen;
+use crate::cli::segments::of_cluster;
 use crate::cli::{CommandError, Found};
 use crate::page::views::{Row, novel};
 use crate::settings::output::Output;
@@ -17,7 +18,7 @@ const HEAD: [&str; 6] = ["POLICIES SAY", "SOURCE", "DESTINATION", "PORT", "TRIES
 /// Lists them.
 pub fn violations(arguments: &StatusArguments, screen: &mut Screen<'_>) -> Result<Found, CommandError> {
     let StatusArguments { which, output, access } = arguments;
-    let segments = segments(which, access, screen)?;
+    let segments = of_cluster(which, access, screen)?;
     let told: Vec<Row> = segments.iter().flat_map(novel).collect();
     let now = Timestamp::now();
     match output {

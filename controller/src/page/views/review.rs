@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nanoseg_policy::diff::{Change, Diff, diff};
 use nanoseg_policy::direction::Direction;
 use nanoseg_policy::evaluate::PolicySet;
-use nanoseg_policy::ownership::{EVIDENCE, PolicyName};
+use nanoseg_policy::ownership::{EVIDENCE, PolicyName, evidence_of};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -47,9 +47,7 @@ pub fn review(copy: &Copy, name: &SegmentName) -> Option<Value> {
     told["notes"] = json!(notes);
     told["history"] = json!(history);
     // The controller's own words: they read back.
-    let parsed = proposal
-        .as_deref()
-        .and_then(|text| serde_yaml::from_str::<NetworkPolicy>(text).ok());
+    let parsed = segment.proposed_policy().ok().flatten();
     if let (Some(text), Some(policy), Some(hash)) = (proposal, parsed, proposal_hash) {
         told["yaml"] = json!(text);
         told["rules"] = rules(&policy);
@@ -67,16 +65,12 @@ fn rules(policy: &NetworkPolicy) -> Value {
         .as_ref()
         .and_then(|annotations| annotations.get(EVIDENCE));
     let evidence = evidence.map_or("", String::as_str);
-    let of = |direction: Direction, index: usize| -> Vec<&str> {
-        let prefix = format!("{direction} {}: ", index + 1);
-        evidence.lines().filter_map(|line| line.strip_prefix(&prefix)).collect()
-    };
     let rule = |direction: Direction, index: usize, yaml: String| {
         json!({
             "direction": direction.as_str(),
             "number": index + 1,
             "yaml": yaml,
-            "evidence": of(direction, index),
+            "evidence": evidence_of(policy, direction, index).collect::<Vec<_>>(),
         })
     };
     let spec = policy.spec.clone().unwrap_or_default();
