@@ -25,7 +25,9 @@ const CONNECTIONS: usize = 8;
 pub(crate) async fn proposed(client: &Client, at_most: usize) -> Vec<NetworkPolicy> {
     let segments = Api::<Segment>::all(client.clone());
     let listed = segments.list(&ListParams::default()).await.unwrap();
-    let policies = listed.into_iter().filter_map(|segment| segment.proposed_policy());
+    let policies = listed
+        .into_iter()
+        .filter_map(|segment| segment.proposed_policy().unwrap());
     policies.take(at_most).collect()
 }
 

@@ -17,6 +17,30 @@ fn run(server: &Server, arguments: &[&str]) -> (Option<i32>, String) {
     (output.status.code(), text.concat())
 }
 
+/// Before anything is applied, and nothing of it is so yet.
+fn what_it_would_do_is_told(server: &Server) {
+    let (code, text) = run(server, &["diff", "shop/deployment-db"]);
+    assert_eq!(code, Some(1), "{text}");
+    assert!(text.contains("closed: ") && text.contains("0 opened"), "{text}");
+    let asked = [
+        "explain",
+        "--from",
+        "shop/web-5d4f-x",
+        "--to",
+        "shop/db-5d4f-x",
+        "--port",
+        "5432",
+    ];
+    let (code, text) = run(server, &asked);
+    assert!(code == Some(0) && !text.contains("nanoseg-deployment-db"), "{text}");
+    let (code, text) = run(server, &[&asked[..], &["--proposed"]].concat());
+    assert_eq!(code, Some(0), "{text}");
+    assert!(
+        text.contains("evidence: Deployment shop/web -> TCP 5432, seen at both ends"),
+        "{text}"
+    );
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_is_enforced_before_a_person_said_so_and_one_word_takes_it_back() {
     let Some(kubernetes) = server::kubernetes() else { return };
@@ -48,27 +72,7 @@ async fn nothing_is_enforced_before_a_person_said_so_and_one_word_takes_it_back(
     assert_eq!(code, Some(2), "{text}");
     assert!(text.contains("nothing of it is enforced: its mode is Audit"), "{text}");
 
-    // What it would do is told before anything is applied, and nothing of it is so yet.
-    let (code, text) = run(&server, &["diff", "shop/deployment-db"]);
-    assert_eq!(code, Some(1), "{text}");
-    assert!(text.contains("closed: ") && text.contains("0 opened"), "{text}");
-    let asked = [
-        "explain",
-        "--from",
-        "shop/web-5d4f-x",
-        "--to",
-        "shop/db-5d4f-x",
-        "--port",
-        "5432",
-    ];
-    let (code, text) = run(&server, &asked);
-    assert!(code == Some(0) && !text.contains("nanoseg-deployment-db"), "{text}");
-    let (code, text) = run(&server, &[&asked[..], &["--proposed"]].concat());
-    assert_eq!(code, Some(0), "{text}");
-    assert!(
-        text.contains("evidence: Deployment shop/web -> TCP 5432, seen at both ends"),
-        "{text}"
-    );
+    what_it_would_do_is_told(&server);
 
     // The API server refuses what is no hash, no mode and no edge.
     let segments: Api<Segment> = cluster.api();
