@@ -102,6 +102,20 @@ fn the_map_can_be_filtered(browser: &Browser) {
     assert_eq!(rows(), 4);
 }
 
+/// Clicks where the box of a party is when all of the map is shown.
+fn click_the_box_of(browser: &Browser, title: &str) {
+    let spot = browser.wait_for(&format!(
+        "fetch('/api/map').then((a) => a.json()).then(({{ size, parties }}) => {{
+            const c = document.getElementById('canvas').getBoundingClientRect();
+            const scale = Math.min(c.width / size.width, c.height / size.height, 1.4);
+            const {{ place }} = parties.find((party) => party.title === '{title}');
+            done([c.x + (c.width - size.width * scale) / 2 + (place.x + place.width / 2) * scale,
+                  c.y + (c.height - size.height * scale) / 2 + (place.y + place.height / 2) * scale]);
+        }})",
+    ));
+    browser.click_at(spot[0].as_f64().unwrap(), spot[1].as_f64().unwrap());
+}
+
 fn a_click_shows_evidence_and_the_rule(browser: &Browser) {
     browser.click("#connections button[aria-label*='cart to db']");
     let told = browser.until(
@@ -128,17 +142,8 @@ fn a_click_shows_evidence_and_the_rule(browser: &Browser) {
         "the drawing to be at rest",
         "return document.getElementById('detail').hidden",
     );
-    // So does a click on the drawing itself: where the database's box is when all of the map is shown.
-    let spot = browser.wait_for(
-        "fetch('/api/map').then((a) => a.json()).then(({ size, parties }) => {
-            const c = document.getElementById('canvas').getBoundingClientRect();
-            const scale = Math.min(c.width / size.width, c.height / size.height, 1.4);
-            const { place } = parties.find((party) => party.title === 'db');
-            done([c.x + (c.width - size.width * scale) / 2 + (place.x + place.width / 2) * scale,
-                  c.y + (c.height - size.height * scale) / 2 + (place.y + place.height / 2) * scale]);
-        })",
-    );
-    browser.click_at(spot[0].as_f64().unwrap(), spot[1].as_f64().unwrap());
+    // So does a click on the drawing itself.
+    click_the_box_of(browser, "db");
     browser.until(
         "what is known of the database",
         "return document.querySelector('#detail:not([hidden]) h2')?.textContent === 'db'",
@@ -287,6 +292,62 @@ fn where_there_is_nothing_yet_it_is_told_why() {
         assert_eq!(browser.run(CHECK), json!([]), "{view}");
         browser.picture(&pictures().join(format!("empty-{}.png", &view[1..])));
     }
+    browser.assert_calm();
+}
+
+/// A node is one party. Who of it speaks is told where one looks: a unit, one with a name like an attacker's, and a pod.
+#[test]
+fn who_of_a_node_speaks_is_told_of_the_connection_and_of_the_node() {
+    if !there_is_one() {
+        return;
+    }
+    let mut probe = pod("kube-system", "DaemonSet", "probe", "198.19.0.1");
+    probe["spec"]["hostNetwork"] = json!(true);
+    let folder = Folder::new(&[&objects()[..], &[probe]].concat(), &[]);
+    let unit = |path: &str, flow: Value| {
+        let mut flow = flow;
+        flow["subject"] = json!({ "host": path });
+        flow
+    };
+    let nasty = format!("/system.slice/{MARKUP}.service");
+    folder.report(&[
+        unit("/system.slice/kubelet.service", opened("", "", "198.18.1.10", 8080, 3)),
+        unit(&nasty, opened("", "", "198.18.1.10", 8080, 3)),
+        opened("kube-system", "probe", "198.18.1.11", 7000, 2),
+        unit("/system.slice/chrony.service", accepted("", "", "198.18.1.12", 123, 2)),
+    ]);
+    let browser = Browser::open(folder.page, 1280, 900);
+    browser.go("#map");
+    browser.until(
+        "three connections",
+        "return document.querySelectorAll('#connections tbody tr').length === 3",
+    );
+    let shown = visible(&format!("{MARKUP}.service"));
+    for (button, expected) in [
+        ("node1 to web", format!("Opened by\n{shown}, kubelet.service\n")),
+        ("node1 to cart", "Opened by\nDaemonSet kube-system/probe\n".to_owned()),
+        ("db to node1", "Listened to by\nchrony.service\n".to_owned()),
+    ] {
+        browser.click(&format!("#connections button[aria-label*='{button}']"));
+        let heading = button.replace(" to ", " → ");
+        let told = browser.until(
+            &heading,
+            &format!("const t = document.getElementById('detail').innerText; return t.includes('{heading}') && t"),
+        );
+        assert!(told.as_str().unwrap().contains(&expected), "{expected:?}: {told}");
+    }
+    browser.click("#detail .close");
+    browser.until(
+        "the drawing to be at rest",
+        "return document.getElementById('detail').hidden",
+    );
+    click_the_box_of(&browser, "node1");
+    let told = browser.until(
+        "the node",
+        "const t = document.getElementById('detail').innerText; return t.includes('Seen to speak') && t",
+    );
+    let expected = format!("Seen to speak\n{shown}, DaemonSet kube-system/probe, chrony.service, kubelet.service\n");
+    assert!(told.as_str().unwrap().contains(&expected), "{expected:?}: {told}");
     browser.assert_calm();
 }
 

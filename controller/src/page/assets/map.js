@@ -298,7 +298,7 @@ export function map(main) {
 
   async function tellParty(party) {
     drawing.choose(party);
-    const { who } = await ask(`/api/map/party?id=${encodeURIComponent(party.id)}`);
+    const { who, processes = [] } = await ask(`/api/map/party?id=${encodeURIComponent(party.id)}`);
     const own = edges.filter((edge) => edge.source === party || edge.destination === party);
     const isolation = (judged) => judged && [judged.status, ...(judged.policies ?? [])].join(', ');
     tell(
@@ -309,6 +309,7 @@ export function map(main) {
         ['Pods', who.pods?.map((pod) => pod.name).join(', ')],
         ['Images', who.images?.map((image) => [image.name, image.digest].filter(Boolean).join(' ')).join(', ')],
         ['Asked for as', who.names?.join(', ')], ['Addresses', who.addresses?.join(', ')],
+        ['Seen to speak', [...processes.slice(0, 20), ...(processes.length > 20 ? [`${processes.length - 20} more`] : [])].join(', ')],
       ]),
       reviewed(party),
       element('h3', {}, counted(own.length, 'connection')),

@@ -1,11 +1,11 @@
 //! Who talks to whom, in three parts: what is drawn first, its connections as numbers, and everything about one of them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use nanoseg_policy::evaluate::PolicySet;
-use nanoseg_policy::map::{self, Input, Map, Party, Places, State, Who};
+use nanoseg_policy::map::{self, Edge, Input, Map, Party, Places, State, Who};
 use serde_json::{Value, json};
 
 use crate::page::board::Copy;
@@ -137,5 +137,19 @@ pub fn edge(copy: &Copy, id: &str) -> Option<Value> {
 pub fn one_party(copy: &Copy, id: &str) -> Option<Value> {
     let map = drawn(copy);
     let party = map.parties.iter().find(|party| party.id == id)?;
-    Some(json!(party))
+    let mut told = json!(party);
+    if let Who::Node { .. } = party.who {
+        told["processes"] = json!(processes(&map, id));
+    }
+    Some(told)
+}
+
+/// Who of a node opened or listened, as its connections tell.
+fn processes<'a>(map: &'a Map, node: &str) -> BTreeSet<&'a str> {
+    let of_edge = |edge: &'a Edge| {
+        let ends = [&edge.source, &edge.destination].into_iter().zip(edge.processes());
+        ends.filter(|(end, _)| *end == node)
+            .flat_map(|(_, processes)| processes)
+    };
+    map.edges.iter().flat_map(of_edge).map(String::as_str).collect()
 }

@@ -40,6 +40,15 @@ pub struct Edge {
     pub suspicion: Option<String>,
 }
 
+impl Edge {
+    /// Who of a node opened it, and who of a node listened: nothing where an end is no node, or nobody told.
+    pub fn processes(&self) -> [&[String]; 2] {
+        self.observed.as_ref().map_or([&[], &[]], |observed| {
+            [&observed.source_processes, &observed.destination_processes]
+        })
+    }
+}
+
 /// What is to be said of a connection, most urgent first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema)]
 pub enum State {

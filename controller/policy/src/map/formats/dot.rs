@@ -51,17 +51,8 @@ pub fn dot(map: &Map) -> String {
         };
         // Who of a node it was, beside its end of the line.
         let mut processes = String::new();
-        for (end, told) in [
-            (
-                "taillabel",
-                edge.observed.as_ref().map(|observed| &observed.source_processes),
-            ),
-            (
-                "headlabel",
-                edge.observed.as_ref().map(|observed| &observed.destination_processes),
-            ),
-        ] {
-            if let Some(told) = told.filter(|told| !told.is_empty()) {
+        for (end, told) in ["taillabel", "headlabel"].into_iter().zip(edge.processes()) {
+            if !told.is_empty() {
                 put(&mut processes, format_args!(", {end}={}", quoted(&told.join(", "))));
             }
         }

@@ -15,7 +15,7 @@ const OF_NODES: [(&str, &str); 7] = [
     ("egress", "string"),
 ];
 /// Attributes of edges.
-const OF_EDGES: [(&str, &str); 9] = [
+const OF_EDGES: [(&str, &str); 11] = [
     ("port", "int"),
     ("protocol", "string"),
     ("state", "string"),
@@ -25,6 +25,8 @@ const OF_EDGES: [(&str, &str); 9] = [
     ("firstSeen", "string"),
     ("lastSeen", "string"),
     ("via", "string"),
+    ("sourceProcesses", "string"),
+    ("destinationProcesses", "string"),
 ];
 
 /// The map as `GraphML`: groups are told by the attribute `namespace`.
@@ -99,6 +101,9 @@ pub fn graphml(map: &Map) -> String {
             data(&mut text, "edge-lastSeen", &observed.last_seen.0.to_string());
             data(&mut text, "edge-via", &observed.via.join(", "));
         }
+        let [opened, listened] = edge.processes();
+        data(&mut text, "edge-sourceProcesses", &opened.join(", "));
+        data(&mut text, "edge-destinationProcesses", &listened.join(", "));
         text.push_str("</edge>\n");
     }
     text.push_str("</graph>\n</graphml>\n");

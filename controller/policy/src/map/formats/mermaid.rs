@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use super::super::document::{Map, State};
 use super::text::visible;
-use super::{colours, put};
+use super::{beside, colours, put};
 
 /// A text of which Mermaid takes no character for its own: all but plain letters and digits as codes, which it draws as what
 /// they mean.
@@ -51,8 +51,8 @@ pub fn mermaid(map: &Map) -> String {
         };
         let arrow = if colours::is_dashed(edge.state) { "-.->" } else { "-->" };
         add(format_args!(
-            "  p{source} {arrow}|\"{} {}\"| p{destination}\n",
-            edge.protocol, edge.port
+            "  p{source} {arrow}|\"{}\"| p{destination}\n",
+            coded(&beside(edge))
         ));
         of_state.entry(edge.state).or_default().push(number.to_string());
     }

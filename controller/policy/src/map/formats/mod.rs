@@ -30,7 +30,7 @@ pub use svg::svg;
 pub use table::csv;
 pub use text::{visible, visible_json};
 
-use super::document::{Edge, Map, Observed, Party, Who};
+use super::document::{Edge, Map, Party, Who};
 
 /// Appends to a text.
 fn put(text: &mut String, what: fmt::Arguments<'_>) {
@@ -55,6 +55,17 @@ fn words(party: &Party) -> String {
     }
 }
 
+/// What to write at the line of a connection: its port, and who of a node it was.
+fn beside(edge: &Edge) -> String {
+    let mut text = format!("{} {}", edge.protocol, edge.port);
+    for (did, processes) in ["opened by", "listened to by"].into_iter().zip(edge.processes()) {
+        if !processes.is_empty() {
+            put(&mut text, format_args!(", {did} {}", processes.join(", ")));
+        }
+    }
+    text
+}
+
 /// The parties of a map by id.
 struct Known<'a>(BTreeMap<&'a str, &'a Party>);
 
@@ -69,17 +80,14 @@ impl<'a> Known<'a> {
 
     /// What to call the source of a connection and its destination, with who of a node it was.
     fn ends(&self, edge: &Edge) -> [String; 2] {
-        let of = |id: &str, processes: fn(&Observed) -> &[String]| {
+        let [opened, listened] = edge.processes();
+        [(&edge.source, opened), (&edge.destination, listened)].map(|(id, processes)| {
             let words = self.words(id);
-            match edge.observed.as_ref().map(processes) {
-                None | Some([]) => words,
-                Some(processes) => format!("{words} ({})", processes.join(", ")),
+            match processes {
+                [] => words,
+                processes => format!("{words} ({})", processes.join(", ")),
             }
-        };
-        [
-            of(&edge.source, |observed| &observed.source_processes),
-            of(&edge.destination, |observed| &observed.destination_processes),
-        ]
+        })
     }
 
     /// What to call one; its id if it is not of this map.

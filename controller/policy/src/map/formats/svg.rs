@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::super::document::{Edge, Map, Place, State, Who};
 use super::text::{beginning, markup};
-use super::{Known, colours, put, words};
+use super::{Known, beside, colours, put, words};
 
 /// Letters that a box of a party has room for, at the size that they are written in.
 const LETTERS: usize = 24;
@@ -29,7 +29,7 @@ pub fn svg(map: &Map) -> String {
         let state = edges.iter().map(|edge| edge.state).min().unwrap_or(State::Observed);
         let ports: Vec<String> = edges
             .iter()
-            .map(|edge| format!("{} {}: {}", edge.protocol, edge.port, edge.state.words()))
+            .map(|edge| format!("{}: {}", beside(edge), edge.state.words()))
             .collect();
         let title = format!(
             "{} → {}\n{}",

@@ -165,8 +165,21 @@ proptest! {
             let told = node.children().find(|data| data.attribute("key") == Some("node-words"));
             prop_assert_eq!(told.and_then(|data| data.text().map(str::to_owned)), Some(visible(&words(party))));
         }
+        let edges: Vec<_> = document.descendants().filter(|node| node.tag_name().name() == "edge").collect();
+        prop_assert_eq!(edges.len(), map.edges.len());
+        for (told, edge) in edges.iter().zip(&map.edges) {
+            let ends = ["edge-sourceProcesses", "edge-destinationProcesses"].map(|key| {
+                let told = told.children().find(|data| data.attribute("key") == Some(key));
+                told.and_then(|data| data.text().map(str::to_owned)).unwrap_or_default()
+            });
+            prop_assert_eq!(ends, edge.processes().map(|processes| visible(&processes.join(", "))));
+        }
         let text = svg(&map);
         let document = roxmltree::Document::parse(&text).unwrap();
+        let titles: String = document.descendants().filter(|node| node.has_tag_name(("http://www.w3.org/2000/svg", "title"))).filter_map(|node| node.text()).collect();
+        for edge in &map.edges {
+            prop_assert!(titles.contains(&visible(&format!("{}: {}", beside(edge), edge.state.words()))), "{:?}", edge);
+        }
         let (elements, attributes) = shape(&document);
         let plain = roxmltree::Document::parse(&svg(&shop())).map(|document| {
             let (elements, attributes) = shape(&document);
@@ -258,8 +271,13 @@ proptest! {
         let lines = text.lines().count();
         let expected = 1 + 2 * map.groups.len() + map.parties.len() + map.edges.len() + map.edges.iter().map(|edge| edge.state).collect::<BTreeSet<_>>().len();
         prop_assert_eq!(lines, expected);
-        for line in text.lines().filter(|line| line.contains("[\"")) {
-            let label = line.split_once("[\"").unwrap().1.strip_suffix("\"]").unwrap();
+        let labels = text.lines().filter_map(|line| {
+            let of_party = line.split_once("[\"").map(|(_, rest)| rest.strip_suffix("\"]").unwrap());
+            of_party.or_else(|| line.split_once("|\"").map(|(_, rest)| rest.split_once("\"| p").unwrap().0))
+        });
+        let labels: Vec<&str> = labels.collect();
+        prop_assert_eq!(labels.len(), map.groups.len() + map.parties.len() + map.edges.len());
+        for label in labels {
             prop_assert!(label.chars().all(|character| character.is_ascii_alphanumeric() || "./: -#;".contains(character)), "{}", label);
         }
     }
