@@ -3,12 +3,17 @@
 //! Laws:
 //! * Counts are absolute. A record that leaves the flow map is in [`Archived`] before it leaves, by when it began: seen in both
 //!   it is the same one and counts once, whenever the process that moved it was killed.
-//! * Maps of another [`LAYOUT`] are never read.
+//! * What leaves the archive for good was delivered before, and stays in the sum of what left: counted once, whenever the process
+//!   that let it leave was killed.
+//! * Only maps of [`LAYOUTS`] are read.
 
-use crate::{FlowKey, FlowRecord, LossKey, name};
+use crate::{EVERY_CGROUP, FlowKey, FlowRecord, LossKey, name};
 
 /// Raised with every change to what a pinned map holds or means.
-pub const LAYOUT: u64 = 3;
+pub const LAYOUT: u64 = 4;
+
+/// Layouts that can be taken over as they are. Of the one before, nothing means something else, and [`Kept::Left`] is not there.
+pub const LAYOUTS: [u64; 2] = [3, LAYOUT];
 
 /// What the header says, by place. It is written from the end to the beginning: with the layout in it all is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +81,44 @@ impl Archived {
     pub fn total(&self) -> FlowRecord {
         sum(&self.before, &self.last)
     }
+
+    /// Of [`Kept::Left`]: from now on this cgroup's flows are counted here, with what they come to, and leave the archive.
+    #[must_use]
+    pub fn leaving(self, cgroup: u64, flows: &FlowRecord) -> Self {
+        Self {
+            before: events(&self.total()),
+            last: FlowRecord {
+                first_ns: cgroup,
+                ..events(flows)
+            },
+        }
+    }
+
+    /// Of [`Kept::Left`]: all of them have left.
+    #[must_use]
+    pub fn left(self) -> Self {
+        Self {
+            before: events(&self.total()),
+            last: FlowRecord::default(),
+        }
+    }
+
+    /// Of [`Kept::Left`]: the cgroup whose flows are counted here, and perhaps are in the archive still.
+    pub const fn leaver(&self) -> Option<u64> {
+        match self.last.first_ns {
+            0 => None,
+            cgroup => Some(cgroup),
+        }
+    }
+}
+
+/// What a record counts, at no time.
+fn events(record: &FlowRecord) -> FlowRecord {
+    FlowRecord {
+        first_ns: 0,
+        last_ns: 0,
+        ..*record
+    }
 }
 
 fn sum(left: &FlowRecord, right: &FlowRecord) -> FlowRecord {
@@ -99,6 +142,9 @@ const OLDER: u8 = 0x80;
 /// Instead of a role: a loss, with its reason as the peer and its count as attempted.
 const LOST: u8 = 0x40;
 
+/// Instead of a role: what left the archive.
+const LEFT: u8 = 0x20;
+
 /// What a key of the archive stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
@@ -108,6 +154,8 @@ pub enum Kept {
     Older(FlowKey),
     /// A loss.
     Loss(LossKey),
+    /// All flows that are not in the archive any more: those that have left before, and the cgroup that leaves last.
+    Left,
 }
 
 impl Kept {
@@ -127,6 +175,11 @@ impl Kept {
                 role: LOST,
                 pad: 0,
             },
+            Self::Left => FlowKey {
+                cgroup: EVERY_CGROUP,
+                role: LEFT,
+                ..FlowKey::default()
+            },
         }
     }
 
@@ -138,6 +191,8 @@ impl Kept {
                 reason: key.peer[0],
                 pad: 0,
             })
+        } else if key.role == LEFT {
+            Self::Left
         } else if key.role & OLDER != 0 {
             Self::Older(FlowKey {
                 role: key.role & !OLDER,

@@ -27,6 +27,7 @@ fn what_a_key_stands_for_is_read_again() {
             reason: 6,
             pad: 0,
         }),
+        Kept::Left,
     ] {
         assert_eq!(Kept::from_key(kept.to_key()), kept);
     }
@@ -53,6 +54,20 @@ fn record(first_ns: u64, attempted: u64) -> FlowRecord {
 }
 
 proptest! {
+    /// A cgroup after another leaves the archive, and at each moment it is told which one is on its way out.
+    #[test]
+    fn what_left_adds_up(all in prop::collection::vec((1_u64..9, 0_u64..99), 0..20)) {
+        let mut left = Archived::default();
+        let mut attempted = 0;
+        for (cgroup, count) in all {
+            attempted += count;
+            let leaving = left.leaving(cgroup, &record(100, count));
+            prop_assert_eq!((leaving.leaver(), leaving.total().attempted), (Some(cgroup), attempted));
+            left = leaving.left();
+            prop_assert_eq!((left.leaver(), left.total().attempted), (None, attempted));
+        }
+    }
+
     /// Each of the records leaves once or several times, growing meanwhile, as after a process that was killed between.
     #[test]
     fn what_leaves_twice_counts_once(records in prop::collection::vec((1_u64..9, 1_usize..4), 1..20)) {

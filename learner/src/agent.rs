@@ -36,6 +36,7 @@ use crate::cgroups::{Cgroups, CgroupsError};
 use crate::clock::{Clock, monotonic_ns, on_core};
 use crate::delivery::Delivery;
 use crate::health::Health;
+use crate::leaving::Leaving;
 use crate::names::Names;
 use crate::pins::PinsError;
 use crate::plain::Plain;
@@ -105,6 +106,7 @@ struct Agent {
     table: Table,
     losses: Vec<Loss>,
     lost: Lost,
+    leaving: Leaving,
     names: Names,
     plain: Plain,
     node_addresses: BTreeSet<IpAddr>,
@@ -153,6 +155,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         table: Table::default(),
         losses: Vec::new(),
         lost: Lost::default(),
+        leaving: Leaving::default(),
         names: Names::default(),
         plain: Plain::default(),
         node_addresses: addresses::of_this_node(),
@@ -324,9 +327,17 @@ impl Agent {
     /// Forgets the cgroups that are gone for long, here and in the kernel's maps.
     fn tidy(&mut self) -> Result<(), AgentError> {
         self.reading.look_at_all();
-        let mut gone = self.cgroups.tidy();
+        let whose = self.cgroups.tidy();
+        let mut gone: BTreeSet<u64> = whose.keys().copied().collect();
         let now = monotonic_ns();
         self.evict_all(self.table.of_cgroups(&gone).into_iter(), now)?;
+        if let Output::Controller { .. } = self.output {
+            for (cgroup, subject) in whose {
+                if self.capture.is_archived(cgroup) {
+                    self.leaving.is_gone(cgroup, subject, self.table.version());
+                }
+            }
+        }
         let mut lost = self.capture.counters()?.by_cgroup;
         self.cgroups.absorb();
         // Those too that were gone before, and of which something came and was lost since.
@@ -335,13 +346,43 @@ impl Agent {
             gone.insert(cgroup);
             let key = LossKey { cgroup, reason, pad: 0 };
             let told = self.capture.forgive(key, self.lost.told((cgroup, reason)))?;
-            self.lost.tell((cgroup, reason), told);
+            self.tell_lost(key, told)?;
         }
         for cgroup in gone {
             self.capture.dismiss(cgroup)?;
             self.capture.forget_owner(cgroup)?;
         }
+        self.let_leave()
+    }
+
+    fn tell_lost(&mut self, key: LossKey, count: u64) -> Result<(), AgentError> {
+        if let Some((cgroup, reason)) = self.lost.tell((key.cgroup, key.reason), count) {
+            self.capture.forget_loss(LossKey { cgroup, reason, pad: 0 })?;
+        }
         Ok(())
+    }
+
+    /// Lets what the controller has of containers that are gone leave what is kept for the next learner.
+    fn let_leave(&mut self) -> Result<(), AgentError> {
+        let Self {
+            output: Output::Controller { delivery, events: _ },
+            cgroups,
+            table,
+            leaving,
+            ..
+        } = self
+        else {
+            return Ok(());
+        };
+        let Some(acknowledged) = delivery.acknowledged() else {
+            return Ok(());
+        };
+        let ready = leaving.ready(
+            acknowledged,
+            |subject| cgroups.id_of(subject).is_some(),
+            |cgroup| table.is_held(cgroup),
+        );
+        Ok(self.capture.leave(&ready)?)
     }
 
     fn changed(&mut self, change: Change) -> Result<(), AgentError> {

@@ -25,12 +25,13 @@ use aya::programs::links::FdLink;
 use aya::programs::{CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, ProgramError};
 use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
 use nanoseg_ebpf::exchange::Begun;
-use nanoseg_ebpf::kept::{self, MAPS};
+use nanoseg_ebpf::kept::{self, Header, LAYOUT, MAPS};
 use nanoseg_ebpf::packet::DOMAIN;
 use nanoseg_ebpf::{Answer, FlowEntry, FlowKey, FlowRecord, FlowSlot, LossKey, Reason, Role, Transport, name};
 use nanoseg_graph::flow;
 
 use self::keeping::Keeping;
+pub(crate) use self::keeping::KeptCounts;
 use crate::bpf::{self, Place};
 use crate::clock::monotonic_ns;
 use crate::pins::{Found, Pins, PinsError};
@@ -263,8 +264,10 @@ pub(crate) fn start(
             links.push((name, program.take_link(attached).map_err(refused)?));
         }
     }
-    if pinned.is_none() {
-        end_grace_after(&mut programs, udp_grace)?;
+    match pinned {
+        // An older one must not take for its own what this one keeps there.
+        Some((pins, _)) => write_header(pins, [(Header::Layout, LAYOUT)])?,
+        None => end_grace_after(&mut programs, udp_grace)?,
     }
     if let (Some(pins), None) = (pins, pinned) {
         // The new programs are attached: what passes from now on is counted by them. Of what the old ones counted only what
@@ -345,11 +348,15 @@ fn pin(pins: &Pins, programs: &Ebpf, epoch: u64) -> Result<(), CaptureError> {
         map.pin(pins.path(name))
             .map_err(|source| CaptureError::Pin { name, source })?;
     }
+    write_header(pins, pins.beginning(epoch))
+}
+
+fn write_header<const N: usize>(pins: &Pins, values: [(Header, u64); N]) -> Result<(), CaptureError> {
     let name = name::HEADER;
     let map = MapData::from_pin(pins.path(name)).map_err(|source| CaptureError::Write { name, source })?;
     let mut map: Array<MapData, u64> =
         Array::try_from(Map::Array(map)).map_err(|source| CaptureError::Write { name, source })?;
-    for (place, value) in pins.beginning(epoch) {
+    for (place, value) in values {
         map.set(place as u32, value, 0)
             .map_err(|source| CaptureError::Write { name, source })?;
     }
@@ -365,6 +372,20 @@ fn end_grace_after(programs: &mut Ebpf, udp_grace: Duration) -> Result<(), Captu
     let grace_ns = u64::try_from(udp_grace.as_nanos()).unwrap_or(u64::MAX);
     map.set(0, monotonic_ns().saturating_add(grace_ns), 0)
         .map_err(|source| CaptureError::Write { name, source })
+}
+
+/// Takes a key out of a map. Says whether it was there.
+fn remove<K: Pod, V: Pod>(map: &mut HashMap<MapData, K, V>, key: &K, name: &'static str) -> Result<bool, CaptureError> {
+    let is_missing = |error: &MapError| match error {
+        MapError::KeyNotFound => true,
+        MapError::SyscallError(error) => error.io_error.kind() == io::ErrorKind::NotFound,
+        _ => false,
+    };
+    match map.remove(key) {
+        Ok(()) => Ok(true),
+        Err(error) if is_missing(&error) => Ok(false),
+        Err(source) => Err(CaptureError::Write { name, source }),
+    }
 }
 
 fn take<T: TryFrom<Map>>(programs: &mut Ebpf, name: &'static str) -> Result<T, CaptureError> {
@@ -500,19 +521,14 @@ impl Capture {
     /// Takes the count of a loss out of the kernel's map, of a cgroup that is gone: its place is another one's then. `told` is
     /// how much was taken out before.
     pub(crate) fn forgive(&mut self, key: LossKey, told: u64) -> Result<u64, CaptureError> {
-        let failed = |source| CaptureError::Write {
-            name: name::LOSSES,
-            source,
-        };
+        let name = name::LOSSES;
         let count = match self.losses.get(&Plain(key), 0) {
             Ok(count) => count,
             Err(MapError::KeyNotFound) => return Ok(told),
-            Err(source) => return Err(failed(source)),
+            Err(source) => return Err(CaptureError::Read { name, source }),
         };
         self.keep_loss(key, told, count)?;
-        match self.losses.remove(&Plain(key)) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(told + count),
-            Err(source) => Err(failed(source)),
-        }
+        remove(&mut self.losses, &Plain(key), name)?;
+        Ok(told + count)
     }
 }

@@ -7,7 +7,7 @@
 //!   event was missed, an unknown id makes the whole tree be read again. Only an id that is then not there is unknown.
 //! * A folder that is removed is not watched any more, and its id is forgotten some time later: nothing grows with what is gone.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
@@ -199,8 +199,8 @@ impl Cgroups {
         }
     }
 
-    /// Forgets what is gone for long, and says which ids these were.
-    pub(crate) fn tidy(&mut self) -> BTreeSet<u64> {
+    /// Forgets what is gone for long, and says which ids these were and whose.
+    pub(crate) fn tidy(&mut self) -> BTreeMap<u64, Subject> {
         if self.blind {
             self.walk();
         }
@@ -208,7 +208,7 @@ impl Cgroups {
         let is_over = |known: &Known| known.gone.is_some_and(|gone| now.duration_since(gone) >= GRACE);
         self.known
             .extract_if(|_, known| is_over(known))
-            .map(|(id, _)| id)
+            .map(|(id, known)| (id, known.subject))
             .collect()
     }
 

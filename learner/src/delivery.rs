@@ -87,6 +87,11 @@ impl Delivery {
         }
     }
 
+    /// The version up to which the controller has acknowledged every flow on this stream.
+    pub(crate) fn acknowledged(&self) -> Option<u64> {
+        self.acknowledged.map(|(flows, _)| flows)
+    }
+
     /// Whether the controller has acknowledged everything up to these versions.
     pub(crate) fn is_complete(&self, version: u64, other_version: u64) -> bool {
         self.acknowledged == Some((version, other_version))

@@ -16,6 +16,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use crate::capture::KeptCounts;
 use crate::report::StreamEvent;
 use crate::settings::{Settings, Sink};
 
@@ -38,6 +39,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) flows: usize,
     /// Keys in the kernel's map.
     pub(crate) held: usize,
+    /// What is kept for the next learner.
+    pub(crate) kept: KeptCounts,
     /// Containers whose cgroups are followed.
     pub(crate) containers: usize,
 }
@@ -53,6 +56,9 @@ pub(crate) struct Health {
     lost: Family<ReasonLabels, Counter>,
     flows: Gauge,
     held: Gauge,
+    archived: Gauge,
+    archive_left: Counter,
+    archive_refused: Counter,
     containers: Gauge,
     connected: Gauge,
     acknowledged: Counter,
@@ -82,6 +88,10 @@ impl Health {
             "Flows that were seen since the start and are kept",
         );
         let held = gauge("nanoseg_learner_map_entries", "Flows that the kernel's map holds");
+        let archived = gauge(
+            "nanoseg_learner_archive_entries",
+            "Flows and losses that are kept for the next learner and are not in the kernel's map any more",
+        );
         let containers = gauge(
             "nanoseg_learner_containers",
             "Containers of this node whose cgroups are followed",
@@ -104,6 +114,14 @@ impl Health {
             "nanoseg_learner_acknowledged",
             "Increments that the controller has acknowledged",
         );
+        let archive_left = counter(
+            "nanoseg_learner_archive_left",
+            "Entries of containers that are gone that were delivered and left what is kept",
+        );
+        let archive_refused = counter(
+            "nanoseg_learner_archive_refused",
+            "How often there was no room for what had to be kept",
+        );
         let lost = Family::<ReasonLabels, Counter>::default();
         registry.register(
             "nanoseg_learner_lost",
@@ -124,6 +142,9 @@ impl Health {
             lost,
             flows,
             held,
+            archived,
+            archive_left,
+            archive_refused,
             containers,
             connected,
             acknowledged,
@@ -137,6 +158,7 @@ impl Health {
             losses,
             flows,
             held,
+            kept,
             containers,
         } = turn;
         self.pulse.beat();
@@ -152,7 +174,14 @@ impl Health {
                 total,
             );
         }
-        for (gauge, number) in [(&self.flows, flows), (&self.held, held), (&self.containers, containers)] {
+        catch_up(&self.archive_left, kept.left);
+        catch_up(&self.archive_refused, kept.refused);
+        for (gauge, number) in [
+            (&self.flows, flows),
+            (&self.held, held),
+            (&self.archived, &kept.held),
+            (&self.containers, containers),
+        ] {
             gauge.set(i64::try_from(*number).unwrap_or(i64::MAX));
         }
     }
@@ -247,6 +276,11 @@ mod tests {
                 losses: &losses,
                 flows: 5,
                 held: 4,
+                kept: KeptCounts {
+                    held: 3,
+                    left: 6,
+                    refused: 1,
+                },
                 containers: 2,
             });
         }
@@ -259,6 +293,9 @@ mod tests {
             "nanoseg_learner_lost_total{reason=\"under_way\"} 0",
             "nanoseg_learner_flows 5",
             "nanoseg_learner_map_entries 4",
+            "nanoseg_learner_archive_entries 3",
+            "nanoseg_learner_archive_left_total 6",
+            "nanoseg_learner_archive_refused_total 1",
             "nanoseg_learner_map_capacity 131072",
             "nanoseg_learner_containers 2",
         ] {

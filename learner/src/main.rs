@@ -27,6 +27,7 @@ mod cgroups;
 mod clock;
 mod delivery;
 mod health;
+mod leaving;
 mod names;
 mod pins;
 mod plain;

@@ -2,7 +2,7 @@
 //!
 //! Laws:
 //! * One learner at a time has the folder.
-//! * What is there is taken over as a whole or not at all: only if every pin is there, of this layout, of this node and this
+//! * What is there is taken over as a whole or not at all: only if every pin is there, of a layout that means the same, of this node and this
 //!   part of the cgroup tree. Anything else is removed, after the new programs are attached, and that is said.
 //! * Programs are replaced in their links by one step of the kernel, so that no packet passes none of them or two.
 
@@ -13,7 +13,7 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use aya::maps::{Array, Map, MapData};
-use nanoseg_ebpf::kept::{Header, LAYOUT, MAPS};
+use nanoseg_ebpf::kept::{Header, LAYOUT, LAYOUTS, MAPS};
 use nanoseg_ebpf::name;
 use rustix::fs::{FlockOperation, flock, statfs};
 
@@ -91,7 +91,7 @@ impl Pins {
             return Found::Nothing;
         }
         let header = |place: Header| self.header().and_then(|header| header.get(&(place as u32), 0).ok());
-        if header(Header::Layout) != Some(LAYOUT) {
+        if !header(Header::Layout).is_some_and(|layout| LAYOUTS.contains(&layout)) {
             return Found::Other("they are of another version");
         }
         if header(Header::Identity) != Some(self.identity) {

@@ -191,6 +191,18 @@ impl Table {
         }
     }
 
+    /// Takes in what flows came to that an earlier learner delivered and nobody needs any more.
+    pub(crate) const fn restore_left(&mut self, total: &kernel::FlowRecord) {
+        let kernel::FlowRecord {
+            first_ns: _,
+            last_ns: _,
+            attempted,
+            established,
+            refused,
+        } = total;
+        self.delivered += *attempted + *established + *refused;
+    }
+
     /// The entry of a key, and whether it is new.
     fn entry_of(&mut self, key: Key, seen: Timestamp) -> (usize, bool) {
         if let Some(entry) = self.find(&key) {
@@ -300,6 +312,11 @@ impl Table {
             .collect();
         keys.sort_unstable_by_key(|key| (key.cgroup, key.peer, key.port, key.transport, key.role));
         keys
+    }
+
+    /// Whether the kernel holds keys of a cgroup.
+    pub(crate) fn is_held(&self, cgroup: u64) -> bool {
+        self.of_cgroup.contains_key(&cgroup)
     }
 
     /// The most keys that the kernel holds of one cgroup.

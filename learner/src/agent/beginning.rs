@@ -104,8 +104,9 @@ impl Agent {
                 }
                 Kept::Loss(key) => {
                     let told = self.capture.kept_loss(key, &archived)?;
-                    self.lost.tell((key.cgroup, key.reason), told);
+                    self.tell_lost(key, told)?;
                 }
+                Kept::Left => self.table.restore_left(&total),
             }
         }
         self.capture.release_what_is_not_held()?;
@@ -143,10 +144,14 @@ impl Agent {
         for (number, (whose, count)) in (0..).zip(undecided) {
             // One that is gone by now has none, and none has these.
             let cgroup = self.cgroups.id_of(&whose).unwrap_or(u64::MAX - number);
-            let reason = Reason::Undecided as u32;
+            let key = LossKey {
+                cgroup,
+                reason: Reason::Undecided as u32,
+                pad: 0,
+            };
             self.lost.owned_by(cgroup, whose);
-            self.lost.tell((cgroup, reason), count);
-            self.capture.lose(LossKey { cgroup, reason, pad: 0 }, count)?;
+            self.tell_lost(key, count)?;
+            self.capture.lose(key, count)?;
         }
         // Now they are among the losses.
         self.read()

@@ -35,23 +35,24 @@ impl Lost {
         self.told.get(&key).copied().unwrap_or(0)
     }
 
-    /// How much a cgroup lost that is not in the kernel's map, from now on.
-    pub(super) fn tell(&mut self, key: Key, count: u64) {
+    /// How much a cgroup lost that is not in the kernel's map, from now on. Returns whose loss is not told by name any more.
+    pub(super) fn tell(&mut self, key: Key, count: u64) -> Option<Key> {
         let before = self.told.insert(key, count);
         if key.1 == Reason::Undecided as u32 {
             // Only of who was there at the beginning, so they are few, and alive perhaps.
             self.undecided += count.saturating_sub(before.unwrap_or(0));
-            return;
+            return None;
         }
         if before.is_none() {
             self.gone.push_back(key);
         }
-        while self.gone.len() > NAMED {
-            // It stays in what programs counted in all.
-            if let Some(key) = self.gone.pop_front() {
-                self.told.remove(&key);
-            }
+        if self.gone.len() <= NAMED {
+            return None;
         }
+        // It stays in what programs counted in all.
+        let first = self.gone.pop_front()?;
+        self.told.remove(&first);
+        Some(first)
     }
 
     /// Whose the losses of a cgroup are that cannot be asked for.

@@ -110,6 +110,7 @@ impl Agent {
             losses: &self.losses,
             flows: self.table.len(),
             held,
+            kept: self.capture.kept(),
             containers: self.cgroups.containers(),
         });
         Ok(())

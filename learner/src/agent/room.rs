@@ -94,6 +94,7 @@ impl Agent {
             }
             let last = self.capture.evict(key, &record)?;
             self.table.observe(key, &last, self.clock, |id| cgroups.subject(id));
+            self.leaving.is_kept(key.cgroup, self.table.version());
         }
         self.table.forget(key);
         Ok(())

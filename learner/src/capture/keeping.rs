@@ -1,30 +1,169 @@
 //! What is kept in the kernel for the next learner, beside what the programs count there.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
+use std::os::fd::{AsFd as _, OwnedFd};
 
 use aya::Ebpf;
-use aya::maps::{HashMap, MapData, MapError};
+use aya::maps::{HashMap, Map, MapData, MapError};
 use nanoseg_ebpf::kept::{Archived, Kept, Owner};
 use nanoseg_ebpf::{FlowKey, FlowRecord, LossKey, name};
 
-use super::{Capture, CaptureError, Plain, take};
+use super::{Capture, CaptureError, Plain, remove, take};
+use crate::bpf::{self, Place};
+use crate::leaving::{self, Step};
 
 pub(super) struct Keeping {
     archive: HashMap<MapData, Plain<FlowKey>, Plain<Archived>>,
+    /// The same map, to be read as a whole.
+    whole_archive: OwnedFd,
     owners: HashMap<MapData, u64, Plain<Owner>>,
-    /// Cgroups that the archive names.
-    archived: BTreeSet<u64>,
+    /// How many keys of each cgroup are in the archive.
+    archived: BTreeMap<u64, usize>,
+    counts: KeptCounts,
     complained: bool,
+}
+
+/// What became of keys of the archive, as far as this learner knows.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct KeptCounts {
+    /// Keys that are there.
+    pub(crate) held: usize,
+    /// Keys that left, because nobody needs them any more.
+    pub(crate) left: u64,
+    /// How often there was no room for what had to be kept.
+    pub(crate) refused: u64,
 }
 
 impl Keeping {
     pub(super) fn new(programs: &mut Ebpf) -> Result<Self, CaptureError> {
-        Ok(Self {
-            archive: take(programs, name::ARCHIVE)?,
+        let name = name::ARCHIVE;
+        let Some(Map::HashMap(map)) = programs.map(name) else {
+            return Err(CaptureError::Missing { name });
+        };
+        let whole_archive = map.fd().as_fd().try_clone_to_owned();
+        let mut keeping = Self {
+            whole_archive: whole_archive.map_err(|source| CaptureError::ReadAll { name, source })?,
+            archive: take(programs, name)?,
             owners: take(programs, name::OWNERS)?,
-            archived: BTreeSet::new(),
+            archived: BTreeMap::new(),
+            counts: KeptCounts::default(),
             complained: false,
-        })
+        };
+        let all = keeping.all()?;
+        for (kept, _) in &all {
+            keeping.came(kept.to_key());
+        }
+        keeping.take(leaving::unfinished(&all))?;
+        // A place for what leaves, while there is room for one.
+        keeping.put(Kept::Left, |left| left)?;
+        Ok(keeping)
+    }
+
+    fn get(&self, kept: Kept) -> Result<Option<Archived>, CaptureError> {
+        match self.archive.get(&Plain(kept.to_key()), 0) {
+            Ok(Plain(known)) => Ok(Some(known)),
+            Err(MapError::KeyNotFound) => Ok(None),
+            Err(source) => Err(CaptureError::Read {
+                name: name::ARCHIVE,
+                source,
+            }),
+        }
+    }
+
+    /// Says whether there was room for it.
+    fn put(&mut self, kept: Kept, change: impl FnOnce(Archived) -> Archived) -> Result<bool, CaptureError> {
+        let known = self.get(kept)?;
+        let key = kept.to_key();
+        match self
+            .archive
+            .insert(Plain(key), Plain(change(known.unwrap_or_default())), 0)
+        {
+            Ok(()) => {
+                if known.is_none() {
+                    self.came(key);
+                }
+                Ok(true)
+            }
+            Err(source) => self.complain(name::ARCHIVE, source).map(|()| false),
+        }
+    }
+
+    fn came(&mut self, key: FlowKey) {
+        *self.archived.entry(key.cgroup).or_default() += 1;
+        self.counts.held += 1;
+    }
+
+    fn remove(&mut self, key: FlowKey) -> Result<(), CaptureError> {
+        if !remove(&mut self.archive, &Plain(key), name::ARCHIVE)? {
+            return Ok(());
+        }
+        self.counts.left += 1;
+        self.counts.held = self.counts.held.saturating_sub(1);
+        if let Some(keys) = self.archived.get_mut(&key.cgroup) {
+            *keys -= 1;
+            if *keys == 0 {
+                self.archived.remove(&key.cgroup);
+            }
+        }
+        Ok(())
+    }
+
+    fn forget_owner(&mut self, cgroup: u64) -> Result<(), CaptureError> {
+        if self.archived.contains_key(&cgroup) {
+            return Ok(());
+        }
+        // None was kept of a path that is too long, or where there was no room.
+        remove(&mut self.owners, &cgroup, name::OWNERS).map(drop)
+    }
+
+    /// Says whether all could be done: there is no place for what left in an archive that was full when it came to be one.
+    fn take(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<bool, CaptureError> {
+        for step in steps {
+            match step {
+                Step::Write(left) => {
+                    if !self.put(Kept::Left, |_| left)? {
+                        return Ok(false);
+                    }
+                }
+                Step::Remove(key) => self.remove(key)?,
+                Step::Forget(cgroup) => self.forget_owner(cgroup)?,
+            }
+        }
+        Ok(true)
+    }
+
+    fn leave(&mut self, cgroups: &BTreeSet<u64>) -> Result<(), CaptureError> {
+        let mut leaving: BTreeMap<u64, (Vec<FlowKey>, FlowRecord)> = BTreeMap::new();
+        for (kept, archived) in self.all()? {
+            let key = kept.to_key();
+            if leaving::leaves(kept) && cgroups.contains(&key.cgroup) {
+                let (keys, before) = leaving.entry(key.cgroup).or_default();
+                keys.push(key);
+                let last = archived.total();
+                *before = Archived { before: *before, last }.total();
+            }
+        }
+        for (cgroup, (keys, total)) in leaving {
+            let left = self.get(Kept::Left)?.unwrap_or_default();
+            if !self.take(leaving::steps(cgroup, &keys, &total, left))? {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    fn all(&self) -> Result<Vec<(Kept, Archived)>, CaptureError> {
+        let mut all = Vec::new();
+        let each = |Plain(key): &Plain<FlowKey>, Plain(archived): &Plain<Archived>| {
+            all.push((Kept::from_key(*key), *archived));
+        };
+        bpf::part(self.whole_archive.as_fd(), Place::default(), usize::MAX, each).map_err(|source| {
+            CaptureError::ReadAll {
+                name: name::ARCHIVE,
+                source,
+            }
+        })?;
+        Ok(all)
     }
 
     /// A full map is no reason to end: what is in it stays, and what was reported is reported.
@@ -34,6 +173,7 @@ impl Keeping {
         if !is_full {
             return Err(CaptureError::Write { name, source });
         }
+        self.counts.refused += 1;
         if !self.complained {
             self.complained = true;
             tracing::warn!(
@@ -80,42 +220,44 @@ impl Capture {
     }
 
     fn put(&mut self, kept: Kept, change: impl FnOnce(Archived) -> Archived) -> Result<(), CaptureError> {
-        let Some(keeping) = &mut self.keeping else {
-            return Ok(());
-        };
-        let name = name::ARCHIVE;
-        let key = kept.to_key();
-        let known = match keeping.archive.get(&Plain(key), 0) {
-            Ok(Plain(known)) => known,
-            Err(MapError::KeyNotFound) => Archived::default(),
-            Err(source) => return Err(CaptureError::Read { name, source }),
-        };
-        match keeping.archive.insert(Plain(key), Plain(change(known)), 0) {
-            Ok(()) => {
-                keeping.archived.insert(key.cgroup);
-                Ok(())
-            }
-            Err(source) => keeping.complain(name, source),
+        match &mut self.keeping {
+            Some(keeping) => keeping.put(kept, change).map(drop),
+            None => Ok(()),
         }
     }
 
     /// Everything that was kept of flows and losses.
-    pub(crate) fn archived(&mut self) -> Result<Vec<(Kept, Archived)>, CaptureError> {
-        let Some(keeping) = &mut self.keeping else {
-            return Ok(Vec::new());
-        };
-        let mut all = Vec::new();
-        for entry in &keeping.archive {
-            let (Plain(key), Plain(archived)) = entry.map_err(|source| CaptureError::Read {
-                name: name::ARCHIVE,
-                source,
-            })?;
-            all.push((Kept::from_key(key), archived));
+    pub(crate) fn archived(&self) -> Result<Vec<(Kept, Archived)>, CaptureError> {
+        self.keeping.as_ref().map_or_else(|| Ok(Vec::new()), Keeping::all)
+    }
+
+    /// Lets what is kept of the flows of cgroups leave: all of it is delivered, and none of them comes back.
+    pub(crate) fn leave(&mut self, cgroups: &BTreeSet<u64>) -> Result<(), CaptureError> {
+        match &mut self.keeping {
+            Some(keeping) if !cgroups.is_empty() => keeping.leave(cgroups),
+            Some(_) | None => Ok(()),
         }
-        keeping
-            .archived
-            .extend(all.iter().map(|(kept, _)| kept.to_key().cgroup));
-        Ok(all)
+    }
+
+    /// Forgets whose a loss was: it stays in what was lost in all.
+    pub(crate) fn forget_loss(&mut self, key: LossKey) -> Result<(), CaptureError> {
+        match &mut self.keeping {
+            Some(keeping) => keeping.remove(Kept::Loss(key).to_key()),
+            None => Ok(()),
+        }
+    }
+
+    /// Whether something is kept of a cgroup.
+    pub(crate) fn is_archived(&self, cgroup: u64) -> bool {
+        let keeping = self.keeping.as_ref();
+        keeping.is_some_and(|keeping| keeping.archived.contains_key(&cgroup))
+    }
+
+    /// What became of what is kept.
+    pub(crate) fn kept(&self) -> KeptCounts {
+        self.keeping
+            .as_ref()
+            .map_or_else(KeptCounts::default, |keeping| keeping.counts)
     }
 
     /// Keeps the path of a cgroup.
@@ -147,18 +289,12 @@ impl Capture {
 
     /// Forgets the path of a cgroup that is gone, unless something is kept of it.
     pub(crate) fn forget_owner(&mut self, cgroup: u64) -> Result<(), CaptureError> {
-        let Some(keeping) = &mut self.keeping else {
-            return Ok(());
-        };
-        if keeping.archived.contains(&cgroup) {
-            return Ok(());
-        }
-        match keeping.owners.remove(&cgroup) {
-            Ok(()) | Err(MapError::KeyNotFound) => Ok(()),
-            Err(source) => Err(CaptureError::Write {
-                name: name::OWNERS,
-                source,
-            }),
+        match &mut self.keeping {
+            Some(keeping) => keeping.forget_owner(cgroup),
+            None => Ok(()),
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -10,7 +10,7 @@ use aya::maps::{HashMap, MapData, MapError};
 use nanoseg_ebpf::kept::Kept;
 use nanoseg_ebpf::{EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, name};
 
-use super::{Capture, CaptureError, Plain};
+use super::{Capture, CaptureError, Plain, remove};
 use crate::bpf;
 use crate::clock::monotonic_ns;
 
@@ -53,14 +53,8 @@ impl Capture {
                 return Err(CaptureError::Take { name, source });
             }
         }
-        match self.flows.remove(&Plain(key.slot())) {
-            Ok(()) => Ok(Some(*known)),
-            Err(MapError::KeyNotFound) => Ok(None),
-            Err(source) => Err(CaptureError::Write {
-                name: name::FLOWS,
-                source,
-            }),
-        }
+        let was_there = remove(&mut self.flows, &Plain(key.slot()), name::FLOWS)?;
+        Ok(was_there.then_some(*known))
     }
 
     /// Lets the programs know of the room that was made: once for many keys, because it takes more than they do.
@@ -120,10 +114,7 @@ impl Capture {
             (&mut self.admitted, name::ADMITTED),
             (&mut self.released, name::RELEASED),
         ] {
-            match map.remove(&cgroup) {
-                Ok(()) | Err(MapError::KeyNotFound) => {}
-                Err(source) => return Err(CaptureError::Write { name, source }),
-            }
+            remove(map, &cgroup, name)?;
         }
         Ok(())
     }
