@@ -1,8 +1,10 @@
 //! The only module that writes.
 //!
 //! Guarantees, in this order:
-//! * Segments are written before policies: what a policy enforces is durable before it is enforced;
-//! * policies are created and changed before any is deleted, so that nothing loses an allowance that is about to move;
+//! * policies are created and changed first: people wait for those, and what one enforces was read back from its Segment before it was
+//!   wanted. Segments may be thousands;
+//! * Segments are written before any policy is deleted, so that one that was taken back is not taken for one that somebody deleted; and
+//!   policies are created and changed before, so that nothing loses an allowance that is about to move;
 //! * every step is whole by itself and may be the last one before a crash: a policy carries its allows and its isolation in
 //!   one object, and a deletion names the object that it means;
 //! * one step that fails stops no other, and what it says comes back as an [`Event`].
@@ -11,6 +13,7 @@ mod cluster;
 mod directory;
 mod events;
 
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::path::PathBuf;
@@ -22,7 +25,7 @@ use nanoseg_policy::ownership::{PolicyName, owned_workload};
 use crate::reconcile::{
     Event, Happening, Notice, ObjectId, PolicyStep, Proposals, SegmentWrite, Violation, Why, Writes,
 };
-use crate::segment::Segment;
+use crate::segment::{Segment, SegmentName};
 use crate::telemetry::VIOLATION;
 use crate::trouble::{Trouble, chain};
 
@@ -134,23 +137,6 @@ pub async fn apply(live: &impl Live, writes: Writes) -> Vec<Event> {
         complain(live.put_proposals(&proposals).await);
     }
 
-    let segments = futures::stream::iter(segments).map(async |write| {
-        let id = ObjectId::Segment(write.segment.segment_name());
-        match live.put_segment(&write).await {
-            Ok(segment) => Event::Segment(Box::new(segment)),
-            Err(error) => failed(id, &error),
-        }
-    });
-    events.extend(segments.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
-    // A Segment that was made just now has a UID since then, and its Events are found by that.
-    for notice in notices.iter_mut().filter(|notice| notice.uid.is_none()) {
-        notice.uid = events.iter().find_map(|event| match event {
-            Event::Segment(segment) if segment.segment_name() == notice.segment => segment.metadata.uid.clone(),
-            _ => None,
-        });
-    }
-    live.tell(notices);
-
     let repaired = |policy: &NetworkPolicy, why: Why, uid: Option<String>| {
         if matches!(why, Why::Edited | Why::Deleted)
             && let Some(workload) = owned_workload(policy)
@@ -178,6 +164,17 @@ pub async fn apply(live: &impl Live, writes: Writes) -> Vec<Event> {
     );
     events.extend(put.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
 
+    let segments = futures::stream::iter(segments).map(async |write| {
+        let id = ObjectId::Segment(write.segment.segment_name());
+        match live.put_segment(&write).await {
+            Ok(segment) => Event::Segment(Box::new(segment)),
+            Err(error) => failed(id, &error),
+        }
+    });
+    events.extend(segments.buffer_unordered(AT_ONCE).collect::<Vec<_>>().await);
+    identify(&mut notices, &events);
+    live.tell(notices);
+
     let remove = futures::stream::iter(remove).map(async |(policy, reason)| {
         let name = PolicyName::of(&policy);
         match live.remove_policy(&policy).await {
@@ -201,6 +198,20 @@ pub async fn apply(live: &impl Live, writes: Writes) -> Vec<Event> {
         });
     }
     events
+}
+
+/// A Segment that was made just now has a UID since then, and its Events are found by that.
+fn identify(notices: &mut [Notice], events: &[Event]) {
+    let uids: BTreeMap<SegmentName, &String> = events
+        .iter()
+        .filter_map(|event| match event {
+            Event::Segment(segment) => Some((segment.segment_name(), segment.metadata.uid.as_ref()?)),
+            _ => None,
+        })
+        .collect();
+    for notice in notices.iter_mut().filter(|notice| notice.uid.is_none()) {
+        notice.uid = uids.get(&notice.segment).copied().cloned();
+    }
 }
 
 fn complain(outcome: Result<(), WriteError>) {

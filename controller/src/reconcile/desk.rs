@@ -69,6 +69,7 @@ impl Desk<'_> {
         let id = ObjectId::Policy(policy);
         let hold = self.held.get(&id).filter(|hold| hold.until > now);
 
+        let before = writes.put.len();
         subject.lift(stance);
         let reports_only = self.guide.reports_only;
         let standing = if reports_only {
@@ -130,16 +131,18 @@ impl Desk<'_> {
             refuted: self.refuted.map(str::to_owned),
             now,
         };
-        self.report(workload, subject, &standpoint, writes, &mut planned);
+        let is_on_its_way = writes.put.len() > before;
+        self.report(workload, subject, (&standpoint, is_on_its_way), writes, &mut planned);
         planned
     }
 
-    /// Has the Segment written if it does not say what it should.
+    /// Has the Segment written if it does not say what it should. Where a policy is on its way that waits until it has arrived, or has
+    /// failed to: either is heard of, and then there is more to say.
     fn report(
         &mut self,
         workload: &Workload,
         subject: &mut Subject,
-        at: &Standpoint,
+        (at, is_on_its_way): (&Standpoint, bool),
         writes: &mut Writes,
         planned: &mut Planned,
     ) {
@@ -154,6 +157,9 @@ impl Desk<'_> {
             return;
         }
         let told_at = subject.lack(&status, self.judged);
+        if is_on_its_way {
+            return;
+        }
         let written = subject.segment.as_ref().and_then(|segment| segment.status.as_ref());
         let may_be_written = [
             self.held

@@ -112,14 +112,14 @@ impl World {
         } = writes;
         self.violations.extend(violations);
         let mut events = Vec::new();
-        for SegmentWrite { segment, exists: _ } in segments.into_iter().take(steps) {
-            self.segments.insert(segment.segment_name(), segment.clone());
-            events.push(Event::Segment(Box::new(segment)));
-        }
-        for step in put.into_iter().take(steps - events.len()) {
+        for step in put.into_iter().take(steps) {
             self.policies
                 .insert(PolicyName::of(&step.desired), step.desired.clone());
             events.push(Event::Policy(Box::new(step.desired)));
+        }
+        for SegmentWrite { segment, exists: _ } in segments.into_iter().take(steps - events.len()) {
+            self.segments.insert(segment.segment_name(), segment.clone());
+            events.push(Event::Segment(Box::new(segment)));
         }
         for (policy, _) in remove.into_iter().take(steps - events.len()) {
             self.policies.remove(&PolicyName::of(&policy));
