@@ -40,8 +40,13 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// How long to wait after only counts changed.
 const SETTLE_COUNTS: Duration = Duration::from_secs(1);
 
-/// A round may take at most one part in this many of the time, however large the cluster is.
+/// A round may take at most one part in this many of the time, as long as nobody waits for the next one longer than
+/// [`LONGEST_PAUSE`].
 const SHARE: u32 = 5;
+
+/// How long the cost of one round puts off the next one at most. One about everything may have frozen ten thousand baselines, and the
+/// next one is about a flow whose policy is to be live within seconds.
+const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
 /// How often folders are looked through. Four times a second, so that an edit is repaired within one.
 const LOOK: Duration = Duration::from_millis(250);
@@ -432,7 +437,7 @@ impl Pace {
             let settle = if due == Due::Soon { SETTLE } else { SETTLE_COUNTS };
             let cost = self.costs.get(&self.core.work()).copied().unwrap_or_default();
             (since + settle)
-                .max(self.ended + cost * SHARE)
+                .max(self.ended + LONGEST_PAUSE.min(cost * SHARE))
                 .saturating_duration_since(Instant::now())
         });
         let by_clock = self.wake.map(|at| {
