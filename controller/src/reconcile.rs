@@ -29,7 +29,9 @@ mod memory;
 mod notice;
 mod open;
 mod pacing;
+mod replicas;
 mod rollback;
+mod sightings;
 mod snapshot;
 mod stale;
 mod stand;
@@ -40,6 +42,7 @@ mod tests;
 mod think;
 mod writes;
 
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::num::NonZeroU32;
 
@@ -136,6 +139,8 @@ pub struct Core {
     losses: BTreeMap<Workload, u64>,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
     cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
+    /// The ranges of addresses that people's policies tell apart, once somebody asked.
+    blocks: OnceCell<BTreeSet<IpNet>>,
     subjects: BTreeMap<Workload, Subject>,
     segments: BTreeMap<SegmentName, Workload>,
     unreadable: BTreeMap<SegmentName, String>,
@@ -189,6 +194,7 @@ impl Core {
             losses: BTreeMap::new(),
             policies: BTreeMap::new(),
             cluster_policies: BTreeMap::new(),
+            blocks: OnceCell::new(),
             subjects: BTreeMap::new(),
             segments: BTreeMap::new(),
             unreadable: BTreeMap::new(),
@@ -284,9 +290,8 @@ impl Core {
         }
         let expected = self.attested.give_up(now);
         if self.away_at.is_some_and(|at| at <= now) {
-            // Whose pods nobody watches any more is a matter of all that are learned.
             self.away_at = None;
-            self.stale = Stale::All;
+            self.stale.watched(self.learners.away(now).map(str::to_owned));
         }
         let mut writes = Writes::default();
         if !self.stale.is_nothing() || self.think_at.is_some_and(|end| end <= now) {

@@ -14,10 +14,12 @@ mod mutants;
 mod names;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
+use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
-use nanoseg_graph::cluster::Cluster;
+use nanoseg_graph::cluster::{AddressOwner, Cluster};
 use nanoseg_graph::connection::{ConnectionGraph, Edge, EdgeKey};
 use nanoseg_graph::endpoint::{Endpoint, Workload};
 
@@ -149,7 +151,10 @@ pub fn accept_each<'a>(
 ) -> BTreeMap<Workload, Result<Accepted, Vec<Violation>>> {
     let candidates: Vec<Candidate<'a>> = candidates.into_iter().collect();
     let check = Check::new(candidates.iter().map(|candidate| candidate.proposal), others);
-    let evaluator = Evaluator::new(&check.policies, cluster);
+    let evaluator = match namespaces_of(&candidates, cluster) {
+        Some(namespaces) => Evaluator::within(&check.policies, cluster, &namespaces),
+        None => Evaluator::new(&check.policies, cluster),
+    };
     let ends = Ends::new(cluster, &evaluator);
     let strangers = strangers(&candidates, &evaluator, &ends);
     let servers = NameServers::of(cluster, settings);
@@ -201,6 +206,36 @@ pub fn accept_each<'a>(
             (candidate.proposal.workload.clone(), verdict)
         })
         .collect()
+}
+
+/// The namespaces of all pods that candidates' edges begin or end at, and that their policies select; `None`: any may be among them. Where
+/// few candidates are checked, most of a large cluster has nothing to do with them.
+fn namespaces_of<'a>(candidates: &[Candidate<'a>], cluster: &'a Cluster) -> Option<BTreeSet<&'a str>> {
+    let mut namespaces = BTreeSet::new();
+    for Candidate { proposal, baseline } in candidates {
+        namespaces.insert(proposal.workload.namespace.as_str());
+        namespaces.extend(proposal.policy.metadata.namespace.as_deref());
+        for end in baseline.as_petgraph().node_weights() {
+            let addresses: BTreeSet<IpAddr> = match end {
+                Endpoint::Workload(workload) => {
+                    namespaces.insert(&workload.namespace);
+                    continue;
+                }
+                Endpoint::External(address) => [*address].into(),
+                Endpoint::Node(name) => cluster.node(name)?.addresses.clone(),
+                Endpoint::Service(_) => return None,
+                Endpoint::Unknown { .. } => continue,
+            };
+            for address in addresses {
+                for owner in cluster.owners_of(address, Timestamp::MAX, Timestamp::MAX) {
+                    if let AddressOwner::Pod(uid) = owner {
+                        namespaces.insert(&cluster.pod_by_uid(&uid)?.namespace);
+                    }
+                }
+            }
+        }
+    }
+    Some(namespaces)
 }
 
 /// Whether a proposal's policy is its workload's, by all that it says of itself.

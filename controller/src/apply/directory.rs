@@ -86,7 +86,7 @@ impl Live for OnDirectory {
         let mut current = BTreeSet::new();
         for (name, policy) in &proposals.current {
             let path = self.policy(PROPOSED, name);
-            let text = yaml(&path, policy)?;
+            let text = yaml(&path, &**policy)?;
             if fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
                 write_text(&path, &text)?;
                 tracing::info!(path = %path.display(), "policy proposed");

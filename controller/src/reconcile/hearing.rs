@@ -5,7 +5,6 @@ use nanoseg_graph::flow::Report;
 
 use super::attested::{Arrival, Released};
 use super::memory::Subject;
-use super::stale::Stale;
 use super::writes::ObjectId;
 use super::{Core, Due};
 use crate::segment::name_of;
@@ -48,12 +47,7 @@ impl Core {
 
     pub(super) fn take_report(&mut self, report: &Report) {
         self.heard += 1;
-        if self.flows.knows(&report.origin) {
-            self.stale.hear(report, &self.flows);
-        } else {
-            // From now on somebody watches the pods of this node.
-            self.stale = Stale::All;
-        }
+        self.stale.hear(report, &self.flows);
         let novel = self.flows.merge(report);
         if !self.stale.is_nothing() {
             self.due = self.due.max(if novel { Due::Soon } else { Due::Later });
@@ -63,7 +57,8 @@ impl Core {
     pub(super) fn take_stream(&mut self, node: &str, stream: u64, open: bool, now: Timestamp) {
         if open {
             if self.learners.came(node, stream, now) {
-                self.rethink();
+                self.stale.watched([node.to_owned()]);
+                self.due = Due::Soon;
             }
             return;
         }

@@ -45,6 +45,12 @@ impl Learners {
         self.left.get(node).is_some_and(|left| away_from(*left) <= now)
     }
 
+    /// Nodes whose learner is away.
+    pub(super) fn away(&self, now: Timestamp) -> impl Iterator<Item = &str> {
+        let away = self.left.iter().filter(move |(_, left)| away_from(**left) <= now);
+        away.map(|(node, _)| node.as_str())
+    }
+
     /// When the next one is away, if it does not come back.
     pub(super) fn next(&self, now: Timestamp) -> Option<Timestamp> {
         let away = self.left.values().map(|left| away_from(*left));

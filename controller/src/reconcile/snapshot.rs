@@ -1,5 +1,7 @@
 //! What the core knows, copied for whoever looks at it.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::cluster::Cluster;
@@ -39,7 +41,11 @@ impl Core {
             cluster: self.cluster.clone(),
             graph: self.resolution.graph().clone(),
             live: self.policies.values().cloned().collect(),
-            proposed: self.foreign().chain(self.proposed()).cloned().collect(),
+            proposed: self
+                .foreign()
+                .chain(self.proposed().map(Arc::as_ref))
+                .cloned()
+                .collect(),
             cluster_policies: self.cluster_policies.values().cloned().collect(),
             segments: self
                 .subjects

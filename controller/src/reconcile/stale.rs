@@ -3,9 +3,9 @@
 
 use std::collections::BTreeSet;
 
-use nanoseg_graph::cluster::{Object, Pod};
-use nanoseg_graph::endpoint::Workload;
-use nanoseg_graph::flow::{FlowTable, Report};
+use nanoseg_graph::cluster::Object;
+use nanoseg_graph::endpoint::{ServiceName, Workload};
+use nanoseg_graph::flow::{FlowTable, Lacks, Report};
 use nanoseg_graph::resolve::Changes;
 
 use super::{Core, ObjectId};
@@ -29,13 +29,48 @@ pub enum Work {
 pub(super) enum Stale {
     /// Everything.
     All,
-    /// What follows from these flows, and these workloads.
-    Parts(Changes, BTreeSet<Workload>),
+    /// What follows from these.
+    Parts(Box<Parts>),
+}
+
+/// What has changed, and nothing else that resolving, judging, proposing and verifying depends on.
+#[derive(Debug, Default)]
+pub(super) struct Parts {
+    /// What reports said.
+    pub(super) heard: Changes,
+    /// More was lost.
+    pub(super) losses: bool,
+    /// Nodes of which it has changed whether their pods are watched, or by what.
+    pub(super) nodes: BTreeSet<String>,
+    /// Workloads that are to be judged again.
+    pub(super) workloads: BTreeSet<Workload>,
+    /// Workloads of which a pod came, changed or went that others are like.
+    pub(super) replicas: BTreeSet<Workload>,
+    /// Services whose slices have changed.
+    pub(super) services: BTreeSet<ServiceName>,
+    /// Namespaces whose proposals are to be verified again.
+    pub(super) namespaces: BTreeSet<String>,
+}
+
+impl Parts {
+    fn is_nothing(&self) -> bool {
+        let Self {
+            heard,
+            losses,
+            nodes,
+            workloads,
+            replicas,
+            services,
+            namespaces,
+        } = self;
+        let nobody = nodes.is_empty() && workloads.is_empty() && replicas.is_empty();
+        heard.is_empty() && !losses && nobody && services.is_empty() && namespaces.is_empty()
+    }
 }
 
 impl Default for Stale {
     fn default() -> Self {
-        Self::Parts(Changes::default(), BTreeSet::new())
+        Self::Parts(Box::default())
     }
 }
 
@@ -44,7 +79,7 @@ impl Stale {
     pub(super) fn is_nothing(&self) -> bool {
         match self {
             Self::All => false,
-            Self::Parts(flows, workloads) => flows.is_empty() && workloads.is_empty(),
+            Self::Parts(parts) => parts.is_nothing(),
         }
     }
 
@@ -59,18 +94,44 @@ impl Stale {
 
     /// Takes note of a report that `table` is about to take in.
     pub(super) fn hear(&mut self, report: &Report, table: &FlowTable) {
-        if let Self::Parts(flows, _) = self {
-            flows.note(report, table);
-            if table.lacks_beside_flows(report) || flows.len() > FOLLOWED {
-                *self = Self::All;
-            }
+        let Self::Parts(parts) = self else { return };
+        let Lacks {
+            losses,
+            addresses: _,
+            names: _,
+            names_go: _,
+            held: _,
+            capture,
+        } = table.lacks(report);
+        parts.losses |= losses;
+        // With its first report somebody watches the pods of a node.
+        if capture.is_some() || !table.knows(&report.origin) {
+            parts.nodes.insert(report.origin.node.clone());
+        }
+        parts.heard.note(report, table);
+        if parts.heard.len() > FOLLOWED {
+            *self = Self::All;
         }
     }
 
     /// A workload is to be judged again.
     pub(super) fn judge(&mut self, workload: &Workload) {
-        if let Self::Parts(_, workloads) = self {
-            workloads.insert(workload.clone());
+        if let Self::Parts(parts) = self {
+            parts.workloads.insert(workload.clone());
+        }
+    }
+
+    /// The pods of these nodes are watched by others, or not any more.
+    pub(super) fn watched(&mut self, nodes: impl IntoIterator<Item = String>) {
+        if let Self::Parts(parts) = self {
+            parts.nodes.extend(nodes);
+        }
+    }
+
+    /// People's policies of a namespace have changed.
+    pub(super) fn verify(&mut self, namespace: &str) {
+        if let Self::Parts(parts) = self {
+            parts.namespaces.insert(namespace.to_owned());
         }
     }
 }
@@ -88,18 +149,6 @@ impl Core {
             Object::Node(node) => self.cluster.node(&node.name) == Some(node),
             Object::Namespace(namespace) => self.cluster.namespaces().any(|known| known == namespace),
         }
-    }
-
-    /// The workload of a pod that is known and has come to be ready, or not to be, and nothing else. That is what pods do most, and only
-    /// what is said of their own workload depends on it.
-    pub(super) fn only_turned(&self, object: &Object) -> Option<Workload> {
-        let Object::Pod(pod) = object else { return None };
-        let known = self.cluster.pod(&pod.namespace, &pod.name)?;
-        let turned = Pod {
-            ready: pod.ready,
-            ..known.clone()
-        };
-        (turned == *pod).then(|| self.cluster.workload_of(known))
     }
 }
 

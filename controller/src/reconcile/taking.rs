@@ -25,13 +25,7 @@ impl Core {
                         Object::Pod(pod) if pod.node.is_some() => Some((pod.uid.clone(), pod.mirror_uid.clone())),
                         _ => None,
                     };
-                    match self.only_turned(&object) {
-                        Some(workload) => {
-                            self.stale.judge(&workload);
-                            self.due = Due::Soon;
-                        }
-                        None => self.rethink(),
-                    }
+                    self.note_object(&object, now);
                     self.cluster.observe(object, now);
                     if let Some((uid, mirror_uid)) = pod {
                         self.release([Some(&uid), mirror_uid.as_deref()], now);
@@ -39,13 +33,13 @@ impl Core {
                 }
             }
             Event::ObjectGone(key) => {
+                self.note_gone(&key, now);
                 self.cluster.remove(&key, now);
-                self.rethink();
             }
             Event::Policy(policy) => self.take_policy(*policy),
             Event::PolicyGone(name) => {
                 if let Some(gone) = self.policies.remove(&name) {
-                    self.policy_changed(&gone);
+                    self.policy_changed(&name.namespace, are_theirs_other(Some(&gone), None));
                 }
                 self.let_go(ObjectId::Policy(name));
             }
@@ -53,12 +47,14 @@ impl Core {
                 let name = policy.name();
                 let known = self.cluster_policies.get(&name);
                 if known.is_none_or(|known| known.spec != policy.spec) {
+                    self.blocks.take();
                     self.rethink();
                 }
                 self.cluster_policies.insert(name, *policy);
             }
             Event::ClusterPolicyGone(name) => {
                 if self.cluster_policies.remove(&name).is_some() {
+                    self.blocks.take();
                     self.rethink();
                 }
             }
@@ -140,18 +136,20 @@ impl Core {
         if known.is_some_and(|known| is_older(&policy.metadata, &known.metadata)) {
             return;
         }
-        if known != Some(&policy) {
-            self.policy_changed(&policy);
+        let before = self.policies.insert(name.clone(), policy);
+        let now = self.policies.get(&name);
+        if before.as_ref() != now {
+            let differ = are_theirs_other(before.as_ref(), now);
+            self.policy_changed(&name.namespace, differ);
         }
-        self.let_go(ObjectId::Policy(name.clone()));
-        self.policies.insert(name, policy);
+        self.let_go(ObjectId::Policy(name));
     }
 
-    fn policy_changed(&mut self, policy: &NetworkPolicy) {
+    fn policy_changed(&mut self, namespace: &str, are_theirs_other: bool) {
         self.due = Due::Soon;
-        // What people's policies allow or deny is part of what a proposal is verified against; ours are planned only.
-        if owned_workload(policy).is_none() {
-            self.stale = Stale::All;
+        if are_theirs_other {
+            self.blocks.take();
+            self.stale.verify(namespace);
         }
     }
 
@@ -222,6 +220,16 @@ impl Core {
         self.news.push(News::SegmentLeftOut(name.clone(), reason.clone()));
         self.unreadable.insert(name, reason);
     }
+}
+
+/// Whether people's policies are others than before. What they allow or deny is part of what a proposal is verified against; ours are
+/// planned only.
+fn are_theirs_other(before: Option<&NetworkPolicy>, now: Option<&NetworkPolicy>) -> bool {
+    let spec = |policy: Option<&NetworkPolicy>| {
+        let theirs = policy.filter(|policy| owned_workload(policy).is_none());
+        theirs.map(|policy| policy.spec.clone())
+    };
+    spec(before) != spec(now)
 }
 
 /// Whether a version of an object is older than the one that is known. A write's answer may overtake the watch.

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
+use nanoseg_graph::cluster::Pod;
 use nanoseg_graph::connection::{ConnectionGraph, Edge, EdgeKey, Evidence, EvidenceRef};
 use nanoseg_graph::endpoint::{Endpoint, Workload};
-use nanoseg_graph::flow::{LossReason, Origin, Subject as FlowSubject, Tally, Transport};
+use nanoseg_graph::flow::{Origin, Tally, Transport};
 use nanoseg_graph::resolve::Resolution;
 use nanoseg_policy::audit::{self, Audit, audit};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
@@ -18,9 +19,9 @@ use nanoseg_policy::synthesize::{Proposal, Surroundings, Synthesizer};
 use nanoseg_policy::verify::{Candidate, Others, Violation as Fault, accept};
 
 use super::memory::Subject;
-use super::stale::{About, Stale};
+use super::stale::{About, Parts, Stale};
 use super::{Core, Happening, News, Proposals, Violation, Writes, wanted_mode};
-use crate::lifecycle::guard::{START_UP, Sighting, suspicions};
+use crate::lifecycle::guard::suspicions;
 use crate::lifecycle::novel::Novel;
 use crate::lifecycle::trial::Finding;
 use crate::lifecycle::{Life, Seen, Stance};
@@ -52,43 +53,76 @@ impl Core {
         writes.proposals = proposals;
     }
 
-    /// Takes in what was heard since the last round. Returns the workloads that it matters to.
+    /// Takes in what has changed since the last round. Returns the workloads that it matters to.
     fn resolve(&mut self, now: Timestamp) -> About {
-        let mut these = match std::mem::take(&mut self.stale) {
-            Stale::Parts(flows, workloads) => self
+        let followed = match std::mem::take(&mut self.stale) {
+            Stale::Parts(parts) if self.is_enough(&parts) => self
                 .resolution
-                .follow(&flows, &self.flows, &self.cluster)
-                .map(|touched| (touched, workloads)),
-            Stale::All => None,
+                .follow(&parts.heard, &self.flows, &self.cluster)
+                .map(|touched| (touched, parts)),
+            Stale::Parts(_) | Stale::All => None,
         };
-        let Some((touched, workloads)) = &mut these else {
+        let Some((touched, parts)) = followed else {
             self.resolution = Resolution::of(&self.flows, &self.cluster);
             self.losses = self.losses();
             self.surroundings = None;
             return About::All;
         };
+        let Parts {
+            heard: _,
+            losses,
+            nodes,
+            mut workloads,
+            replicas,
+            services: _,
+            namespaces,
+        } = *parts;
         let graph = self.resolution.graph();
-        let mut sources = BTreeSet::new();
-        for (source, destination) in touched.iter() {
+        // Whether an edge is suspicious depends on what else its source does, and on when its pods were started.
+        let mut sources: BTreeSet<Endpoint> = replicas.iter().cloned().map(Endpoint::Workload).collect();
+        for (source, destination) in touched {
             workloads.extend(destination.workload().cloned());
-            // Whether an edge is suspicious depends on what else its source does.
-            if sources.insert(source)
-                && let Some(index) = graph.index_of(source)
-            {
+            sources.insert(source);
+        }
+        for source in &sources {
+            workloads.extend(source.workload().cloned());
+            if let Some(index) = graph.index_of(source) {
                 let others = graph.outgoing(index).map(|(_, edge, _)| edge.destination);
-                workloads.extend(others.chain([source]).filter_map(Endpoint::workload).cloned());
+                workloads.extend(others.filter_map(Endpoint::workload).cloned());
+            }
+        }
+        if losses {
+            let before = std::mem::take(&mut self.losses);
+            self.losses = self.losses();
+            let lost = self.losses.iter();
+            let lost = lost.filter(|(workload, count)| before.get(*workload) != Some(count));
+            workloads.extend(lost.map(|(workload, _)| workload.clone()));
+        }
+        if !nodes.is_empty() {
+            let is_on_one = |pod: &&Pod| pod.node.as_ref().is_some_and(|node| nodes.contains(&**node));
+            let pods = self.cluster.pods().filter(is_on_one);
+            workloads.extend(pods.map(|pod| self.cluster.workload_of(pod)));
+        }
+        if !namespaces.is_empty() || !replicas.is_empty() {
+            for (workload, subject) in &mut self.subjects {
+                // What is refused is told by the pods that it is refused for.
+                let names_pods = !replicas.is_empty() && matches!(subject.checked, Some(Err(_)));
+                subject.is_outdated |= names_pods || namespaces.contains(&workload.namespace);
             }
         }
         let waited = |subject: &Subject| subject.think_at.is_some_and(|at| at <= now);
         let due = self.subjects.iter().filter(|(_, subject)| waited(subject));
         workloads.extend(due.map(|(workload, _)| workload.clone()));
-        About::These(std::mem::take(workloads))
+        About::These(workloads)
     }
 
     /// Judges each workload by its own window. Returns the edges that are novel.
     fn judge(&mut self, about: &About, now: Timestamp, writes: &mut Writes) -> Vec<(Workload, EdgeKey)> {
         let edges = edges_of(self.resolution.graph(), about);
-        let sightings = edges.iter().map(|(key, evidence)| self.sighting(key, *evidence));
+        let starts = self.starts(&edges);
+        let sightings = edges
+            .iter()
+            .map(|(key, evidence)| self.sighting(key, *evidence, &starts));
         let suspicions = suspicions(sightings);
         let mut seen = by_workload(&edges, about, &suspicions, self.resolution.graph());
         for (workload, edges) in &seen {
@@ -190,64 +224,6 @@ impl Core {
         violations
     }
 
-    /// How much was lost of each workload: what its containers' learners say, and what they cannot tell whose it was.
-    fn losses(&self) -> BTreeMap<Workload, u64> {
-        let mut losses: BTreeMap<Workload, u64> = BTreeMap::new();
-        let mut lose = |workload: Workload, count: u64| {
-            let total = losses.entry(workload).or_default();
-            *total = total.saturating_add(count);
-        };
-        for (origin, subject, reason, count) in self.flows.losses() {
-            match (reason, subject) {
-                // No NetworkPolicy is about other transports, and none about the node's own processes.
-                (LossReason::OtherTransport, _) | (_, Some(FlowSubject::Host(_))) => {}
-                (_, Some(FlowSubject::Container(container))) => {
-                    if let Some(pod) = self.cluster.pod_by_uid(&container.pod_uid) {
-                        lose(self.cluster.workload_of(pod), count);
-                    }
-                }
-                (_, None | Some(FlowSubject::Unknown(_))) => {
-                    let pods = self.cluster.pods();
-                    let pods = pods.filter(|pod| pod.node.as_deref() == Some(origin.node.as_str()));
-                    let workloads: BTreeSet<Workload> = pods.map(|pod| self.cluster.workload_of(pod)).collect();
-                    for workload in workloads {
-                        lose(workload, count);
-                    }
-                }
-            }
-        }
-        losses
-    }
-
-    fn sighting<'a>(&self, key: &'a EdgeKey, evidence: EvidenceRef<'_>) -> Sighting<'a> {
-        let Sightings { first_seen, count, .. } = Sightings::of(evidence);
-        let (first_seen, attempts) = (first_seen.unwrap_or(Timestamp::MAX), count);
-        let is_job = |workload: &Workload| matches!(workload.kind.as_str(), "Job" | "CronJob");
-        let just_started = |workload: &Workload| {
-            let gone = self
-                .cluster
-                .gone_pods()
-                .filter(|pod| self.cluster.workload_of(pod) == *workload);
-            let pods = self.cluster.pods_of(workload).chain(gone);
-            pods.filter_map(|pod| pod.started).any(|started| {
-                let age = first_seen.duration_since(started);
-                !age.is_negative() && age <= START_UP
-            })
-        };
-        let once_is_enough = attempts == 1
-            && key
-                .source
-                .workload()
-                .is_some_and(|workload| is_job(workload) || just_started(workload));
-        Sighting {
-            key,
-            first_seen,
-            attempts,
-            answered: self.guide.synthesis.in_baseline(key.as_edge(), evidence),
-            once_is_enough,
-        }
-    }
-
     /// Makes the policy of each workload whose baseline has changed. Returns all of them if any of them changed.
     fn propose(&mut self) -> Option<Proposals> {
         if !self.subjects.values().any(|subject| subject.is_outdated) {
@@ -285,7 +261,7 @@ impl Core {
         any.then(|| Proposals {
             current: self
                 .proposed()
-                .map(|policy| (PolicyName::of(policy), policy.clone()))
+                .map(|policy| (PolicyName::of(policy), Arc::clone(policy)))
                 .collect(),
             changed,
         })
@@ -353,7 +329,7 @@ impl Core {
             let namespace = policy.metadata.namespace.as_deref();
             namespaces.contains(namespace.unwrap_or_default())
         };
-        let proposed = self.proposed().filter(at_ends);
+        let proposed = self.proposed().map(Arc::as_ref).filter(at_ends);
         let (policies, _rejected) =
             PolicySet::parse_all(self.foreign().chain(proposed), self.cluster_policies.values());
         let mut graph = ConnectionGraph::default();
@@ -433,9 +409,9 @@ impl Core {
         self.policies.values().filter(|policy| owned_workload(policy).is_none())
     }
 
-    pub(super) fn proposed(&self) -> impl Iterator<Item = &NetworkPolicy> {
+    pub(super) fn proposed(&self) -> impl Iterator<Item = &Arc<NetworkPolicy>> {
         self.subjects.values().filter_map(|subject| match &subject.proposal {
-            Some(Ok(proposal)) => Some(&*proposal.policy),
+            Some(Ok(proposal)) => Some(&proposal.policy),
             Some(Err(_)) | None => None,
         })
     }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
@@ -160,7 +161,7 @@ impl Writes {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proposals {
     /// The policies.
-    pub current: BTreeMap<PolicyName, NetworkPolicy>,
+    pub current: BTreeMap<PolicyName, Arc<NetworkPolicy>>,
     /// Those that are new or differ from the last round's.
     pub changed: Vec<PolicyName>,
 }

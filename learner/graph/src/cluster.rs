@@ -257,6 +257,21 @@ impl Cluster {
             .filter(move |slice| slice.service == *service)
     }
 
+    /// A slice by namespace and name.
+    pub fn slice(&self, namespace: &str, name: &str) -> Option<&EndpointSlice> {
+        self.slices.get(&(namespace.to_owned(), name.to_owned()))
+    }
+
+    /// Whether the next pod that goes takes the place of one that is remembered.
+    pub fn forgets_pod(&self) -> bool {
+        self.gone_order.len() >= TOMBSTONES
+    }
+
+    /// Whether the next owner of pods that goes takes the place of one that is remembered.
+    pub fn forgets_owner(&self) -> bool {
+        self.gone_controllers_order.len() >= TOMBSTONES
+    }
+
     /// Nodes, in a fixed order.
     pub fn nodes(&self) -> impl Iterator<Item = &Node> {
         self.nodes.values()

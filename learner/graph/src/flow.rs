@@ -380,12 +380,30 @@ impl TryFrom<String> for CaptureVersion {
 /// Names of one address, and from when until when each held.
 type Holding = BTreeMap<DnsName, (Timestamp, Timestamp)>;
 
+/// What of a report a table does not know yet, its flows aside.
+#[derive(Clone, Debug)]
+pub struct Lacks<'r> {
+    /// More was lost.
+    pub losses: bool,
+    /// Addresses of its node.
+    pub addresses: BTreeSet<IpAddr>,
+    /// Names of peers, or for how long they held.
+    pub names: Vec<&'r Named>,
+    /// There may be more of them than are kept.
+    pub names_go: bool,
+    /// Containers that no kubelet started, be they known or not.
+    pub held: &'r [Held],
+    /// What sees on its node, if that is something else.
+    pub capture: Option<&'r CaptureVersion>,
+}
+
 /// All that was reported, joined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowTable {
     flows: BTreeMap<Origin, BTreeMap<FlowKey, Tally>>,
     losses: BTreeMap<(Origin, Option<Subject>, LossReason), u64>,
-    node_addresses: BTreeMap<String, BTreeSet<IpAddr>>,
+    /// The nodes that have each address.
+    node_addresses: BTreeMap<IpAddr, BTreeSet<String>>,
     names: BTreeMap<(String, Subject, IpAddr), Holding>,
     held: BTreeMap<(String, Subject), Held>,
     /// What sees on a node since the latest run of its learner that said so.
@@ -430,11 +448,11 @@ impl FlowTable {
                 .or_default();
             *known = (*known).max(*count);
         }
-        if !node_addresses.is_empty() {
-            self.node_addresses
-                .entry(origin.node.clone())
-                .or_default()
-                .extend(node_addresses);
+        for address in node_addresses {
+            let nodes = self.node_addresses.entry(*address).or_default();
+            if !nodes.contains(&origin.node) {
+                nodes.insert(origin.node.clone());
+            }
         }
         for Named {
             subject,
@@ -483,8 +501,8 @@ impl FlowTable {
         self.flows.get(origin)?.get(key)
     }
 
-    /// Whether a report says more than is known, its flows aside.
-    pub fn lacks_beside_flows(&self, report: &Report) -> bool {
+    /// What of a report, its flows aside, is not known yet.
+    pub fn lacks<'r>(&self, report: &'r Report) -> Lacks<'r> {
         let Report {
             origin,
             flows: _,
@@ -499,16 +517,40 @@ impl FlowTable {
             let known = self.losses.get(&(origin.clone(), subject.clone(), *reason));
             known.is_none_or(|known| known < count)
         };
-        let known = self.node_addresses.get(&origin.node);
-        let addresses = || {
-            node_addresses
-                .iter()
-                .all(|address| known.is_some_and(|known| known.contains(address)))
-        };
-        let sees = capture
-            .as_ref()
-            .is_some_and(|capture| self.capture(&origin.node) != Some(capture));
-        losses.iter().any(loss) || !names.is_empty() || !held.is_empty() || !addresses() || sees
+        let is_new = |address: &&IpAddr| !self.node_has(&origin.node, **address);
+        let mut more_names: BTreeMap<(&Subject, IpAddr), usize> = BTreeMap::new();
+        let mut lacked = Vec::new();
+        let mut names_go = false;
+        for named in names {
+            let Named {
+                subject,
+                address,
+                name,
+                first_seen,
+                until,
+            } = named;
+            let known = self.names.get(&(origin.node.clone(), subject.clone(), *address));
+            match known.and_then(|known| known.get(name)) {
+                Some((first, last)) if first <= first_seen && until <= last => continue,
+                Some(_) => {}
+                None => {
+                    let more = more_names.entry((subject, *address)).or_default();
+                    *more += 1;
+                    names_go |= known.map_or(0, BTreeMap::len) + *more > DnsName::KEPT;
+                }
+            }
+            lacked.push(named);
+        }
+        Lacks {
+            losses: losses.iter().any(loss),
+            addresses: node_addresses.iter().filter(is_new).copied().collect(),
+            names: lacked,
+            names_go,
+            held,
+            capture: capture
+                .as_ref()
+                .filter(|capture| self.capture(&origin.node) != Some(*capture)),
+        }
     }
 
     /// What sees on a node; `None` when its learner has not said.
@@ -556,10 +598,14 @@ impl FlowTable {
 
     /// The nodes whose own interfaces have an address, as their learners saw it.
     pub fn nodes_with(&self, address: IpAddr) -> impl Iterator<Item = &str> {
-        self.node_addresses
-            .iter()
-            .filter(move |(_, addresses)| addresses.contains(&address))
-            .map(|(node, _)| node.as_str())
+        let nodes = self.node_addresses.get(&address).into_iter().flatten();
+        nodes.map(String::as_str)
+    }
+
+    /// Whether a node's own interfaces have an address, as its learner saw it.
+    pub fn node_has(&self, node: &str, address: IpAddr) -> bool {
+        let nodes = self.node_addresses.get(&address);
+        nodes.is_some_and(|nodes| nodes.contains(node))
     }
 
     /// How many flows there are.

@@ -61,6 +61,9 @@ type Names<'a> = BTreeMap<(Endpoint, IpAddr), Vec<(&'a DnsName, (Timestamp, Time
 /// The ends behind a port of a Service, and the port's own number on each.
 type Behind = BTreeSet<(Endpoint, u16)>;
 
+/// The pods of a namespace that have a label.
+type Labelled<'a> = BTreeMap<(&'a str, &'a str), Vec<&'a Pod>>;
+
 struct Resolver<'a> {
     flows: &'a FlowTable,
     cluster: &'a Cluster,
@@ -73,6 +76,8 @@ struct Resolver<'a> {
     hosts: Option<Hosts<'a>>,
     /// What live pods are behind a Service's port does not depend on the flow: found once, not for each flow.
     live: RefCell<BTreeMap<(&'a ServiceName, &'a ServicePort), Rc<Behind>>>,
+    /// Pods by label, of each namespace in which a Service was asked for.
+    labelled: RefCell<BTreeMap<&'a str, Labelled<'a>>>,
 }
 
 impl<'a> Resolver<'a> {
@@ -85,6 +90,7 @@ impl<'a> Resolver<'a> {
             contested: Cell::new(false),
             hosts: Hosts::of(flows, cluster),
             live: RefCell::default(),
+            labelled: RefCell::default(),
         }
     }
 
@@ -322,6 +328,28 @@ impl<'a> Resolver<'a> {
         }
     }
 
+    /// Pods that have not finished and have one of the labels that a Service selects by, of all its labels the one that fewest have. A large
+    /// namespace has as many Services as it has workloads.
+    fn candidates(&self, service: &'a Service) -> Vec<&'a Pod> {
+        let namespace = service.name.namespace.as_str();
+        let mut namespaces = self.labelled.borrow_mut();
+        let labelled = namespaces.entry(namespace).or_insert_with(|| {
+            let mut labelled: Labelled<'a> = BTreeMap::new();
+            let pods = self.cluster.pods_in(namespace);
+            for pod in pods.filter(|pod| pod.phase != PodPhase::Finished) {
+                for (key, value) in &*pod.labels {
+                    labelled.entry((key.as_str(), value.as_str())).or_default().push(pod);
+                }
+            }
+            labelled
+        });
+        let selector = service.selector.iter().flatten();
+        let of_each = selector.map(|(key, value)| labelled.get(&(key.as_str(), value.as_str())));
+        // A label that nobody has: nobody is selected.
+        let fewest = of_each.min_by_key(|pods| pods.map_or(0, Vec::len));
+        fewest.flatten().cloned().unwrap_or_default()
+    }
+
     /// The pods that a Service selects; where none lives any more, those that did at the time of the flow.
     fn selected(&self, service: &'a Service, port: &'a ServicePort, tally: &Tally) -> Rc<Behind> {
         if let Some(known) = self.live.borrow().get(&(&service.name, port)) {
@@ -336,12 +364,7 @@ impl<'a> Resolver<'a> {
             Rc::new(behind)
         };
         let matches = |pod: &&Pod| service.selects(pod);
-        let live: Vec<&Pod> = self
-            .cluster
-            .pods_in(&service.name.namespace)
-            .filter(|pod| pod.phase != PodPhase::Finished)
-            .filter(matches)
-            .collect();
+        let live: Vec<&Pod> = self.candidates(service).into_iter().filter(matches).collect();
         if !live.is_empty() {
             let behind = listening(live);
             self.live.borrow_mut().insert((&service.name, port), Rc::clone(&behind));

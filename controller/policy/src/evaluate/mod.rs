@@ -29,6 +29,7 @@ mod tests;
 mod verdict;
 
 use std::cell::RefCell;
+use std::collections::BTreeSet;
 
 use nanoseg_graph::cluster::{Cluster, Pod};
 use nanoseg_graph::flow::Transport;
@@ -61,7 +62,15 @@ pub struct Evaluator<'a> {
 impl<'a> Evaluator<'a> {
     /// Looks at every live pod and every policy once.
     pub fn new(policies: &'a PolicySet, cluster: &'a Cluster) -> Self {
-        let places = Places::new(cluster);
+        Self::of(policies, Places::new(cluster, None), cluster)
+    }
+
+    /// The same, for questions about pods of these namespaces alone; there are no others then.
+    pub(crate) fn within(policies: &'a PolicySet, cluster: &'a Cluster, namespaces: &BTreeSet<&str>) -> Self {
+        Self::of(policies, Places::new(cluster, Some(namespaces)), cluster)
+    }
+
+    fn of(policies: &'a PolicySet, places: Places<'a>, cluster: &'a Cluster) -> Self {
         Self {
             compiled: Compiled::new(policies, cluster, &places.pods),
             places,

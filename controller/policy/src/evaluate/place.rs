@@ -1,6 +1,6 @@
 //! Who an end of a connection is.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
@@ -74,15 +74,19 @@ pub(super) struct Places<'a> {
 }
 
 impl<'a> Places<'a> {
-    pub(super) fn new(cluster: &'a Cluster) -> Self {
-        let pods: Vec<&Pod> = cluster.pods().collect();
+    /// With the pods of these namespaces; `None`: of all.
+    pub(super) fn new(cluster: &'a Cluster, namespaces: Option<&BTreeSet<&str>>) -> Self {
+        let pods: Vec<&Pod> = match namespaces {
+            None => cluster.pods().collect(),
+            Some(some) => some.iter().flat_map(|namespace| cluster.pods_in(namespace)).collect(),
+        };
         let by_name = (0..)
             .zip(&pods)
             .map(|(number, pod)| ((&*pod.namespace, &*pod.name), number));
         let by_name = by_name.collect();
         let mut nodes = HashMap::default();
         let names = cluster.nodes().map(|node| node.name.as_str());
-        for name in names.chain(pods.iter().filter_map(|pod| pod.node.as_deref())) {
+        for name in names.chain(cluster.pods().filter_map(|pod| pod.node.as_deref())) {
             let next = u32::try_from(nodes.len()).unwrap_or(NONE);
             nodes.entry(name).or_insert(next);
         }

@@ -1,11 +1,16 @@
 //! A core that thinks only about what has changed decides what one decides that thinks about everything each time.
 
+use nanoseg_graph::cluster::{EndpointSlice, Service, ServicePort, TargetPort};
+use nanoseg_graph::endpoint::ServiceName;
+use nanoseg_graph::flow::{Loss, LossReason, Named};
+
 use super::*;
 
 /// Something that happens to both.
 #[derive(Clone, Debug)]
 enum Step {
-    Flow(usize, usize, u64, u64),
+    Said(Said),
+    Stream(usize, bool),
     Mode(usize, Option<Mode>),
     Window(usize, Option<&'static str>),
     Reject(usize),
@@ -14,19 +19,152 @@ enum Step {
     Refuse(usize),
     Pod(usize, bool),
     PodGone(usize),
+    Replica(Replica),
+    ReplicaGone(usize, usize),
+    Revision(usize, bool),
+    Slice(usize, usize, bool),
+    Theirs(usize, Option<usize>),
     Namespace(Option<Mode>),
     Time(i64),
 }
 
+/// What a learner says.
+#[derive(Clone, Debug)]
+struct Said {
+    node: usize,
+    epoch: u64,
+    flows: Vec<Told>,
+    capture: Option<usize>,
+    loss: Option<(Option<usize>, u64)>,
+    address: Option<usize>,
+    name: Option<(usize, usize, usize)>,
+}
+
+/// Whose flow, in which role, with which address, at which port, how often it was tried and answered, since when and until when.
+#[derive(Clone, Debug)]
+struct Told {
+    pod: usize,
+    is_source: bool,
+    address: usize,
+    port: usize,
+    tried: u64,
+    answered: u64,
+    since: i64,
+    until: i64,
+}
+
+/// A pod beside the first one of a workload.
+#[derive(Clone, Debug)]
+struct Replica {
+    of: usize,
+    number: usize,
+    address: Option<usize>,
+    is_alike: bool,
+    phase: PodPhase,
+    by_revision: bool,
+    started: i64,
+}
+
 const NAMES: [&str; 3] = ["web", "db", "intruder"];
-const ADDRESSES: [&str; 4] = [WEB, DB, INTRUDER, "203.0.113.9"];
+const ADDRESSES: [&str; 9] = [
+    WEB,
+    DB,
+    INTRUDER,
+    "203.0.113.9",
+    "198.18.1.20",
+    "198.18.1.21",
+    "198.18.9.1",
+    "198.18.9.2",
+    "203.0.113.20",
+];
+const NODES: [&str; 2] = ["node1", "node2"];
+const SERVICES: [&str; 3] = ["db", "manual", "nobody"];
+
+/// UIDs of the first pods and of those beside them.
+fn uid(pod: usize) -> String {
+    let name = NAMES[pod % NAMES.len()];
+    match pod / NAMES.len() {
+        0 => format!("uid-{name}"),
+        number => format!("uid-{name}-{number}"),
+    }
+}
+
+fn told() -> impl Strategy<Value = Told> {
+    let whose = (0..3 * NAMES.len(), any::<bool>(), 0..ADDRESSES.len(), 0_usize..2);
+    (whose, 1_u64..4, 0_u64..4, 0_i64..20, -1_i64..3).prop_map(
+        |((pod, is_source, address, port), tried, answered, since, until)| Told {
+            pod,
+            is_source,
+            address,
+            port,
+            tried,
+            answered,
+            since,
+            until,
+        },
+    )
+}
+
+fn said() -> impl Strategy<Value = Said> {
+    let capture = prop::option::weighted(0.2, 0_usize..2);
+    let loss = prop::option::weighted(0.2, (prop::option::of(0..3 * NAMES.len()), 1_u64..9));
+    let address = prop::option::weighted(0.2, 3..ADDRESSES.len());
+    let name = prop::option::weighted(0.3, (0..3 * NAMES.len(), 3..ADDRESSES.len(), 0_usize..6));
+    (
+        0..NODES.len(),
+        1_u64..3,
+        prop::collection::vec(told(), 0..4),
+        capture,
+        loss,
+        address,
+        name,
+    )
+        .prop_map(|(node, epoch, flows, capture, loss, address, name)| Said {
+            node,
+            epoch,
+            flows,
+            capture,
+            loss,
+            address,
+            name,
+        })
+}
+
+fn replica() -> impl Strategy<Value = Replica> {
+    let phase = prop_oneof![
+        1 => Just(PodPhase::Pending),
+        4 => Just(PodPhase::Running),
+        1 => Just(PodPhase::Finished),
+    ];
+    let address = prop::option::weighted(0.8, 4..ADDRESSES.len());
+    let alike = prop::bool::weighted(0.9);
+    (
+        0..NAMES.len(),
+        1_usize..3,
+        address,
+        alike,
+        phase,
+        any::<bool>(),
+        -200_i64..3,
+    )
+        .prop_map(|(of, number, address, is_alike, phase, by_revision, started)| Replica {
+            of,
+            number,
+            address,
+            is_alike,
+            phase,
+            by_revision,
+            started,
+        })
+}
 
 fn steps() -> impl Strategy<Value = Step> {
     let who = 0_usize..3;
     let mode = prop::option::of(prop::sample::select(Mode::ALL.to_vec()));
     let window = prop::option::of(prop::sample::select(vec!["1s", "20s", "7d"]));
     prop_oneof![
-        6 => (who.clone(), 0_usize..4, 1_u64..4, 0_u64..4).prop_map(|(to, from, tried, more)| Step::Flow(to, from, tried, more)),
+        8 => said().prop_map(Step::Said),
+        1 => (0..NODES.len(), any::<bool>()).prop_map(|(node, open)| Step::Stream(node, open)),
         1 => (who.clone(), mode.clone()).prop_map(|(of, mode)| Step::Mode(of, mode)),
         1 => (who.clone(), window).prop_map(|(of, window)| Step::Window(of, window)),
         1 => who.clone().prop_map(Step::Reject),
@@ -34,10 +172,167 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => who.clone().prop_map(Step::Edit),
         1 => who.clone().prop_map(Step::Refuse),
         3 => (who.clone(), any::<bool>()).prop_map(|(of, ready)| Step::Pod(of, ready)),
-        1 => who.prop_map(Step::PodGone),
+        1 => who.clone().prop_map(Step::PodGone),
+        4 => replica().prop_map(Step::Replica),
+        2 => (who.clone(), 1_usize..3).prop_map(|(of, number)| Step::ReplicaGone(of, number)),
+        1 => (who, any::<bool>()).prop_map(|(of, there)| Step::Revision(of, there)),
+        1 => (0..SERVICES.len(), 0..ADDRESSES.len(), any::<bool>())
+            .prop_map(|(service, address, there)| Step::Slice(service, address, there)),
+        1 => (0_usize..2, prop::option::of(0_usize..5)).prop_map(|(name, what)| Step::Theirs(name, what)),
         1 => mode.prop_map(Step::Namespace),
-        5 => (1_i64..15).prop_map(Step::Time),
+        6 => (1_i64..15).prop_map(Step::Time),
     ]
+}
+
+/// The shop and its Services: one that selects, one that is known by its slices, one that selects nobody.
+fn shop_with_services() -> Vec<Object> {
+    let port = |target| ServicePort {
+        name: None,
+        port: 80,
+        target: TargetPort::Number(target),
+        transport: Transport::Tcp,
+        node_port: None,
+    };
+    let selectors = [Some(labels("db")), None, Some(labels("nobody"))];
+    let services = SERVICES.iter().zip(selectors).zip(1..);
+    let services = services.map(|((name, selector), number)| {
+        Object::Service(Service {
+            name: ServiceName {
+                namespace: "shop".to_owned(),
+                name: (*name).to_owned(),
+            },
+            cluster_ips: [format!("198.18.9.{number}").parse().unwrap()].into(),
+            external_ips: [].into(),
+            selector,
+            ports: [port(5432)].into(),
+            external_name: None,
+            created: None,
+        })
+    });
+    shop().into_iter().chain(services).collect()
+}
+
+fn report_of(said: &Said, now: i64) -> Event {
+    let subject = |pod: usize| {
+        FlowSubject::Container(ContainerRef {
+            pod_uid: uid(pod),
+            container_id: "c".to_owned(),
+        })
+    };
+    let flow = |told: &Told| Flow {
+        key: FlowKey {
+            subject: subject(told.pod),
+            peer: ADDRESSES[told.address].parse().unwrap(),
+            port: [80, 5432][told.port],
+            transport: Transport::Tcp,
+            reporter: if told.is_source {
+                Reporter::Source
+            } else {
+                Reporter::Destination
+            },
+        },
+        tally: Tally {
+            first_seen: at(now - told.since).min(at(now + told.until)),
+            last_seen: at(now + told.until),
+            attempted: told.tried,
+            established: told.answered,
+            refused: 0,
+            unanswered: 0,
+        },
+    };
+    let named = |(pod, address, name): (usize, usize, usize)| Named {
+        subject: subject(pod),
+        address: ADDRESSES[address].parse().unwrap(),
+        name: format!("{name}.example").try_into().unwrap(),
+        first_seen: at(now - 10),
+        until: at(now + 10),
+    };
+    let lost = |(whose, count): (Option<usize>, u64)| Loss {
+        subject: whose.map(subject),
+        reason: LossReason::MapFull,
+        count,
+    };
+    Event::Report(Report {
+        origin: Origin {
+            node: NODES[said.node].to_owned(),
+            epoch: said.epoch,
+        },
+        flows: said.flows.iter().map(flow).collect(),
+        losses: said.loss.map(lost).into_iter().collect(),
+        node_addresses: said
+            .address
+            .map(|address| ADDRESSES[address].parse().unwrap())
+            .into_iter()
+            .collect(),
+        names: said.name.map(named).into_iter().collect(),
+        held: Vec::new(),
+        capture: said.capture.map(|capture| format!("0.{capture}").try_into().unwrap()),
+    })
+}
+
+fn pod_beside(replica: &Replica, now: i64) -> Object {
+    let Replica {
+        of,
+        number,
+        address,
+        is_alike,
+        phase,
+        by_revision,
+        started,
+    } = replica;
+    let name = NAMES[*of];
+    let Object::Pod(first) = pod(name, ADDRESSES[*of]) else {
+        unreachable!("a pod is a pod")
+    };
+    let mut with = labels(name);
+    if !is_alike {
+        with.insert("track".to_owned(), "canary".to_owned());
+    }
+    let revision = OwnerRef {
+        kind: "ReplicaSet".to_owned(),
+        name: format!("{name}-1"),
+    };
+    Object::Pod(Pod {
+        uid: uid(number * NAMES.len() + of).into(),
+        name: format!("{name}-{number}").into(),
+        labels: with.into(),
+        owner: if *by_revision {
+            Some(Arc::new(revision))
+        } else {
+            first.owner.clone()
+        },
+        addresses: address
+            .iter()
+            .map(|address| ADDRESSES[*address].parse().unwrap())
+            .collect(),
+        node: Some(NODES[number % 2].into()),
+        phase: *phase,
+        started: Some(at(now + started)),
+        ..first
+    })
+}
+
+/// A policy of people's: it isolates, allows everything, or tells addresses apart.
+fn theirs(name: usize, what: usize) -> NetworkPolicy {
+    let spec = [
+        serde_json::json!({ "podSelector": {}, "policyTypes": ["Ingress", "Egress"] }),
+        serde_json::json!({ "podSelector": {}, "ingress": [{}] }),
+        serde_json::json!({ "podSelector": { "matchLabels": labels("db") }, "policyTypes": ["Ingress"], "ingress": [
+            { "from": [{ "ipBlock": { "cidr": "198.18.1.0/24", "except": ["198.18.1.20/32"] } }] }
+        ] }),
+        serde_json::json!({ "podSelector": { "matchLabels": { "track": "canary" } }, "policyTypes": ["Ingress"] }),
+        serde_json::json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [
+            { "to": [{ "ipBlock": { "cidr": "198.18.1.20/31" } }] }
+        ] }),
+    ];
+    NetworkPolicy {
+        metadata: ObjectMeta {
+            namespace: Some("shop".to_owned()),
+            name: Some(format!("theirs-{name}")),
+            ..ObjectMeta::default()
+        },
+        spec: Some(serde_json::from_value(spec[what].clone()).unwrap()),
+    }
 }
 
 fn segment_name(of: usize) -> SegmentName {
@@ -48,7 +343,8 @@ fn segment_name(of: usize) -> SegmentName {
 }
 
 /// What the step is to a core in this world.
-fn events(world: &mut World, step: &Step) -> Vec<Event> {
+#[expect(clippy::too_many_lines, reason = "one arm for each step")]
+fn events(world: &mut World, step: &Step, now: i64) -> Vec<Event> {
     let policy_name = |of: usize| PolicyName {
         namespace: "shop".to_owned(),
         name: format!("nanoseg-deployment-{}", NAMES[of]),
@@ -62,9 +358,12 @@ fn events(world: &mut World, step: &Step) -> Vec<Event> {
         changed.into_iter().collect()
     };
     match step {
-        Step::Flow(to, from, tried, answered) => {
-            vec![counted(&[(NAMES[*to], ADDRESSES[*from], 5432)], *tried, *answered)]
-        }
+        Step::Said(said) => vec![report_of(said, now)],
+        Step::Stream(node, open) => vec![Event::Stream {
+            node: NODES[*node].to_owned(),
+            stream: 1,
+            open: *open,
+        }],
         Step::Mode(of, mode) => change(*of, &|segment| segment.spec.mode = *mode),
         Step::Window(of, window) => change(*of, &|segment| {
             segment.spec.learning_window = window.map(|window| window.parse().unwrap());
@@ -109,6 +408,50 @@ fn events(world: &mut World, step: &Step) -> Vec<Event> {
             let name = format!("{}-0", NAMES[*of]);
             vec![Event::ObjectGone(ObjectKey::Pod("shop".to_owned(), name))]
         }
+        Step::Replica(replica) => vec![Event::Object(pod_beside(replica, now))],
+        Step::ReplicaGone(of, number) => {
+            let name = format!("{}-{number}", NAMES[*of]);
+            vec![Event::ObjectGone(ObjectKey::Pod("shop".to_owned(), name))]
+        }
+        Step::Revision(of, there) => {
+            let (kind, name) = ("ReplicaSet".to_owned(), format!("{}-1", NAMES[*of]));
+            vec![if *there {
+                Event::Object(Object::Controller(Controller {
+                    namespace: "shop".to_owned(),
+                    kind,
+                    name,
+                    owner: Some(OwnerRef {
+                        kind: "Deployment".to_owned(),
+                        name: NAMES[*of].to_owned(),
+                    }),
+                    selector: labels(NAMES[*of]).into(),
+                    template_labels: labels(NAMES[*of]).into(),
+                }))
+            } else {
+                Event::ObjectGone(ObjectKey::Controller("shop".to_owned(), kind, name))
+            }]
+        }
+        Step::Slice(service, address, there) => {
+            let name = format!("{}-slice", SERVICES[*service]);
+            vec![if *there {
+                Event::Object(Object::EndpointSlice(EndpointSlice {
+                    name,
+                    service: ServiceName {
+                        namespace: "shop".to_owned(),
+                        name: SERVICES[*service].to_owned(),
+                    },
+                    addresses: [ADDRESSES[*address].parse().unwrap()].into(),
+                    ports: [(None, 5432, Transport::Tcp)].into(),
+                }))
+            } else {
+                Event::ObjectGone(ObjectKey::EndpointSlice("shop".to_owned(), name))
+            }]
+        }
+        Step::Theirs(name, Some(what)) => vec![Event::Policy(Box::new(theirs(*name, *what)))],
+        Step::Theirs(name, None) => vec![Event::PolicyGone(PolicyName {
+            namespace: "shop".to_owned(),
+            name: format!("theirs-{name}"),
+        })],
         Step::Time(_) => Vec::new(),
     }
 }
@@ -117,17 +460,17 @@ proptest! {
     #[test]
     fn thinking_about_what_has_changed_is_thinking_about_everything(steps in prop::collection::vec(steps(), 1..25)) {
         let (mut part, mut whole) = (World::default(), World::default());
-        let mut partly = part.core(&shop(), at(0));
-        let mut wholly = whole.core(&shop(), at(0));
+        let mut partly = part.core(&shop_with_services(), at(0));
+        let mut wholly = whole.core(&shop_with_services(), at(0));
         let mut now = 0;
         for step in steps {
             if let Step::Time(seconds) = step {
                 now += seconds;
             }
-            for event in events(&mut part, &step) {
+            for event in events(&mut part, &step, now) {
                 partly.take(event, at(now));
             }
-            for event in events(&mut whole, &step) {
+            for event in events(&mut whole, &step, now) {
                 wholly.take(event, at(now));
             }
             for _ in 0..10 {

@@ -6,11 +6,11 @@ use crate::container::ContainerRef;
 use crate::endpoint::Workload;
 use crate::flow::{Flow, Named, Outcome, Report};
 
-fn at(second: i64) -> Timestamp {
+pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
 }
 
-fn ip(text: &str) -> IpAddr {
+pub(super) fn ip(text: &str) -> IpAddr {
     text.parse().unwrap()
 }
 
@@ -22,7 +22,7 @@ fn workload(kind: &str, name: &str) -> Endpoint {
     })
 }
 
-fn pod(name: &str, address: &str) -> Pod {
+pub(super) fn pod(name: &str, address: &str) -> Pod {
     Pod {
         uid: format!("uid-{name}").into(),
         mirror_uid: None,

@@ -1,0 +1,270 @@
+//! Pods, slices and owners that come, change and go without anything else becoming another: that is what most of a cluster's events are.
+//!
+//! A pod that lives beside another one like it (of the same workload, with the same labels and ports) changes neither whom labels select
+//! nor what policies say of anybody. What is left to follow are its own addresses, and what is known of its workload's pods.
+
+use std::collections::BTreeSet;
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use jiff::Timestamp;
+use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer};
+use nanoseg_graph::cluster::{Cluster, Controller, Object, ObjectKey, Pod, PodPhase};
+use nanoseg_graph::endpoint::{Endpoint, ServiceName, Workload};
+use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
+
+use super::stale::{Parts, Stale};
+use super::{Core, Due};
+
+impl Core {
+    /// Takes note of an object that is not as it is known, and about to be taken in as of `now`.
+    pub(super) fn note_object(&mut self, object: &Object, now: Timestamp) {
+        match object {
+            Object::Pod(pod) => {
+                let known = self.cluster.pod(&pod.namespace, &pod.name).cloned();
+                self.note_pod(known.as_ref(), Some(pod), now);
+            }
+            Object::Controller(owner) if self.is_mere_revision(owner) => {}
+            Object::EndpointSlice(slice) => self.note_slice(&slice.service),
+            Object::Controller(_) | Object::Service(_) | Object::Node(_) | Object::Namespace(_) => self.rethink(),
+        }
+    }
+
+    /// Takes note of an object that is about to be taken out.
+    pub(super) fn note_gone(&mut self, key: &ObjectKey, now: Timestamp) {
+        match key {
+            ObjectKey::Pod(namespace, name) => {
+                if let Some(known) = self.cluster.pod(namespace, name).cloned() {
+                    self.note_pod(Some(&known), None, now);
+                }
+            }
+            ObjectKey::Controller(namespace, kind, name) => {
+                let known = self.cluster.controller(namespace, kind, name);
+                if known.is_some_and(|known| self.cluster.forgets_owner() || !self.is_mere_revision(known)) {
+                    self.rethink();
+                }
+            }
+            ObjectKey::EndpointSlice(namespace, name) => {
+                if let Some(service) = self.cluster.slice(namespace, name).map(|slice| slice.service.clone()) {
+                    self.note_slice(&service);
+                }
+            }
+            ObjectKey::Service(_) | ObjectKey::Node(_) | ObjectKey::Namespace(_) => self.rethink(),
+        }
+    }
+
+    fn note_pod(&mut self, before: Option<&Pod>, after: Option<&Pod>, now: Timestamp) {
+        self.due = Due::Soon;
+        if !matches!(self.stale, Stale::Parts(_)) {
+            return;
+        }
+        if let (Some(before), Some(after)) = (before, after)
+            && let Some(workload) = self.only_turned(before, after)
+        {
+            return self.stale.judge(&workload);
+        }
+        let Some(workload) = self.replica(before, after) else {
+            return self.rethink();
+        };
+        let Stale::Parts(parts) = &mut self.stale else { return };
+        let addresses = |pod: Option<&Pod>| -> BTreeSet<IpAddr> {
+            pod.into_iter().flat_map(|pod| &pod.addresses).copied().collect()
+        };
+        let lives = |pod: &&Pod| pod.phase != PodPhase::Finished;
+        let (had, has) = (addresses(before.filter(lives)), addresses(after.filter(lives)));
+        // One that is first known with its address when it has finished had it until now, as far as is known.
+        let gets = addresses(after.filter(|_| before.is_none_or(|before| lives(&before))));
+        for address in gets.difference(&had) {
+            let since = after.and_then(|pod| pod.started);
+            let is_known = self.cluster.is_cluster_address(*address);
+            parts.heard.begins(*address, since.filter(|_| is_known));
+        }
+        for address in had.difference(&has) {
+            parts.heard.ends(*address, now);
+        }
+        if before.is_none()
+            && let Some(pod) = after
+        {
+            parts.heard.comes(&pod.uid);
+        }
+        // What was lost of a pod counts for its workload.
+        parts.losses = true;
+        parts.replicas.insert(workload);
+    }
+
+    /// The workload of a pod that is known and has come to be ready, or not to be, and nothing else. That is what pods do most, and only
+    /// what is said of their own workload depends on it.
+    fn only_turned(&self, before: &Pod, after: &Pod) -> Option<Workload> {
+        let turned = Pod {
+            ready: after.ready,
+            ..before.clone()
+        };
+        (turned == *after).then(|| self.cluster.workload_of(before))
+    }
+
+    /// The workload of a pod that comes, changes or goes and that another one is like, before and after.
+    fn replica(&self, before: Option<&Pod>, after: Option<&Pod>) -> Option<Workload> {
+        if let (Some(before), Some(after)) = (before, after)
+            && before.uid != after.uid
+        {
+            return None;
+        }
+        if after.is_none() && self.cluster.forgets_pod() {
+            return None;
+        }
+        let workload = self.cluster.workload_of(after.or(before)?);
+        let blocks = self.blocks.get_or_init(|| self.blocks());
+        let mut states = before.into_iter().chain(after);
+        let is_replica = |pod: &Pod| {
+            !pod.host_network
+                && pod.mirror_uid.is_none()
+                && pod.phase != PodPhase::Declared
+                && self.cluster.workload_of(pod) == workload
+                && self
+                    .cluster
+                    .pods_in(&pod.namespace)
+                    .any(|other| are_alike(pod, other, blocks) && self.cluster.workload_of(other) == workload)
+        };
+        let is_settled =
+            states.all(|pod| is_replica(pod) && pod.addresses.iter().all(|address| self.is_inside(*address)));
+        is_settled.then_some(workload)
+    }
+
+    /// Whether an address is the cluster's own, or at least no policy has anything to do with it.
+    fn is_inside(&self, address: IpAddr) -> bool {
+        let groups = &self.guide.synthesis.external_groups;
+        if groups
+            .iter()
+            .any(|group| group.cidrs().iter().any(|cidr| cidr.contains(&address)))
+        {
+            return false;
+        }
+        let outside = Endpoint::External(address);
+        self.cluster.is_cluster_address(address) || !self.is_in_a_baseline(&outside)
+    }
+
+    /// Whether an edge of a workload that is known has this end, as far as its baseline and what waits for a person go.
+    fn is_in_a_baseline(&self, end: &Endpoint) -> bool {
+        self.subjects.values().any(|subject| {
+            let kept = subject.baseline.keys().chain(subject.life.kept().keys());
+            let mut edges = kept.chain(subject.life.quarantined().keys());
+            edges.any(|key| key.source == *end || key.destination == *end)
+        })
+    }
+
+    /// The ranges of addresses that people's policies tell apart.
+    fn blocks(&self) -> BTreeSet<IpNet> {
+        let network = self.foreign().flat_map(blocks_of);
+        let cluster = self.cluster_policies.values().flat_map(networks_of);
+        network.chain(cluster).collect()
+    }
+
+    /// An owner between pods and the owner that stands for them, as a `ReplicaSet` is of a Deployment: who it is follows from the other
+    /// alone. Pods that came before it were taken for its own.
+    fn is_mere_revision(&self, owner: &Controller) -> bool {
+        let Controller {
+            namespace,
+            kind,
+            name,
+            owner: above,
+            ..
+        } = owner;
+        let Some(above) = above else { return false };
+        let stands = self.cluster.controller(namespace, &above.kind, &above.name);
+        if stands.is_none_or(|stands| stands.owner.is_some()) {
+            return false;
+        }
+        let own = Workload {
+            namespace: namespace.clone(),
+            kind: kind.clone(),
+            name: name.clone(),
+        };
+        // A pod that is gone may have been seen talking before its owner was known.
+        let seen = Endpoint::Workload(own.clone());
+        if self.subjects.contains_key(&own) || self.resolution.graph().index_of(&seen).is_some() {
+            return false;
+        }
+        match self.cluster.controller(namespace, kind, name) {
+            Some(known) => known.owner.as_ref() == Some(above),
+            None => !has_pods(&self.cluster, &own),
+        }
+    }
+
+    /// Slices matter where no selector says who is behind a Service, or where nobody was.
+    fn note_slice(&mut self, name: &ServiceName) {
+        let service = self.cluster.service(name);
+        let selects = service.is_none_or(|service| service.selector.as_ref().is_some_and(|labels| !labels.is_empty()));
+        match &mut self.stale {
+            Stale::Parts(parts) if selects => {
+                parts.services.insert(name.clone());
+                self.due = Due::Soon;
+            }
+            Stale::Parts(_) | Stale::All => self.rethink(),
+        }
+    }
+
+    /// Whether these parts turned out to be all that has to be thought again.
+    pub(super) fn is_enough(&self, parts: &Parts) -> bool {
+        parts.services.iter().all(|name| {
+            let end = Endpoint::Service(name.clone());
+            self.resolution.graph().index_of(&end).is_none() && !self.is_in_a_baseline(&end)
+        })
+    }
+}
+
+/// Whether policies say the same of both, and of the one no less than of the other.
+fn are_alike(pod: &Pod, other: &Pod, blocks: &BTreeSet<IpNet>) -> bool {
+    let families = |pod: &Pod| -> BTreeSet<bool> { pod.addresses.iter().map(IpAddr::is_ipv4).collect() };
+    let in_blocks = |pod: &Pod| -> BTreeSet<(bool, &IpNet)> {
+        let within = |address: &IpAddr| {
+            let is_ipv4 = address.is_ipv4();
+            let within = blocks
+                .iter()
+                .filter(|block| block.contains(address))
+                .collect::<Vec<_>>();
+            within
+                .into_iter()
+                .map(move |block| (is_ipv4, block))
+                .collect::<Vec<_>>()
+        };
+        pod.addresses.iter().flat_map(within).collect()
+    };
+    pod.uid != other.uid
+        && !other.host_network
+        && matches!(other.phase, PodPhase::Pending | PodPhase::Running)
+        && pod.labels == other.labels
+        && pod.ports == other.ports
+        && (pod.addresses.is_empty() || (families(pod) == families(other) && in_blocks(pod) == in_blocks(other)))
+}
+
+fn has_pods(cluster: &Cluster, owner: &Workload) -> bool {
+    let Workload { namespace, kind, name } = owner;
+    let is_own = |pod: &Pod| {
+        let of_pod = pod.owner.as_ref();
+        of_pod.is_some_and(|of_pod| of_pod.kind == *kind && of_pod.name == *name)
+    };
+    cluster.pods_in(namespace).any(is_own)
+}
+
+fn blocks_of(policy: &NetworkPolicy) -> Vec<IpNet> {
+    let Some(spec) = &policy.spec else { return Vec::new() };
+    let from = spec
+        .ingress
+        .iter()
+        .flatten()
+        .flat_map(|rule| rule.from.iter().flatten());
+    let to = spec.egress.iter().flatten().flat_map(|rule| rule.to.iter().flatten());
+    let blocks = from
+        .chain(to)
+        .filter_map(|peer: &NetworkPolicyPeer| peer.ip_block.as_ref());
+    let ranges = blocks.flat_map(|IPBlock { cidr, except }| [cidr].into_iter().chain(except.iter().flatten()));
+    ranges.filter_map(|range| range.parse().ok()).collect()
+}
+
+fn networks_of(policy: &ClusterNetworkPolicy) -> Vec<IpNet> {
+    let rules = policy.spec.egress.iter();
+    let networks = rules
+        .flat_map(|rule| &rule.to)
+        .filter_map(|peer| peer.networks.as_ref());
+    networks.flatten().filter_map(|range| range.parse().ok()).collect()
+}
