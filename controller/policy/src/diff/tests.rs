@@ -74,6 +74,42 @@ fn some_pods_of_a_workload_are_some_pairs() {
     assert!(found.opened.is_empty());
 }
 
+/// Two pods that differ in one label alone, of which only one set of policies speaks.
+#[test]
+fn pods_that_one_side_tells_apart_are_told_apart() {
+    let pod = |name: &str, labels: &str, address: u8| {
+        format!(
+            "{{apiVersion: v1, kind: Pod, metadata: {{namespace: shop, name: {name}, labels: {{{labels}}}, ownerReferences: [{{apiVersion: apps/v1, kind: StatefulSet, name: web, uid: u, controller: true}}]}}, spec: {{nodeName: n1, containers: []}}, status: {{phase: Running, podIP: 198.18.1.{address}}}}}"
+        )
+    };
+    let cluster =
+        cluster_of(&[pod("web-0", "app: web", 2), pod("web-1", "app: web, canary: 'yes'", 3)].join("\n---\n"));
+    let none = PolicySet::default();
+    let some = set(
+        &["{podSelector: {matchLabels: {canary: 'yes'}}, policyTypes: [Ingress]}"],
+        "p",
+    );
+    let told = |changes: &[Change]| {
+        changes
+            .iter()
+            .map(|change| (change.pairs, change.of))
+            .collect::<BTreeSet<_>>()
+    };
+    let [there, back] = [diff(&none, &some, &cluster), diff(&some, &none, &cluster)];
+    assert!(there.opened.is_empty() && back.closed.is_empty());
+    assert!(
+        lines(&there.closed).contains(&"0.0.0.0/0 -> StatefulSet shop/web TCP all ports (1 of 2 pairs)".to_owned()),
+        "{:#?}",
+        lines(&there.closed)
+    );
+    assert_eq!(told(&there.closed), told(&back.opened));
+    assert!(
+        told(&there.closed).iter().all(|(pairs, of)| pairs < of),
+        "{:#?}",
+        lines(&there.closed)
+    );
+}
+
 #[test]
 fn ranges_that_touch_are_one() {
     let old = set(
