@@ -145,6 +145,9 @@ const LOST: u8 = 0x40;
 /// Instead of a role: what left the archive.
 const LEFT: u8 = 0x20;
 
+/// Instead of a role: what could not be taken over, as attempted.
+const DISCARDED: u8 = 0x10;
+
 /// What a key of the archive stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kept {
@@ -156,6 +159,8 @@ pub enum Kept {
     Loss(LossKey),
     /// All flows that are not in the archive any more: those that have left before, and the cgroup that leaves last.
     Left,
+    /// How many flows could not be taken over from a learner before.
+    Discarded,
 }
 
 impl Kept {
@@ -180,6 +185,11 @@ impl Kept {
                 role: LEFT,
                 ..FlowKey::default()
             },
+            Self::Discarded => FlowKey {
+                cgroup: EVERY_CGROUP,
+                role: DISCARDED,
+                ..FlowKey::default()
+            },
         }
     }
 
@@ -193,6 +203,8 @@ impl Kept {
             })
         } else if key.role == LEFT {
             Self::Left
+        } else if key.role == DISCARDED {
+            Self::Discarded
         } else if key.role & OLDER != 0 {
             Self::Older(FlowKey {
                 role: key.role & !OLDER,

@@ -28,6 +28,7 @@ fn what_a_key_stands_for_is_read_again() {
             pad: 0,
         }),
         Kept::Left,
+        Kept::Discarded,
     ] {
         assert_eq!(Kept::from_key(kept.to_key()), kept);
     }

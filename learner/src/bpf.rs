@@ -6,7 +6,8 @@ use std::os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 
-/// `BPF_OBJ_GET`, `BPF_MAP_LOOKUP_AND_DELETE_ELEM`, `BPF_LINK_UPDATE`, `BPF_MAP_LOOKUP_BATCH`.
+/// `BPF_MAP_GET_NEXT_KEY`, `BPF_OBJ_GET`, `BPF_MAP_LOOKUP_AND_DELETE_ELEM`, `BPF_LINK_UPDATE`, `BPF_MAP_LOOKUP_BATCH`.
+const NEXT_KEY: libc::c_long = 4;
 const GET: libc::c_long = 7;
 const TAKE: libc::c_long = 21;
 const UPDATE: libc::c_long = 29;
@@ -17,6 +18,14 @@ struct Get {
     path: u64,
     descriptor: u32,
     flags: u32,
+}
+
+#[repr(C)]
+struct NextKey {
+    map: u32,
+    pad: u32,
+    key: u64,
+    next: u64,
 }
 
 #[repr(C)]
@@ -102,6 +111,30 @@ pub(crate) fn take<K: aya::Pod, V: aya::Pod + Default>(map: BorrowedFd<'_>, key:
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
+}
+
+/// How many keys a map has, `most` at most, whatever they mean: each is so many bytes.
+pub(crate) fn count(map: BorrowedFd<'_>, key_size: usize, most: usize) -> io::Result<usize> {
+    let (mut key, mut next) = (vec![0_u8; key_size], vec![0_u8; key_size]);
+    for count in 0..most {
+        let mut next_key = NextKey {
+            map: number(map)?,
+            pad: 0,
+            // Without a key the first one is asked for.
+            key: if count == 0 {
+                0
+            } else {
+                key.as_ptr().expose_provenance() as u64
+            },
+            next: next.as_mut_ptr().expose_provenance() as u64,
+        };
+        match call(NEXT_KEY, &mut next_key) {
+            Ok(_) => std::mem::swap(&mut key, &mut next),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(count),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(most)
 }
 
 /// How many entries of a map are read by one call.

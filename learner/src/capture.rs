@@ -269,9 +269,14 @@ pub(crate) fn start(
         Some((pins, _)) => write_header(pins, [(Header::Layout, LAYOUT)])?,
         None => end_grace_after(&mut programs, udp_grace)?,
     }
+    let mut discarded = 0;
     if let (Some(pins), None) = (pins, pinned) {
         // The new programs are attached: what passes from now on is counted by them. Of what the old ones counted only what
-        // was not reported is lost.
+        // was not reported is lost, which may be something of each flow; of how many, where not even that can be read, nobody
+        // knows.
+        if let Found::Other(_) = found {
+            discarded = pins.flows().unwrap_or(1);
+        }
         pins.clear()?;
         pin(pins, &programs, *epoch)?;
         for (name, link) in links {
@@ -286,7 +291,7 @@ pub(crate) fn start(
     let announcements = Announcements(take(&mut programs, name::ANNOUNCEMENTS)?);
     let answers = Answers(take(&mut programs, name::ANSWERS)?);
     let keeping = match pins {
-        Some(_) => Some(Keeping::new(&mut programs)?),
+        Some(_) => Some(Keeping::new(&mut programs, discarded)?),
         None => None,
     };
     let name = name::FLOWS;

@@ -93,7 +93,7 @@ pub(crate) const fn leaves(kept: Kept) -> bool {
     match kept {
         Kept::Flow(_) | Kept::Older(_) => true,
         // Whose a loss was is told as long as there is room for that, and the sum of what left stays.
-        Kept::Loss(_) | Kept::Left => false,
+        Kept::Loss(_) | Kept::Left | Kept::Discarded => false,
     }
 }
 

@@ -2,13 +2,14 @@
 //!
 //! Laws:
 //! * One learner at a time has the folder.
-//! * What is there is taken over as a whole or not at all: only if every pin is there, of a layout that means the same, of this node and this
-//!   part of the cgroup tree. Anything else is removed, after the new programs are attached, and that is said.
+//! * What is there is taken over as a whole or not at all: only if every pin is there, of a layout that means the same, of this
+//!   node and this part of the cgroup tree. Anything else is removed, after the new programs are attached, and that is said and
+//!   counted.
 //! * Programs are replaced in their links by one step of the kernel, so that no packet passes none of them or two.
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd as _, BorrowedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
@@ -120,6 +121,15 @@ impl Pins {
             (Header::Identity, self.identity),
             (Header::Layout, LAYOUT),
         ]
+    }
+
+    /// How many flows are there, whatever a key of them is; `None` when nobody can tell.
+    pub(crate) fn flows(&self) -> Option<u64> {
+        let map = MapData::from_pin(self.path(name::FLOWS)).ok()?;
+        let info = map.info().ok()?;
+        let [key_size, most] = [info.key_size(), info.max_entries()].map(|number| usize::try_from(number).ok());
+        let count = bpf::count(map.fd().as_fd(), key_size?, most?).ok()?;
+        u64::try_from(count).ok()
     }
 
     /// Where something is pinned.

@@ -245,11 +245,14 @@ pub enum LossReason {
     /// A UDP exchange that may have begun before the learner started, or a TCP connection that did: nobody knows who began.
     /// Counted once for each, not for each of its packets.
     UnderWay,
+    /// Counts that an earlier learner left in the kernel, which this one cannot read: what was counted there and not reported.
+    /// Counted once for each flow that was there.
+    Discarded,
 }
 
 impl LossReason {
     /// Every reason, for counters.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::MapFull,
         Self::ExchangeTableFull,
         Self::Truncated,
@@ -257,6 +260,7 @@ impl LossReason {
         Self::ExtensionHeaders,
         Self::OtherTransport,
         Self::UnderWay,
+        Self::Discarded,
     ];
 
     /// As reports write it.
@@ -269,6 +273,7 @@ impl LossReason {
             Self::ExtensionHeaders => "extension_headers",
             Self::OtherTransport => "other_transport",
             Self::UnderWay => "under_way",
+            Self::Discarded => "discarded",
         }
     }
 }
@@ -280,7 +285,7 @@ pub struct Loss {
     pub subject: Option<Subject>,
     /// Why.
     pub reason: LossReason,
-    /// How many packets, or exchanges and connections for [`LossReason::UnderWay`], since the learner's start.
+    /// How many packets, or exchanges and connections for [`LossReason::UnderWay`] and flows for [`LossReason::Discarded`], since the learner's start.
     pub count: u64,
 }
 

@@ -48,7 +48,7 @@ pub(super) fn find(settings: &Settings, tree: &CgroupTree) -> Result<Beginning, 
         Found::Other(why) => {
             tracing::warn!(
                 pins = %folder.display(),
-                "the pins are replaced, because {why}: what was counted there and not reported is lost"
+                "the pins are replaced, because {why}: what was counted there and not reported is lost, and counted as discarded"
             );
             realtime_ns()
         }
@@ -65,8 +65,9 @@ impl Agent {
     /// Takes in what was before. After the programs were attached: what begins meanwhile is seen, and what began before is in
     /// the tables of sockets.
     pub(super) fn begin(&mut self, tree: &CgroupTree, beginning: &Beginning) -> Result<(), AgentError> {
+        self.restore()?;
         if matches!(beginning.found, Found::Whole { .. }) {
-            self.take_over()?;
+            self.go_on()?;
         } else {
             self.read_sockets(tree)?;
         }
@@ -81,8 +82,8 @@ impl Agent {
         Ok(())
     }
 
-    /// Goes on where an earlier learner was, which saw every connection begin since the programs are attached.
-    fn take_over(&mut self) -> Result<(), AgentError> {
+    /// Takes in what is kept.
+    fn restore(&mut self) -> Result<(), AgentError> {
         for (cgroup, path) in self.capture.owners()? {
             self.cgroups.remember(cgroup, &path);
         }
@@ -107,8 +108,14 @@ impl Agent {
                     self.tell_lost(key, told)?;
                 }
                 Kept::Left => self.table.restore_left(&total),
+                Kept::Discarded => self.lost.discarded = total.attempted,
             }
         }
+        Ok(())
+    }
+
+    /// Goes on where an earlier learner was, which saw every connection begin since the programs are attached.
+    fn go_on(&mut self) -> Result<(), AgentError> {
         self.capture.release_what_is_not_held()?;
         self.read()?;
         tracing::info!(

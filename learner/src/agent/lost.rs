@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use nanoseg_ebpf::Reason;
-use nanoseg_graph::flow::Subject;
+use nanoseg_graph::flow::{Loss, LossReason, Subject};
 
 use crate::capture::Counters;
 
@@ -25,6 +25,8 @@ pub(super) struct Lost {
     gone: VecDeque<Key>,
     /// How much of it no program counted.
     undecided: u64,
+    /// Flows of which something is lost that nobody can read.
+    pub(super) discarded: u64,
     /// Cgroups are forgotten before what they lost is.
     whose: BTreeMap<u64, Subject>,
 }
@@ -70,6 +72,15 @@ impl Lost {
         self.whose
             .retain(|cgroup, _| by_cgroup.range((*cgroup, 0)..=(*cgroup, u32::MAX)).next().is_some());
         counters
+    }
+
+    /// What nobody can say whose it was.
+    pub(super) fn of_nobody(&self) -> Option<Loss> {
+        (self.discarded > 0).then_some(Loss {
+            subject: None,
+            reason: LossReason::Discarded,
+            count: self.discarded,
+        })
     }
 
     /// Whose the losses of a cgroup are. Asked once, because later nobody may know.

@@ -100,7 +100,8 @@ impl Agent {
         let counters = self.lost.with(self.capture.counters()?);
         self.names.note_unheard(counters.totals[Reason::Unheard as usize]);
         let Self { cgroups, lost, .. } = self;
-        let now = losses(&counters, |id| lost.whose(id, |id| cgroups.subject(id)));
+        let mut now = losses(&counters, |id| lost.whose(id, |id| cgroups.subject(id)));
+        now.extend(lost.of_nobody());
         if now != self.losses {
             self.losses = now;
             self.other_version += 1;

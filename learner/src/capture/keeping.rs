@@ -35,7 +35,7 @@ pub(crate) struct KeptCounts {
 }
 
 impl Keeping {
-    pub(super) fn new(programs: &mut Ebpf) -> Result<Self, CaptureError> {
+    pub(super) fn new(programs: &mut Ebpf, discarded: u64) -> Result<Self, CaptureError> {
         let name = name::ARCHIVE;
         let Some(Map::HashMap(map)) = programs.map(name) else {
             return Err(CaptureError::Missing { name });
@@ -56,6 +56,13 @@ impl Keeping {
         keeping.take(leaving::unfinished(&all))?;
         // A place for what leaves, while there is room for one.
         keeping.put(Kept::Left, |left| left)?;
+        if discarded > 0 {
+            let last = FlowRecord {
+                attempted: discarded,
+                ..FlowRecord::default()
+            };
+            keeping.put(Kept::Discarded, |known| Archived { last, ..known })?;
+        }
         Ok(keeping)
     }
 

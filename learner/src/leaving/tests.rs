@@ -94,7 +94,7 @@ impl Node {
                         });
                 }
                 Kept::Left => learner.table.restore_left(&archived.total()),
-                Kept::Older(_) | Kept::Loss(_) => unreachable!(),
+                Kept::Older(_) | Kept::Loss(_) | Kept::Discarded => unreachable!(),
             }
         }
         learner
@@ -104,7 +104,9 @@ impl Node {
 impl Learner {
     fn read(&mut self, node: &Node) {
         let flows = node.flows.iter();
-        flows.for_each(|(key, record)| drop(self.table.observe(key, record, CLOCK, subject)));
+        flows.for_each(|(key, record)| {
+            self.table.observe(key, record, CLOCK, subject);
+        });
     }
 
     fn evict(&mut self, node: &mut Node, cgroup: u64) {

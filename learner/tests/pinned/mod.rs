@@ -4,8 +4,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData, RingBuf};
-use nanoseg_ebpf::kept::{Header, LAYOUT};
-use nanoseg_graph::flow::{Report, Reporter, Transport};
+use nanoseg_ebpf::kept::{Header, LAYOUT, LAYOUTS};
+use nanoseg_graph::flow::{Loss, LossReason, Report, Reporter, Transport};
 use rustix::process::Signal;
 
 use crate::node::learner::{Learner, Reported as _};
@@ -200,6 +200,56 @@ fn room_that_a_learner_did_not_live_to_give_back_is_given_by_the_next() {
     assert!(report.losses.is_empty(), "{:?}", report.losses);
 }
 
+fn layout(pins: &str) -> Array<MapData, u64> {
+    let header = MapData::from_pin(format!("{pins}/HEADER")).unwrap();
+    Map::Array(header).try_into().unwrap()
+}
+
+/// Of the version before everything means the same: an upgrade loses nothing.
+#[test]
+fn what_the_version_before_left_is_gone_on_with() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let pins = node.pins();
+    let arguments = ["--pin", &pins, "--map-entries", "16"];
+    let first = node.learner(&arguments);
+    let mut sent = 0;
+    for ports in [8, 4, 4] {
+        spray(&client, &server, 1000 + sent, ports);
+        sent += ports;
+        first.wait_for("every flow", |report| {
+            report.of(&client.subject()).count() == usize::from(sent)
+        });
+        // A map that is nearly full is relieved of what is idle for a second.
+        std::thread::sleep(Duration::from_millis(1500));
+    }
+    let before = first.wait_for("all of it", |report| report.of(&client.subject()).count() == 16);
+    first.kill();
+    // As the version before leaves it: without a place for what left.
+    layout(&pins).set(Header::Layout as u32, LAYOUTS[0], 0).unwrap();
+    let archive = MapData::from_pin(format!("{pins}/ARCHIVE")).unwrap();
+    let mut archive: aya::maps::HashMap<MapData, [u8; 32], [u8; 80]> = Map::HashMap(archive).try_into().unwrap();
+    let left = archive.keys().map(Result::unwrap).find(|key| key[..8] == [0; 8]);
+    archive.remove(&left.unwrap()).unwrap();
+    assert!(archive.keys().count() > 0, "something left the flow map");
+    spray(&client, &server, 1000, 1);
+
+    let second = node.learner(&arguments);
+    let after = second.wait_for("what was sent meanwhile", |report| {
+        let again = report.counts(&client.subject(), Reporter::Source, server.v4, 1000, Transport::Udp);
+        again.is_some_and(|[attempted, ..]| attempted == 2)
+    });
+    assert_eq!(after.origin, before.origin, "the same run");
+    assert_eq!(after.of(&client.subject()).count(), 16);
+    assert!(after.losses.is_empty(), "{:?}", after.losses);
+    second.kill();
+    // The version before would not understand what is there now.
+    assert_eq!(layout(&pins).get(&(Header::Layout as u32), 0).unwrap(), LAYOUT);
+}
+
 /// Counts of programs of another version may mean something else.
 #[test]
 fn p28_what_another_version_left_is_never_read_and_another_run_begins() {
@@ -214,9 +264,7 @@ fn p28_what_another_version_left_is_never_read_and_another_run_begins() {
     let before = first.wait_for("every flow", |report| report.of(&client.subject()).count() == 4);
     let programs = first.program_ids();
     first.kill();
-    let header = MapData::from_pin(format!("{pins}/HEADER")).unwrap();
-    let mut header: Array<_, u64> = Map::Array(header).try_into().unwrap();
-    header.set(Header::Layout as u32, LAYOUT + 1, 0).unwrap();
+    layout(&pins).set(Header::Layout as u32, LAYOUT + 1, 0).unwrap();
 
     let second = node.learner(&["--pin", &pins]);
     spray(&client, &server, 2000, 2);
@@ -226,10 +274,18 @@ fn p28_what_another_version_left_is_never_read_and_another_run_begins() {
     assert!(after.origin.epoch > before.origin.epoch);
     let ports: Vec<u16> = after.flows.iter().map(|flow| flow.key.port).collect();
     assert_eq!(ports, [2000, 2001]);
+    // Of each flow that was there something may not have been told.
+    let discarded = [Loss {
+        subject: None,
+        reason: LossReason::Discarded,
+        count: 4,
+    }];
+    assert_eq!(after.losses, discarded);
     wait_until_gone(&programs);
-    // Its own are as they should be.
+    // Its own are as they should be, and nothing that was lost is forgotten.
     second.kill();
-    assert_eq!(node.learner(&["--pin", &pins]).end().origin, after.origin);
+    let last = node.learner(&["--pin", &pins]).end();
+    assert_eq!((last.origin, &last.losses[..]), (after.origin, &discarded[..]));
 }
 
 /// What a sensor takes of a node is what its kernel hands to it.

@@ -17,7 +17,7 @@ fn keeping() -> Option<Keeping> {
         exchanges: 64,
     };
     let mut maps = load(sizes, true, None).unwrap();
-    Some(Keeping::new(&mut maps).unwrap())
+    Some(Keeping::new(&mut maps, 0).unwrap())
 }
 
 fn key(cgroup: u64, port: u16) -> FlowKey {
