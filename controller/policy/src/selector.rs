@@ -59,6 +59,11 @@ fn is_key(text: &str) -> bool {
     !name.is_empty() && is_value(name) && domain.is_none_or(is_domain)
 }
 
+/// Whether an object can have this label.
+pub(crate) fn is_label(key: &str, value: &str) -> bool {
+    is_key(key) && is_value(value)
+}
+
 /// One requirement; a selector is all of its requirements.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Requirement {

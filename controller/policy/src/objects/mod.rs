@@ -21,12 +21,13 @@ use k8s_openapi::api::{apps, batch, core, discovery};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nanoseg_graph::cluster::{
-    ContainerPort, Controller, EndpointSlice, Image, Namespace, Node, Object, OwnerRef, Pod, PodPhase, Service,
+    ContainerPort, Controller, EndpointSlice, Image, Labels, Namespace, Node, Object, OwnerRef, Pod, PodPhase, Service,
     ServicePort, TargetPort,
 };
 use nanoseg_graph::endpoint::ServiceName;
 use nanoseg_graph::flow::Transport;
 
+use crate::selector::is_label;
 pub use manifest::{Manifest, Parsed, UnknownField, parse};
 pub use template::stand_ins;
 
@@ -167,7 +168,7 @@ pub fn pod(pod: &core::v1::Pod) -> Result<Object, Unreadable> {
         images: images(spec, status).into(),
         namespace: namespace.into(),
         name: name.into(),
-        labels: pod.metadata.labels.clone().unwrap_or_default().into(),
+        labels: labels_of(&object, "metadata.labels", &pod.metadata)?.into(),
         owner: controlling_owner(&pod.metadata).map(Arc::new),
         addresses: addresses.into_iter().collect(),
         host_network: spec.and_then(|spec| spec.host_network).unwrap_or(false),
@@ -434,8 +435,9 @@ pub fn node(node: &core::v1::Node) -> Result<Object, Unreadable> {
 
 /// A namespace.
 pub fn namespace(namespace: &core::v1::Namespace) -> Result<Object, Unreadable> {
-    let name = name_of(&ObjectName::of("Namespace", &namespace.metadata))?;
-    let mut labels = namespace.metadata.labels.clone().unwrap_or_default();
+    let object = ObjectName::of("Namespace", &namespace.metadata);
+    let name = name_of(&object)?;
+    let mut labels = labels_of(&object, "metadata.labels", &namespace.metadata)?;
     labels.insert(NAMESPACE_NAME.to_owned(), name.clone());
     Ok(Object::Namespace(Namespace { name, labels }))
 }
@@ -457,7 +459,8 @@ fn controller(
             .unwrap_or_default()
             .into(),
         template_labels: template
-            .and_then(|template| template.labels.clone())
+            .map(|template| labels_of(&object, TEMPLATE_LABELS, template))
+            .transpose()?
             .unwrap_or_default()
             .into(),
     }))
@@ -552,6 +555,22 @@ fn namespace_of(object: &ObjectName) -> String {
 fn non_empty(text: Option<&str>) -> Option<String> {
     text.filter(|text| !text.is_empty()).map(str::to_owned)
 }
+
+/// The labels, each of which an API server would take: a policy that selects by another one would be refused.
+fn labels_of(object: &ObjectName, field: &str, metadata: &ObjectMeta) -> Result<Labels, Unreadable> {
+    let labels = metadata.labels.clone().unwrap_or_default();
+    match labels.iter().find(|(key, value)| !is_label(key, value)) {
+        Some((key, value)) => Err(object.invalid(
+            field,
+            format!("{key}: {value}"),
+            "key and value of letters, digits and -_. within, 63 at most, the key perhaps behind a domain and /",
+        )),
+        None => Ok(labels),
+    }
+}
+
+/// Where a workload has the labels of its pods.
+const TEMPLATE_LABELS: &str = "metadata.labels of the pod template";
 
 fn created(metadata: &ObjectMeta) -> Option<Timestamp> {
     metadata.creation_timestamp.as_ref().map(|time| time.0)

@@ -9,7 +9,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nanoseg_graph::cluster::{Addresses, Cluster, OwnerRef, Pod, PodPhase};
 use nanoseg_graph::endpoint::Workload;
 
-use super::{ObjectName, Unreadable, container_ports, name_of, namespace_of, non_empty};
+use super::{ObjectName, TEMPLATE_LABELS, Unreadable, container_ports, labels_of, name_of, namespace_of, non_empty};
 
 /// Of declared pods those whose workloads have no pod in the cluster, so that workloads can be asked about before they run. A
 /// name that another pod has gets its workload's kind before it.
@@ -68,7 +68,8 @@ impl<'a> Declaration<'a> {
             .template
             .metadata
             .as_ref()
-            .and_then(|metadata| metadata.labels.clone())
+            .map(|metadata| labels_of(object, TEMPLATE_LABELS, metadata))
+            .transpose()?
             .unwrap_or_default();
         labels.extend(self.named_by.iter().map(|label| ((*label).to_owned(), name.clone())));
         let spec = self.template.spec.as_ref();

@@ -535,3 +535,27 @@ fn a_template_in_quotes_is_told() {
         );
     }
 }
+
+#[test]
+fn what_has_labels_that_no_api_server_takes_is_left_out() {
+    let text = "{apiVersion: v1, kind: List, items: [
+          {apiVersion: apps/v1, kind: StatefulSet, metadata: {namespace: a, name: db}, spec: {selector: {}, template: {metadata: {labels: {app/: db}}, spec: {containers: []}}}},
+          {apiVersion: v1, kind: Pod, metadata: {namespace: a, name: bare, labels: {app: 'a b'}}, spec: {containers: []}},
+          {apiVersion: v1, kind: Namespace, metadata: {name: a, labels: {'': x}}},
+          {apiVersion: v1, kind: Pod, metadata: {namespace: a, name: good, labels: {example.com/app: '', tier: x_y.z}}, spec: {containers: []}},
+        ]}";
+    let parsed = parse(serde_yaml::from_str(text).unwrap());
+    let expected =
+        "expected key and value of letters, digits and -_. within, 63 at most, the key perhaps behind a domain and /";
+    let told: Vec<String> = parsed.unreadable.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            format!("StatefulSet a/db: metadata.labels of the pod template is \"app/: db\", {expected}"),
+            format!("Pod a/bare: metadata.labels is \"app: a b\", {expected}"),
+            format!("Namespace a: metadata.labels is \": x\", {expected}"),
+        ]
+    );
+    assert_eq!(parsed.manifests.len(), 1, "the good one alone");
+    assert!(parsed.declared.is_empty());
+}
