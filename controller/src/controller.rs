@@ -48,6 +48,9 @@ const SHARE: u32 = 5;
 /// next one is about a flow whose policy is to be live within seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
+/// How long what came during a round is taken in before the next one, although that is due: thousands of events take less.
+const BREATH: Duration = Duration::from_millis(50);
+
 /// How often folders are looked through. Four times a second, so that an edit is repaired within one.
 const LOOK: Duration = Duration::from_millis(250);
 
@@ -443,7 +446,8 @@ impl Pace {
         let by_clock = self.wake.map(|at| {
             let left = at.duration_since(Timestamp::now());
             // Clocks that the core's times come from may be set back: never wait longer than it takes to notice.
-            Duration::try_from(left).unwrap_or(Duration::ZERO).min(LONGEST_REST)
+            let left = Duration::try_from(left).unwrap_or(Duration::ZERO).min(LONGEST_REST);
+            left.max((self.ended + BREATH).saturating_duration_since(Instant::now()))
         });
         [by_change, by_clock]
             .into_iter()

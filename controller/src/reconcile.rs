@@ -58,7 +58,7 @@ use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
 use nanoseg_policy::synthesize::{self, Plugin, Surroundings};
 
 use self::attested::Attested;
-use self::desk::Desk;
+use self::desk::{Desk, SEGMENTS};
 use self::learners::Learners;
 use self::memory::{Hold, Subject};
 use self::pacing::Pacing;
@@ -315,17 +315,26 @@ impl Core {
     fn plan(&mut self, now: Timestamp, writes: &mut Writes, next: &mut Option<Timestamp>) {
         let heard_of = std::mem::take(&mut self.heard_of);
         let mut forgotten = Vec::new();
-        self.think_at = None;
-        for (workload, subject) in &mut self.subjects {
-            if !heard_of.is_nothing() && subject.is_planned {
-                let policy = PolicyName {
-                    namespace: workload.namespace.clone(),
-                    name: policy_name(workload),
-                };
-                let ids = [ObjectId::Policy(policy), ObjectId::Segment(name_of(workload))];
-                subject.is_planned = !ids.iter().any(|id| heard_of.has(id));
+        if !heard_of.is_nothing() {
+            for (workload, subject) in &mut self.subjects {
+                if subject.is_planned {
+                    let policy = PolicyName {
+                        namespace: workload.namespace.clone(),
+                        name: policy_name(workload),
+                    };
+                    let ids = [ObjectId::Policy(policy), ObjectId::Segment(name_of(workload))];
+                    subject.is_planned = !ids.iter().any(|id| heard_of.has(id));
+                }
             }
-            if !subject.is_planned || subject.plan_at.is_some_and(|at| at <= now) {
+        }
+        // Who was put off has nothing new to say, and comes after those who have.
+        for put_off in [false, true] {
+            for (workload, subject) in &mut self.subjects {
+                let waits = subject.is_planned && subject.is_put_off;
+                let is_due = !subject.is_planned || subject.plan_at.is_some_and(|at| at <= now);
+                if !is_due || waits != put_off || (put_off && writes.segments.len() >= SEGMENTS) {
+                    continue;
+                }
                 let mut desk = Desk {
                     guide: &self.guide,
                     started: self.started,
@@ -345,10 +354,14 @@ impl Core {
                     forgotten.push(workload.clone());
                 }
             }
-            self.think_at = think::earlier(self.think_at, subject.think_at);
-            *next = think::earlier(*next, subject.plan_at);
         }
-        *next = think::earlier(*next, self.think_at);
+        let subjects = self.subjects.values();
+        let (think_at, plan_at) = subjects.fold((None, None), |(think_at, plan_at), subject| {
+            let think_at = think::earlier(think_at, subject.think_at);
+            (think_at, think::earlier(plan_at, subject.plan_at))
+        });
+        self.think_at = think_at;
+        *next = think::earlier(*next, think::earlier(plan_at, think_at));
         for workload in forgotten {
             self.segments.remove(&name_of(&workload));
             writes

@@ -18,6 +18,10 @@ use super::{Guide, News, ObjectId, REMEMBERED, SegmentWrite, Writes, label_fault
 use crate::lifecycle::Life;
 use crate::segment::{Mode, Segment, name_of, to_learned};
 
+/// Segments that one round writes at most: an API server takes some seconds for them, and then a policy may be waited for that nobody knew
+/// of when the round began.
+pub(super) const SEGMENTS: usize = 512;
+
 /// What a plan for a workload depends on beside it.
 pub(super) struct Desk<'a> {
     pub(super) guide: &'a Guide,
@@ -70,6 +74,7 @@ impl Desk<'_> {
         let hold = self.held.get(&id).filter(|hold| hold.until > now);
 
         let before = writes.put.len();
+        subject.is_put_off = false;
         subject.lift(stance);
         let reports_only = self.guide.reports_only;
         let standing = if reports_only {
@@ -173,6 +178,11 @@ impl Desk<'_> {
         ];
         if let Some(at) = may_be_written.into_iter().flatten().filter(|at| *at > now).max() {
             planned.wake(at);
+            return;
+        }
+        subject.is_put_off = writes.segments.len() >= SEGMENTS;
+        if subject.is_put_off {
+            planned.wake(now);
             return;
         }
         subject.written_at = Some(now);

@@ -48,6 +48,8 @@ pub(super) struct Subject {
     pub(super) is_planned: bool,
     /// When to plan again although nothing is.
     pub(super) plan_at: Option<Timestamp>,
+    /// Its Segment is to be written, and a round had no room for that.
+    pub(super) is_put_off: bool,
     /// When its policy may go live, while it waits for that.
     pub(super) turn: Option<Timestamp>,
     /// When its Segment was last written.
@@ -88,6 +90,7 @@ impl Subject {
             is_outdated: true,
             is_planned: false,
             plan_at: None,
+            is_put_off: false,
             turn: None,
             written_at: None,
             trial: status.and_then(trial_of),

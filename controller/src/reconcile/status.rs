@@ -131,6 +131,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         is_outdated: _,
         is_planned: _,
         plan_at: _,
+        is_put_off: _,
         turn: _,
         written_at: _,
         trial,

@@ -101,3 +101,34 @@ fn a_controller_that_takes_over_knows_what_is_durable_and_nothing_else() {
     assert_eq!(edges(&follower), [2, 2]);
     assert_eq!(follower.durable(), follower.heard());
 }
+
+#[test]
+fn whoever_is_new_is_written_before_those_that_a_round_had_no_room_for() {
+    let names: Vec<String> = (0..600).map(|number| format!("w{number}")).collect();
+    let mut objects = shop();
+    for (name, number) in names.iter().chain([&"zz".to_owned()]).zip(0..) {
+        objects.push(deployment(name));
+        objects.push(pod(name, &format!("198.18.{}.{}", 10 + number / 250, number % 250 + 1)));
+    }
+    let mut world = World::default();
+    let mut core = world.core(&objects, at(0));
+    let flows: Vec<(&str, &str, u16)> = names.iter().map(|name| (name.as_str(), DB, 80)).collect();
+    core.take(report(&flows), at(0));
+    let first = core.round(at(0));
+    assert_eq!((first.writes.segments.len(), first.next), (SEGMENTS, Some(at(0))));
+    for event in world.apply(first.writes, usize::MAX) {
+        core.take(event, at(0));
+    }
+    core.take(report(&[("zz", WEB, 80)]), at(0));
+    let second = core.round(at(0));
+    // All of them are those that were asked, and the two that asked.
+    assert_eq!(second.writes.segments.len(), names.len() + 3 - SEGMENTS);
+    let written = second
+        .writes
+        .segments
+        .iter()
+        .map(|write| write.segment.segment_name().name);
+    let written: Vec<String> = written.collect();
+    let place = |name: &str| written.iter().position(|written| written == name);
+    assert!(place("deployment-zz") < place("deployment-w99"), "{written:?}");
+}
