@@ -22,6 +22,13 @@ use crate::segment::{Mode, Segment, name_of, to_learned};
 /// of when the round began.
 pub(super) const SEGMENTS: usize = 512;
 
+/// What a round does with a workload's policy.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Step {
+    Put,
+    Remove,
+}
+
 /// What a plan for a workload depends on beside it.
 pub(super) struct Desk<'a> {
     pub(super) guide: &'a Guide,
@@ -73,7 +80,7 @@ impl Desk<'_> {
         let id = ObjectId::Policy(policy);
         let hold = self.held.get(&id).filter(|hold| hold.until > now);
 
-        let before = writes.put.len();
+        let [put, removed] = [writes.put.len(), writes.remove.len()];
         subject.is_put_off = false;
         subject.lift(stance);
         let reports_only = self.guide.reports_only;
@@ -136,18 +143,25 @@ impl Desk<'_> {
             refuted: self.refuted.map(str::to_owned),
             now,
         };
-        let is_on_its_way = writes.put.len() > before;
-        self.report(workload, subject, (&standpoint, is_on_its_way), writes, &mut planned);
+        let step = if writes.put.len() > put {
+            Some(Step::Put)
+        } else if writes.remove.len() > removed {
+            Some(Step::Remove)
+        } else {
+            None
+        };
+        self.report(workload, subject, (&standpoint, step), writes, &mut planned);
         planned
     }
 
     /// Has the Segment written if it does not say what it should. Where a policy is on its way that waits until it has arrived, or has
-    /// failed to: either is heard of, and then there is more to say.
+    /// failed to: either is heard of, and then there is more to say. Where one is removed it does not wait for room: removed with nothing
+    /// that says so, it would be put back by whoever reads that alone.
     fn report(
         &mut self,
         workload: &Workload,
         subject: &mut Subject,
-        (at, is_on_its_way): (&Standpoint, bool),
+        (at, step): (&Standpoint, Option<Step>),
         writes: &mut Writes,
         planned: &mut Planned,
     ) {
@@ -162,7 +176,7 @@ impl Desk<'_> {
             return;
         }
         let told_at = subject.lack(&status, self.judged);
-        if is_on_its_way {
+        if step == Some(Step::Put) {
             return;
         }
         let written = subject.segment.as_ref().and_then(|segment| segment.status.as_ref());
@@ -180,7 +194,7 @@ impl Desk<'_> {
             planned.wake(at);
             return;
         }
-        subject.is_put_off = writes.segments.len() >= SEGMENTS;
+        subject.is_put_off = writes.segments.len() >= SEGMENTS && step.is_none();
         if subject.is_put_off {
             planned.wake(now);
             return;

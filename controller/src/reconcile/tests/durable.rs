@@ -102,18 +102,23 @@ fn a_controller_that_takes_over_knows_what_is_durable_and_nothing_else() {
     assert_eq!(follower.durable(), follower.heard());
 }
 
-#[test]
-fn whoever_is_new_is_written_before_those_that_a_round_had_no_room_for() {
+/// More workloads than a round writes Segments of, each asked by db, and one more, of which nothing was heard.
+fn many() -> (World, Core, Vec<String>) {
     let names: Vec<String> = (0..600).map(|number| format!("w{number}")).collect();
     let mut objects = shop();
     for (name, number) in names.iter().chain([&"zz".to_owned()]).zip(0..) {
         objects.push(deployment(name));
         objects.push(pod(name, &format!("198.18.{}.{}", 10 + number / 250, number % 250 + 1)));
     }
-    let mut world = World::default();
-    let mut core = world.core(&objects, at(0));
+    let mut core = World::default().core(&objects, at(0));
     let flows: Vec<(&str, &str, u16)> = names.iter().map(|name| (name.as_str(), DB, 80)).collect();
     core.take(report(&flows), at(0));
+    (World::default(), core, names)
+}
+
+#[test]
+fn whoever_is_new_is_written_before_those_that_a_round_had_no_room_for() {
+    let (mut world, mut core, names) = many();
     let first = core.round(at(0));
     assert_eq!((first.writes.segments.len(), first.next), (SEGMENTS, Some(at(0))));
     for event in world.apply(first.writes, usize::MAX) {
@@ -131,4 +136,34 @@ fn whoever_is_new_is_written_before_those_that_a_round_had_no_room_for() {
     let written: Vec<String> = written.collect();
     let place = |name: &str| written.iter().position(|written| written == name);
     assert!(place("deployment-zz") < place("deployment-w99"), "{written:?}");
+}
+
+#[test]
+fn no_policy_is_removed_before_its_segment_says_so_however_many_are() {
+    let (mut world, mut core, names) = many();
+    world.settle(&mut core, at(0));
+    world.settle(&mut core, at(10));
+    let enforced = world.policies.len();
+    assert!(enforced >= names.len());
+    for segment in world.segments.values() {
+        let mut segment = segment.clone();
+        segment.spec.mode = Some(Mode::Audit);
+        core.take(Event::Segment(Box::new(segment)), at(20));
+    }
+    let writes = decide(&mut core, at(20));
+    assert_eq!(writes.remove.len(), enforced);
+    let written: BTreeSet<_> = (writes.segments.iter())
+        .map(|write| {
+            (
+                write.segment.segment_name().name,
+                write.segment.status.as_ref().unwrap().phase.as_str(),
+            )
+        })
+        .collect();
+    for name in names {
+        assert!(
+            written.contains(&(format!("deployment-{name}"), Phase::Auditing.as_str())),
+            "{name}"
+        );
+    }
 }
