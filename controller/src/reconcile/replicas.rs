@@ -19,6 +19,10 @@ use super::{Core, Due};
 impl Core {
     /// Takes note of an object that is not as it is known, and about to be taken in as of `now`.
     pub(super) fn note_object(&mut self, object: &Object, now: Timestamp) {
+        // Nothing is to be found out then, and a start tells of every object there is.
+        if matches!(self.stale, Stale::All) {
+            return self.rethink();
+        }
         match object {
             Object::Pod(pod) => {
                 let known = self.cluster.pod(&pod.namespace, &pod.name).cloned();
@@ -32,6 +36,9 @@ impl Core {
 
     /// Takes note of an object that is about to be taken out.
     pub(super) fn note_gone(&mut self, key: &ObjectKey, now: Timestamp) {
+        if matches!(self.stale, Stale::All) {
+            return self.rethink();
+        }
         match key {
             ObjectKey::Pod(namespace, name) => {
                 if let Some(known) = self.cluster.pod(namespace, name).cloned() {
