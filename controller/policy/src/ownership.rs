@@ -117,12 +117,16 @@ pub fn owned_workload(policy: &NetworkPolicy) -> Option<Workload> {
     (label == MANAGER).then_some(workload)
 }
 
+/// What a policy says that its rules come from.
+pub fn evidence(policy: &NetworkPolicy) -> Option<&String> {
+    policy.metadata.annotations.as_ref()?.get(EVIDENCE)
+}
+
 /// The lines of evidence that a rule comes from, as synthesis wrote them. `index` is its position in the list of its direction, from 0.
 pub fn evidence_of(policy: &NetworkPolicy, direction: Direction, index: usize) -> impl Iterator<Item = &str> {
     let prefix = format!("{direction} {}: ", index + 1);
-    let annotations = policy.metadata.annotations.as_ref();
-    let text = annotations.and_then(|annotations| annotations.get(EVIDENCE));
-    text.map_or("", String::as_str)
+    evidence(policy)
+        .map_or("", String::as_str)
         .lines()
         .filter_map(move |line| line.strip_prefix(&prefix))
 }

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer};
-use nanoseg_graph::cluster::{Cluster, Controller, Object, ObjectKey, Pod, PodPhase};
+use nanoseg_graph::cluster::{Cluster, Controller, Object, ObjectKey, Pod, PodPhase, Service};
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, Workload};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 
@@ -62,9 +62,6 @@ impl Core {
 
     fn note_pod(&mut self, before: Option<&Pod>, after: Option<&Pod>, now: Timestamp) {
         self.due = Due::Soon;
-        if !matches!(self.stale, Stale::Parts(_)) {
-            return;
-        }
         if let (Some(before), Some(after)) = (before, after)
             && let Some(workload) = self.only_turned(before, after)
         {
@@ -200,7 +197,7 @@ impl Core {
     /// Slices matter where no selector says who is behind a Service, or where nobody was.
     fn note_slice(&mut self, name: &ServiceName) {
         let service = self.cluster.service(name);
-        let selects = service.is_none_or(|service| service.selector.as_ref().is_some_and(|labels| !labels.is_empty()));
+        let selects = service.is_none_or(Service::has_selector);
         match &mut self.stale {
             Stale::Parts(parts) if selects => {
                 parts.services.insert(name.clone());

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use nanoseg_graph::cluster::Object;
 use nanoseg_graph::endpoint::{ServiceName, Workload};
-use nanoseg_graph::flow::{FlowTable, Lacks, Report};
+use nanoseg_graph::flow::{FlowTable, Report};
 use nanoseg_graph::resolve::Changes;
 
 use super::{Core, ObjectId};
@@ -95,20 +95,13 @@ impl Stale {
     /// Takes note of a report that `table` is about to take in.
     pub(super) fn hear(&mut self, report: &Report, table: &FlowTable) {
         let Self::Parts(parts) = self else { return };
-        let Lacks {
-            losses,
-            addresses: _,
-            names: _,
-            names_go: _,
-            held: _,
-            capture,
-        } = table.lacks(report);
-        parts.losses |= losses;
+        let lacks = table.lacks(report);
+        parts.losses |= lacks.losses;
         // With its first report somebody watches the pods of a node.
-        if capture.is_some() || !table.knows(&report.origin) {
+        if lacks.capture.is_some() || !table.knows(&report.origin) {
             parts.nodes.insert(report.origin.node.clone());
         }
-        parts.heard.note(report, table);
+        parts.heard.note(report, lacks, table);
         if parts.heard.len() > FOLLOWED {
             *self = Self::All;
         }

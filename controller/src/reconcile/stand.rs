@@ -5,7 +5,7 @@ use std::slice;
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::endpoint::Workload;
-use nanoseg_policy::ownership::{EVIDENCE, PolicyName, owned_workload};
+use nanoseg_policy::ownership::{EVIDENCE, PolicyName, evidence, owned_workload};
 use nanoseg_policy::plan::{Plan, same};
 
 use super::memory::{Hold, Subject};
@@ -67,8 +67,7 @@ fn with_evidence_of(live: &NetworkPolicy, desired: &NetworkPolicy) -> NetworkPol
     let mut desired = desired.clone();
     let annotations = desired.metadata.annotations.get_or_insert_default();
     annotations.remove(EVIDENCE);
-    let evidence = live.metadata.annotations.as_ref().and_then(|live| live.get(EVIDENCE));
-    annotations.extend(evidence.map(|evidence| (EVIDENCE.to_owned(), evidence.clone())));
+    annotations.extend(evidence(live).map(|evidence| (EVIDENCE.to_owned(), evidence.clone())));
     desired
 }
 

@@ -10,7 +10,7 @@ use kube::api::{Api, ApiResource, DynamicObject, GroupVersionKind, ListParams, P
 use serde_json::{Value, json};
 
 use super::server::{self, Server};
-use super::{Cluster, until};
+use super::{Cluster, WEB_TO_DB, until};
 
 /// More than a page holds.
 const POLICIES: usize = 520;
@@ -98,17 +98,7 @@ async fn p23_a_cluster_and_its_dump_are_answered_alike_to_everybody() {
     let kubeconfig = server.kubeconfig();
     let live = ["--kubeconfig", kubeconfig.to_str().unwrap()];
     let files = ["--cluster", "dump"];
-    let explain = [
-        "explain",
-        "--from",
-        "shop/web-5d4f-x",
-        "--to",
-        "shop/db-5d4f-x",
-        "--port",
-        "5432",
-        "-o",
-        "json",
-    ];
+    let explain = [&WEB_TO_DB[..], &["-o", "json"]].concat();
     for (command, code) in [
         (&explain[..], 0),
         (&["explain", "--flows", "flows.jsonl"], 1),

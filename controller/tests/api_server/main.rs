@@ -40,6 +40,17 @@ use serde_json::{Value, json};
 use server::{Running, Server, free_port, probe};
 
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Asks about a connection of the workloads that these tests make.
+const WEB_TO_DB: [&str; 7] = [
+    "explain",
+    "--from",
+    "shop/web-5d4f-x",
+    "--to",
+    "shop/db-5d4f-x",
+    "--port",
+    "5432",
+];
+
 /// How often something that has to be done within a second is tried on a busy machine.
 const TRIES: i32 = 3;
 

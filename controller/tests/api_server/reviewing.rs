@@ -7,7 +7,7 @@ use nanoseg::segment::{Mode, Phase, Segment};
 use serde_json::json;
 
 use crate::server::{self, Server, free_port};
-use crate::{Cluster, controller, flow, report, send, until};
+use crate::{Cluster, WEB_TO_DB, controller, flow, report, send, until};
 
 fn run(server: &Server, arguments: &[&str]) -> (Option<i32>, String) {
     let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg"));
@@ -22,18 +22,9 @@ fn what_it_would_do_is_told(server: &Server) {
     let (code, text) = run(server, &["diff", "shop/deployment-db"]);
     assert_eq!(code, Some(1), "{text}");
     assert!(text.contains("closed: ") && text.contains("0 opened"), "{text}");
-    let asked = [
-        "explain",
-        "--from",
-        "shop/web-5d4f-x",
-        "--to",
-        "shop/db-5d4f-x",
-        "--port",
-        "5432",
-    ];
-    let (code, text) = run(server, &asked);
+    let (code, text) = run(server, &WEB_TO_DB);
     assert!(code == Some(0) && !text.contains("nanoseg-deployment-db"), "{text}");
-    let (code, text) = run(server, &[&asked[..], &["--proposed"]].concat());
+    let (code, text) = run(server, &[&WEB_TO_DB[..], &["--proposed"]].concat());
     assert_eq!(code, Some(0), "{text}");
     assert!(
         text.contains("evidence: Deployment shop/web -> TCP 5432, seen at both ends"),

@@ -5,7 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nanoseg_policy::diff::{Change, Diff, diff};
 use nanoseg_policy::direction::Direction;
 use nanoseg_policy::evaluate::PolicySet;
-use nanoseg_policy::ownership::{EVIDENCE, PolicyName, evidence_of};
+use nanoseg_policy::ownership::{PolicyName, evidence, evidence_of};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -59,12 +59,7 @@ pub fn review(copy: &Copy, name: &SegmentName) -> Option<Value> {
 
 /// Each rule beside the lines of evidence that it comes from, as synthesis wrote them.
 fn rules(policy: &NetworkPolicy) -> Value {
-    let evidence = policy
-        .metadata
-        .annotations
-        .as_ref()
-        .and_then(|annotations| annotations.get(EVIDENCE));
-    let evidence = evidence.map_or("", String::as_str);
+    let evidence = evidence(policy).map_or("", String::as_str);
     let rule = |direction: Direction, index: usize, yaml: String| {
         json!({
             "direction": direction.as_str(),

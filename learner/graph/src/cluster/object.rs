@@ -188,10 +188,17 @@ impl Service {
     /// Whether it selects a pod. An empty selector selects none.
     pub fn selects(&self, pod: &Pod) -> bool {
         *pod.namespace == *self.name.namespace
-            && self.selector.as_ref().is_some_and(|selector| {
-                let has = |(label, value)| pod.labels.get(label) == Some(value);
-                !selector.is_empty() && selector.iter().all(has)
-            })
+            && self.has_selector()
+            && self
+                .selector
+                .iter()
+                .flatten()
+                .all(|(label, value)| pod.labels.get(label) == Some(value))
+    }
+
+    /// Whether it selects by any label.
+    pub fn has_selector(&self) -> bool {
+        self.selector.as_ref().is_some_and(|selector| !selector.is_empty())
     }
 }
 

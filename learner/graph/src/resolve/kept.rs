@@ -9,7 +9,7 @@ use std::sync::Arc;
 use jiff::Timestamp;
 
 use super::{Resolver, resolve_with};
-use crate::cluster::{Cluster, Service};
+use crate::cluster::Cluster;
 use crate::connection::ConnectionGraph;
 use crate::endpoint::Endpoint;
 use crate::flow::{Flow, FlowKey, FlowTable, Lacks, Named, Origin, Report, Reporter, Subject, Tally};
@@ -34,8 +34,8 @@ pub struct Changes {
 }
 
 impl Changes {
-    /// Takes note of what `table` is about to take in. What it knows already is none of it.
-    pub fn note(&mut self, report: &Report, table: &FlowTable) {
+    /// Takes note of what `table` is about to take in, and what it lacks of that. What it knows already is none of it.
+    pub fn note(&mut self, report: &Report, lacks: Lacks<'_>, table: &FlowTable) {
         let Lacks {
             losses: _,
             addresses,
@@ -43,7 +43,7 @@ impl Changes {
             names_go,
             held,
             capture: _,
-        } = table.lacks(report);
+        } = lacks;
         for address in addresses {
             let nodes = self.of_nodes.entry(address).or_default();
             nodes.insert(report.origin.node.clone());
@@ -133,8 +133,7 @@ impl Changes {
     /// Whether a slice names an address that has changed hands, of a Service that is known by its slices alone.
     fn moves_behind(&self, cluster: &Cluster) -> bool {
         let moves = |address: &IpAddr| self.begun.contains_key(address) || self.ended.contains_key(address);
-        let selects = |service: &&Service| service.selector.as_ref().is_some_and(|labels| !labels.is_empty());
-        let mut without = cluster.services().filter(|service| !selects(service));
+        let mut without = cluster.services().filter(|service| !service.has_selector());
         (!self.begun.is_empty() || !self.ended.is_empty())
             && without.any(|service| {
                 let mut slices = cluster.slices_of(&service.name);
@@ -333,7 +332,7 @@ mod tests {
     /// Takes a step, and notes it.
     fn take(step: &Step, cluster: &mut Cluster, table: &mut FlowTable, changes: &mut Changes) {
         if let Some(report) = report(step) {
-            changes.note(&report, table);
+            changes.note(&report, table.lacks(&report), table);
             table.merge(&report);
         }
         match step {
