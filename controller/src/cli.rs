@@ -169,5 +169,29 @@ pub fn crd(screen: &mut Screen<'_>) -> Result<Found, CommandError> {
 
 /// The `CustomResourceDefinition`s as YAML.
 pub fn crd_yaml() -> Result<String, CommandError> {
-    output::yaml("the custom resource definitions", &Segment::crd())
+    let mut definition = serde_json::json!(Segment::crd());
+    join_lines(&mut definition);
+    output::yaml("the custom resource definitions", &definition)
+}
+
+/// Makes one line of each paragraph of the descriptions: kubectl keeps the line breaks that are there and adds its own.
+fn join_lines(value: &mut serde_json::Value) {
+    match value {
+        serde_json::Value::Object(fields) => {
+            for (name, value) in fields {
+                match value {
+                    serde_json::Value::String(text) if name == "description" => {
+                        *text = text
+                            .split("\n\n")
+                            .map(|paragraph| paragraph.replace('\n', " "))
+                            .collect::<Vec<_>>()
+                            .join("\n\n");
+                    }
+                    value => join_lines(value),
+                }
+            }
+        }
+        serde_json::Value::Array(items) => items.iter_mut().for_each(join_lines),
+        _ => {}
+    }
 }

@@ -20,6 +20,15 @@ use crate::small_command::print_calls;
 use crate::stdout::{answer, remark};
 
 pub(crate) fn up(app: &App, foreground: bool) -> Result<()> {
+    // Two take the memory of two, and every other command would mean the younger one.
+    if let Ok(running) = find()
+        && running.was_left_running()
+    {
+        bail!(
+            "a full lab is up already, its files are in {}: lab down --full ends it",
+            running.folder().display()
+        );
+    }
     let stop = Arc::new(AtomicBool::new(false));
     let flag = Arc::clone(&stop);
     let waiter = std::thread::current();

@@ -178,6 +178,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Whether the command that started it left it running.
+    pub fn was_left_running(&self) -> bool {
+        self.record.owner.is_none()
+    }
+
     /// The lab's id, which is in the name of everything that it made.
     pub fn id(&self) -> &str {
         self.record.site.id()
