@@ -9,6 +9,7 @@
 //! Ends are the pods of each workload, the nodes, and all other addresses, in the ranges that the policies tell apart. Ports are
 //! compared from where a rule begins to mean a pair to where the next one does, so none of the 65,535 is left out.
 
+mod summary;
 #[cfg(test)]
 mod tests;
 
@@ -22,7 +23,8 @@ use nanoseg_graph::cluster::Cluster;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::Transport;
 
-use crate::direction::Direction;
+pub use self::summary::{Group as ChangeGroup, Kind, Line, Other, PortSet, summary};
+use crate::direction::{Direction, ports_in_words};
 use crate::evaluate::{Decision, End, Evaluator, Place, PolicySet, Ruling, Verdict};
 
 /// Addresses without a gap, of one family.
@@ -139,12 +141,11 @@ impl fmt::Display for Change {
             before: _,
             after: _,
         } = self;
-        write!(f, "{source} -> {destination} {transport} ")?;
-        match (*first, *last) {
-            (1, u16::MAX) => f.write_str("all ports")?,
-            (first, last) if first == last => first.fmt(f)?,
-            (first, last) => write!(f, "{first}-{last}")?,
-        }
+        write!(
+            f,
+            "{source} -> {destination} {}",
+            ports_in_words(*transport, *first, *last)
+        )?;
         if pairs < of {
             write!(f, " ({pairs} of {of} pairs)")?;
         }

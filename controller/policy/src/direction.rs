@@ -35,6 +35,15 @@ impl fmt::Display for Direction {
     }
 }
 
+/// Ports of one protocol from a first to a last one, in words.
+pub(crate) fn ports_in_words(transport: Transport, first: u16, last: u16) -> impl fmt::Display {
+    fmt::from_fn(move |f| match (first, last) {
+        (1, u16::MAX) => write!(f, "{transport} all ports"),
+        (first, last) if first == last => write!(f, "{transport} {first}"),
+        (first, last) => write!(f, "{transport} {first}-{last}"),
+    })
+}
+
 /// A listener's port.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Port {

@@ -1,6 +1,6 @@
 //! `nanoseg diff`.
 
-use nanoseg_policy::diff::{Change, Diff, diff};
+use nanoseg_policy::diff::{Change, Diff, Kind, diff, summary};
 use serde_json::json;
 
 use super::input::Input;
@@ -47,35 +47,42 @@ pub fn diff_policies(arguments: &DiffArguments, screen: &mut Screen<'_>) -> Resu
     input.faults.settle(screen)?;
     screen.busy("comparing what both allow");
     let found = diff(&old, &new, &input.cluster);
-    let Diff {
-        opened,
-        closed,
-        unclear,
-    } = &found;
-    for (kind, changes) in [("opened", opened), ("closed", closed), ("unclear", unclear)] {
-        for change in changes {
-            match output {
-                Output::Table | Output::Wide | Output::Name => {
-                    screen.line(format_args!("{kind}: {change}"))?;
-                    screen.line(format_args!("  before: {}", change.before))?;
-                    screen.line(format_args!("  after:  {}", change.after))?;
+    match output {
+        // In full, as one needs it to look for something in it.
+        Output::Wide | Output::Document(_) => {
+            for (kind, change) in every(&found) {
+                if let Output::Document(language) = output {
+                    screen.document(*language, &told(kind, change))?;
+                    continue;
                 }
-                Output::Document(language) => screen.document(*language, &told(kind, change))?,
+                screen.line(format_args!("{}: {change}", kind.as_str()))?;
+                screen.line(format_args!("  before: {}", change.before))?;
+                screen.line(format_args!("  after:  {}", change.after))?;
+            }
+        }
+        Output::Table | Output::Name => {
+            for group in summary(&found) {
+                screen.line(format_args!("{}: {group}", group.kind.as_str()))?;
+                for line in &group.lines {
+                    screen.line(format_args!("  {}", line.told(&group)))?;
+                }
             }
         }
     }
-    if *output == Output::Table {
-        screen.line(format_args!(
-            "{} opened, {} closed, {} unclear",
-            opened.len(),
-            closed.len(),
-            unclear.len()
-        ))?;
+    if matches!(output, Output::Table | Output::Wide) {
+        let counted = Kind::ALL.map(|kind| format!("{} {}", found.of(kind).len(), kind.as_str()));
+        screen.line(counted.join(", "))?;
     }
     Ok(Found::when(!found.is_empty()))
 }
 
-fn told(kind: &str, change: &Change) -> serde_json::Value {
+fn every(found: &Diff) -> impl Iterator<Item = (Kind, &Change)> {
+    Kind::ALL
+        .into_iter()
+        .flat_map(|kind| found.of(kind).iter().map(move |change| (kind, change)))
+}
+
+fn told(kind: Kind, change: &Change) -> serde_json::Value {
     let Change {
         source,
         destination,
@@ -89,7 +96,7 @@ fn told(kind: &str, change: &Change) -> serde_json::Value {
     let verdict =
         |verdict| json!({ "verdict": combined_word(verdict), "by": by(verdict), "reason": verdict.to_string() });
     json!({
-        "change": kind,
+        "change": kind.as_str(),
         "source": source.to_string(),
         "destination": destination.to_string(),
         "protocol": transport.as_str(),

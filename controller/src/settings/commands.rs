@@ -11,7 +11,7 @@ use nanoseg_graph::flow::Transport;
 use nanoseg_policy::synthesize::{self, ExternalGroup, Plugin, PortRange, Ranges, ServiceView, Unanswered};
 
 use super::access::{Access, Which};
-use super::output::{OBJECTS, Output, SENTENCES, TABLES};
+use super::output::{CHANGES, OBJECTS, Output, SENTENCES, TABLES};
 
 pub(super) const AUDIT_EXAMPLES: &str = "\
 Examples:
@@ -298,8 +298,8 @@ pub struct DiffArguments {
     /// several times
     #[arg(long, value_name = "DIR|FILE|-", requires = "cluster")]
     pub segments: Vec<PathBuf>,
-    /// How to print
-    #[arg(short, long, value_parser = SENTENCES, default_value = "table")]
+    /// How to print; wide: each change by itself, and what decides before and after it
+    #[arg(short, long, value_parser = CHANGES, default_value = "table")]
     pub output: Output,
 }
 

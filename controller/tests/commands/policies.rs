@@ -166,6 +166,15 @@ fn diff_tells_reachability_and_not_text() {
     );
     let closed = diff("new.yaml", "old.yaml", &[]);
     assert!(
+        closed.out.starts_with(
+            "closed: ingress of StatefulSet shop/db is isolated by NetworkPolicy shop/db, and no rule allows it\n  TCP 5433-5440 from \
+             StatefulSet shop/web: allowed until then by NetworkPolicy shop/db spec.ingress[0]\n0 opened, 1 closed, 0 unclear\n"
+        ),
+        "{}",
+        closed.out
+    );
+    let closed = diff("new.yaml", "old.yaml", &["-o", "wide"]);
+    assert!(
         closed
             .out
             .starts_with("closed: StatefulSet shop/web -> StatefulSet shop/db TCP 5433-5440\n  before: allowed: "),

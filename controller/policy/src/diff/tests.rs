@@ -225,3 +225,99 @@ proptest! {
         }
     }
 }
+
+fn told(diff: &Diff) -> String {
+    let lines = summary(diff).into_iter().flat_map(|group| {
+        let heading = format!("{}: {group}\n", group.kind.as_str());
+        let below: Vec<_> = group
+            .lines
+            .iter()
+            .map(|line| format!("  {}\n", line.told(&group)))
+            .collect();
+        std::iter::once(heading).chain(below)
+    });
+    lines.collect()
+}
+
+#[test]
+fn what_closes_is_told_by_whom_it_is_closed_to_and_by_ports() {
+    let new = set(
+        &[
+            "{podSelector: {matchLabels: {app: db}}, ingress: [{from: [{podSelector: {matchLabels: {app: web}}}], ports: [{port: sql}]}]}",
+        ],
+        "p",
+    );
+    let cluster = cluster_of(CLUSTER);
+    let closes = diff(&PolicySet::default(), &new, &cluster);
+    assert_eq!(
+        told(&closes),
+        "closed: ingress of Pod shop/db is isolated by NetworkPolicy shop/p0, and no rule allows it
+  all ports from Pod other/api, Node n1, 0.0.0.0/0
+  all ports but TCP 5432 from StatefulSet shop/web
+"
+    );
+    let opens = diff(&new, &PolicySet::default(), &cluster);
+    assert_eq!(
+        told(&opens),
+        "opened: ingress of Pod shop/db
+  all ports from Pod other/api, Node n1, 0.0.0.0/0: no policy applies any more
+  all ports but TCP 5432 from StatefulSet shop/web: no policy applies any more
+"
+    );
+    let wider = set(
+        &["{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{port: 80, protocol: UDP}, {port: sql}]}]}"],
+        "p",
+    );
+    assert_eq!(
+        told(&diff(&new, &wider, &cluster)),
+        "opened: ingress of Pod shop/db
+  TCP 5432, UDP 80 from Pod other/api, Node n1, 0.0.0.0/0: NetworkPolicy shop/p0 spec.ingress[0]
+  UDP 80 from StatefulSet shop/web: NetworkPolicy shop/p0 spec.ingress[0]
+"
+    );
+    assert_eq!(
+        told(&diff(&wider, &new, &cluster)),
+        "closed: ingress of Pod shop/db is isolated by NetworkPolicy shop/p0, and no rule allows it
+  TCP 5432, UDP 80 from Pod other/api, Node n1, 0.0.0.0/0: allowed until then by NetworkPolicy shop/p0 spec.ingress[0]
+  UDP 80 from StatefulSet shop/web: allowed until then by NetworkPolicy shop/p0 spec.ingress[0]
+"
+    );
+}
+
+proptest! {
+    #[test]
+    fn each_change_is_in_one_line_of_its_summary_and_nothing_else_is(
+        old in prop::collection::vec(spec(), 0..3),
+        new in prop::collection::vec(spec(), 0..3),
+    ) {
+        let found = diff(&set(&old, "old"), &set(&new, "new"), &cluster_of(CLUSTER));
+        let mut told = BTreeMap::new();
+        for group in summary(&found) {
+            for line in &group.lines {
+                let ranges: Vec<_> = line.ports.ranges().collect();
+                let apart = ranges.windows(2).all(|two| two[0].0 != two[1].0 || u32::from(two[0].1.1) + 1 < u32::from(two[1].1.0));
+                prop_assert!(apart, "touch or overlap: {:?}", ranges);
+                for (other, (transport, ports)) in line.others.iter().flat_map(|other| line.ports.ranges().map(move |ports| (other, ports))) {
+                    let (source, destination) = match group.direction {
+                        Direction::Ingress => (&other.party, &group.subject),
+                        Direction::Egress => (&group.subject, &other.party),
+                    };
+                    let key = (group.kind, source.clone(), destination.clone(), transport as u8, other.pairs);
+                    let ranges: &mut Vec<(u16, u16)> = told.entry(key).or_default();
+                    ranges.push(ports);
+                }
+            }
+        }
+        let mut expected = BTreeMap::new();
+        for (kind, change) in Kind::ALL.iter().flat_map(|kind| found.of(*kind).iter().map(move |change| (*kind, change))) {
+            let key = (kind, change.source.clone(), change.destination.clone(), change.transport as u8, change.pairs);
+            let ranges: &mut Vec<(u16, u16)> = expected.entry(key).or_default();
+            ranges.push(change.ports);
+        }
+        let widths = |of: BTreeMap<_, Vec<(u16, u16)>>| -> BTreeMap<_, u32> {
+            of.into_iter().map(|(key, ranges)| (key, ranges.iter().map(|(first, last)| u32::from(last - first) + 1).sum())).collect()
+        };
+        // Ranges that touch are put together, so their widths are compared.
+        prop_assert_eq!(widths(told), widths(expected));
+    }
+}

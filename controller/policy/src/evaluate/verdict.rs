@@ -97,6 +97,21 @@ pub enum Cause {
     Rule(RuleName),
 }
 
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoRule(policies) => {
+                f.write_str("isolated by ")?;
+                for (index, policy) in policies.iter().enumerate() {
+                    write!(f, "{}{policy}", if index == 0 { "" } else { ", " })?;
+                }
+                f.write_str(", and no rule allows it")
+            }
+            Self::Rule(rule) => write!(f, "denied by {rule}"),
+        }
+    }
+}
+
 /// Why it is denied.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Denial {
@@ -129,17 +144,7 @@ impl fmt::Display for Denial {
             pod,
             cause,
         } = self;
-        write!(f, "{direction} of Pod {namespace}/{pod} is ")?;
-        match cause {
-            Cause::NoRule(policies) => {
-                f.write_str("isolated by ")?;
-                for (index, policy) in policies.iter().enumerate() {
-                    write!(f, "{}{policy}", if index == 0 { "" } else { ", " })?;
-                }
-                f.write_str(", and no rule allows it")
-            }
-            Cause::Rule(rule) => write!(f, "denied by {rule}"),
-        }
+        write!(f, "{direction} of Pod {namespace}/{pod} is {cause}")
     }
 }
 

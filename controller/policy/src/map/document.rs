@@ -14,6 +14,8 @@ use nanoseg_graph::flow::Transport;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::direction::ports_in_words;
+
 pub use edge::{Answer, Edge, Judgement, Observed, Report, Rule, Side, State};
 
 /// A segmentation map: who talks to whom, what policies make of it, and what lies open.
@@ -443,11 +445,7 @@ pub struct Ports {
 
 impl fmt::Display for Ports {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { protocol, first, last } = self;
-        match (first, last) {
-            (1, &u16::MAX) => write!(f, "{protocol} all ports"),
-            (first, last) if first == last => write!(f, "{protocol} {first}"),
-            (first, last) => write!(f, "{protocol} {first}-{last}"),
-        }
+        let Self { protocol, first, last } = *self;
+        write!(f, "{}", ports_in_words(protocol, first, last))
     }
 }

@@ -124,24 +124,12 @@ function difference(told) {
     : element('pre', { class: 'diff', tabindex: '0' }, lines);
 }
 
-// Changes that are listed before somebody asks for the rest.
-const CHANGES = 10;
-
 function changes(title, told) {
   if (!told?.total) return element('p', {}, `${title}: none`);
-  const more = told.total - told.listed.length;
-  const body = element('div', { class: 'scroll' });
-  const fill = (number) => body.replaceChildren(
-    table(`${title}: ${told.total}`, [
-      ['Connection', (change) => change.what],
-      ['Before', (change) => change.before, 'tight'],
-      ['After', (change) => change.after, 'tight'],
-      ['By', (change) => change.by.join('; ')],
-    ], told.listed.slice(0, number)),
-    number < told.listed.length ? button(`Show ${told.listed.length - number} more`, () => fill(told.listed.length))
-      : more > 0 ? element('p', { class: 'quiet' }, `and ${more} more`) : '');
-  fill(CHANGES);
-  return body;
+  return element('div', { class: 'changes' },
+    element('h3', {}, `${title}: ${told.total}`),
+    told.groups.map(({ what, lines }) => [element('p', {}, what), element('ul', {}, lines.map((line) => element('li', {}, line)))]),
+    told.more > 0 ? element('p', { class: 'quiet' }, `and ${told.more} more lines`) : '');
 }
 
 /** What is known of it at a glance. */

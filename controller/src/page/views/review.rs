@@ -2,7 +2,7 @@
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
-use nanoseg_policy::diff::{Change, Diff, diff};
+use nanoseg_policy::diff::{ChangeGroup, Kind, diff, summary};
 use nanoseg_policy::direction::Direction;
 use nanoseg_policy::evaluate::PolicySet;
 use nanoseg_policy::ownership::{PolicyName, evidence, evidence_of};
@@ -12,12 +12,11 @@ use serde_json::{Value, json};
 use super::compare;
 use super::segments::row;
 use super::violations::novel;
-use crate::cli::{by, combined_word};
 use crate::page::board::Copy;
 use crate::reconcile::Snapshot;
 use crate::segment::{Segment, SegmentName, SegmentStatus};
 
-/// Changes that are listed of each kind; the rest is counted.
+/// Lines that are listed of each kind of change; the rest is counted.
 const LISTED: usize = 200;
 
 /// One Segment's proposal; `None` when there is no such Segment.
@@ -126,30 +125,25 @@ fn compared(snapshot: &Snapshot, proposal: &NetworkPolicy, told: &mut Value) {
     let others = || snapshot.live.iter().filter(|live| PolicyName::of(live) != name);
     let (before, _rejected) = PolicySet::parse_all(&snapshot.live, &snapshot.cluster_policies);
     let (after, _rejected) = PolicySet::parse_all(others().chain([proposal]), &snapshot.cluster_policies);
-    let Diff {
-        opened,
-        closed,
-        unclear,
-    } = diff(&before, &after, &snapshot.cluster);
-    told["opened"] = changes(&opened);
-    told["closed"] = changes(&closed);
-    told["unclear"] = changes(&unclear);
+    let found = diff(&before, &after, &snapshot.cluster);
+    let groups = summary(&found);
+    for kind in Kind::ALL {
+        told[kind.as_str()] = changes(found.of(kind).len(), groups.iter().filter(|group| group.kind == kind));
+    }
 }
 
-fn changes(changes: &[Change]) -> Value {
-    let listed: Vec<Value> = changes
-        .iter()
-        .take(LISTED)
-        .map(|change| {
-            json!({
-                "what": change.to_string(),
-                "before": combined_word(&change.before),
-                "after": combined_word(&change.after),
-                "by": by(&change.after),
-            })
-        })
-        .collect();
-    json!({ "total": changes.len(), "listed": listed })
+fn changes<'a>(total: usize, groups: impl Iterator<Item = &'a ChangeGroup>) -> Value {
+    let (mut listed, mut taken, mut more) = (Vec::new(), 0, 0);
+    for group in groups {
+        let room = LISTED.saturating_sub(taken);
+        more += group.lines.len().saturating_sub(room);
+        let lines: Vec<_> = group.lines.iter().take(room).map(|line| line.told(group)).collect();
+        taken += lines.len();
+        if !lines.is_empty() {
+            listed.push(json!({ "what": group.to_string(), "lines": lines }));
+        }
+    }
+    json!({ "total": total, "groups": listed, "more": more })
 }
 
 /// What a person types who agrees.
@@ -165,7 +159,7 @@ fn commands(segment: &Segment, hash: &str) -> Value {
             ),
         },
         {
-            "about": "the same, with nanoseg installed as a plugin of kubectl",
+            "about": "do the same with nanoseg, installed as a plugin of kubectl",
             "command": format!("kubectl nanoseg approve {}", quoted(&format!("{namespace}/{name}"))),
         },
         {
