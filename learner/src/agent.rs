@@ -36,7 +36,7 @@ use crate::cgroups::{Cgroups, CgroupsError};
 use crate::clock::{Clock, monotonic_ns, on_core};
 use crate::delivery::Delivery;
 use crate::health::Health;
-use crate::leaving::Leaving;
+use crate::leaving::{Leaving, Ready};
 use crate::names::Names;
 use crate::pins::PinsError;
 use crate::plain::Plain;
@@ -333,7 +333,7 @@ impl Agent {
         self.evict_all(self.table.of_cgroups(&gone).into_iter(), now)?;
         if let Output::Controller { .. } = self.output {
             for (cgroup, subject) in whose {
-                if self.capture.is_archived(cgroup) {
+                if self.table.knows(&subject) || self.capture.is_archived(cgroup) {
                     self.leaving.is_gone(cgroup, subject, self.table.version());
                 }
             }
@@ -362,13 +362,14 @@ impl Agent {
         Ok(())
     }
 
-    /// Lets what the controller has of containers that are gone leave what is kept for the next learner.
+    /// Lets what the controller has of containers that are gone leave, here and what is kept for the next learner.
     fn let_leave(&mut self) -> Result<(), AgentError> {
         let Self {
             output: Output::Controller { delivery, events: _ },
             cgroups,
             table,
             leaving,
+            names,
             ..
         } = self
         else {
@@ -377,12 +378,19 @@ impl Agent {
         let Some(acknowledged) = delivery.acknowledged() else {
             return Ok(());
         };
-        let ready = leaving.ready(
+        let there = cgroups.subjects();
+        let Ready { subjects, cgroups } = leaving.ready(
             acknowledged,
-            |subject| cgroups.id_of(subject).is_some(),
+            |subject| there.contains(subject),
             |cgroup| table.is_held(cgroup),
         );
-        Ok(self.capture.leave(&ready)?)
+        if !subjects.is_empty() {
+            self.capture.leave(&cgroups)?;
+            table.leave(&subjects);
+            // Told before the flows that they name, or with them: the controller has them as well.
+            names.keep_those_of(table.changed_since(0));
+        }
+        Ok(())
     }
 
     fn changed(&mut self, change: Change) -> Result<(), AgentError> {

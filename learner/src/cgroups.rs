@@ -144,6 +144,11 @@ impl Cgroups {
         all.map(|(id, _)| *id).min()
     }
 
+    /// Whose cgroups are there, or were until a while ago.
+    pub(crate) fn subjects(&self) -> HashSet<&Subject> {
+        self.known.values().map(|known| &known.subject).collect()
+    }
+
     /// Whose the tree's own folder is: of all that is nobody else's.
     pub(crate) fn subject_of_root(&self) -> Subject {
         let relative = self.root.strip_prefix(&self.mount).unwrap_or(&self.root);

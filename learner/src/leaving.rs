@@ -1,4 +1,4 @@
-//! Which cgroups' flows may leave what is kept for the next learner, and how they leave.
+//! Which flows may leave: the table, and what is kept for the next learner; and how they leave that.
 //!
 //! Laws:
 //! * Nothing leaves but what the controller has acknowledged, of containers of pods of which no cgroup is there any more: they
@@ -21,6 +21,14 @@ struct Gone {
     version: u64,
 }
 
+/// What may leave now.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Ready {
+    pub(crate) subjects: BTreeSet<Subject>,
+    /// All of theirs.
+    pub(crate) cgroups: BTreeSet<u64>,
+}
+
 /// What may leave once it is acknowledged.
 #[derive(Debug, Default)]
 pub(crate) struct Leaving {
@@ -29,7 +37,7 @@ pub(crate) struct Leaving {
 }
 
 impl Leaving {
-    /// A cgroup is gone, of which something is kept that is in the table up to this version.
+    /// A cgroup is gone, of which something is in the table up to this version.
     pub(crate) fn is_gone(&mut self, cgroup: u64, subject: Subject, version: u64) {
         // A unit and what some other runtime started may come back under the same name and count on.
         let Subject::Container(_) = &subject else { return };
@@ -47,20 +55,25 @@ impl Leaving {
         }
     }
 
-    /// The cgroups that may leave now: what the table had up to this version is acknowledged. `is_there` tells whether a container
+    /// What may leave now: what the table had up to this version is acknowledged. `is_there` tells whether a container
     /// has cgroups, `is_held` whether the flow map has something of a cgroup.
     pub(crate) fn ready(
         &mut self,
         acknowledged: u64,
         is_there: impl Fn(&Subject) -> bool,
         is_held: impl Fn(u64) -> bool,
-    ) -> BTreeSet<u64> {
+    ) -> Ready {
         let may_leave = |subject: &Subject, gone: &mut Gone| {
             gone.version <= acknowledged && !is_there(subject) && !gone.cgroups.iter().any(|cgroup| is_held(*cgroup))
         };
-        let ready = self.gone.extract_if(.., may_leave);
-        let ready: BTreeSet<u64> = ready.flat_map(|(_, gone)| gone.cgroups).collect();
-        self.whose.retain(|cgroup, _| !ready.contains(cgroup));
+        let mut ready = Ready::default();
+        for (subject, gone) in self.gone.extract_if(.., may_leave) {
+            for cgroup in &gone.cgroups {
+                self.whose.remove(cgroup);
+            }
+            ready.subjects.insert(subject);
+            ready.cgroups.extend(gone.cgroups);
+        }
         ready
     }
 }

@@ -197,6 +197,22 @@ impl Names {
         news
     }
 
+    /// Forgets the names that none of these flows uses: of all that are told.
+    pub(crate) fn keep_those_of(&mut self, flows: impl Iterator<Item = Flow>) {
+        // To go through a large table costs.
+        if self.told.is_empty() {
+            return;
+        }
+        let mut kept = BTreeMap::new();
+        for Flow { key, tally: _ } in flows.filter(|flow| flow.key.reporter == Reporter::Source) {
+            let used = (who_asks(&key.subject), key.peer);
+            if let Some(names) = self.told.remove(&used) {
+                kept.insert(used, names);
+            }
+        }
+        self.told = kept;
+    }
+
     /// Every name that a flow uses, in a fixed order.
     pub(crate) fn told(&self) -> Vec<Named> {
         let all = self.told.iter().flat_map(|((subject, address), names)| {

@@ -1,13 +1,15 @@
 //! What the kernel counted, as cumulative flows of containers.
 //!
 //! Laws:
-//! * Counts only grow: a record that leaves the kernel's map stays here, and one that comes back is added to it.
+//! * Counts only grow: a record that leaves the kernel's map stays here, and one that comes back is added to it. A flow leaves
+//!   only with its whole subject, which never comes back.
 //! * A connection that was open before it could be seen to begin is counted as established and not as attempted.
 //! * What nobody answers in time is counted as unanswered, and is still attempted.
 //! * Several cgroups of one container, and several cgroups that nobody can name, are one flow: the sum.
 //! * Produced = delivered + lost: every event that a program saw is in exactly one flow here, or in a loss.
 
 mod older;
+mod slots;
 mod unanswered;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -20,6 +22,7 @@ use nanoseg_ebpf as kernel;
 use nanoseg_graph::endpoint::UnknownReason;
 use nanoseg_graph::flow::{Flow, FlowKey, Loss, LossReason, Reporter, Subject, Tally, Transport};
 
+use self::slots::Slots;
 use self::unanswered::Waiting;
 use crate::capture::Counters;
 use crate::clock::Clock;
@@ -84,9 +87,9 @@ impl From<&kernel::FlowRecord> for Counted {
 /// Cumulative flows since the start.
 #[derive(Default)]
 pub(crate) struct Table {
-    subjects: Vec<Subject>,
+    subjects: Slots<Subject>,
     subject_numbers: HashMap<Subject, u32>,
-    entries: Vec<Entry>,
+    entries: Slots<Entry>,
     /// The entries by their keys, which each has: a place here takes a tenth of what a map of its own would.
     numbers: HashTable<u32>,
     hasher: RandomState,
@@ -94,9 +97,9 @@ pub(crate) struct Table {
     /// How many of them each cgroup has.
     of_cgroup: BTreeMap<u64, usize>,
     /// Entries with attempts that have no answer yet.
-    waiting: BTreeMap<usize, Waiting>,
+    waiting: BTreeMap<u32, Waiting>,
     /// How many established ones of an entry nobody saw asked for.
-    older: BTreeMap<usize, u64>,
+    older: BTreeMap<u32, u64>,
     version: u64,
     delivered: u64,
 }
@@ -109,7 +112,7 @@ pub(crate) enum Change {
     /// Counts or times.
     Counts,
     /// A flow that was not there before, by its number.
-    Novel(usize),
+    Novel(u32),
     /// The key is none that the programs write.
     Malformed,
 }
@@ -130,7 +133,7 @@ impl Table {
                 return Change::None;
             }
             known.counted = now;
-            let entry = place(known.entry);
+            let entry = known.entry;
             self.add(entry, before, record, clock);
             return Change::Counts;
         }
@@ -161,7 +164,7 @@ impl Table {
         self.kernel.insert(
             *key,
             Known {
-                entry: number(entry),
+                entry,
                 counted: Counted::from(record),
             },
         );
@@ -183,7 +186,7 @@ impl Table {
         self.observe(key, total, clock, subject);
         let Some(known) = self.kernel.get_mut(key) else { return };
         if is_older {
-            *self.older.entry(place(known.entry)).or_default() += total.established;
+            *self.older.entry(known.entry).or_default() += total.established;
         }
         match last {
             Some(last) => known.counted = Counted::from(last),
@@ -204,7 +207,7 @@ impl Table {
     }
 
     /// The entry of a key, and whether it is new.
-    fn entry_of(&mut self, key: Key, seen: Timestamp) -> (usize, bool) {
+    fn entry_of(&mut self, key: Key, seen: Timestamp) -> (u32, bool) {
         if let Some(entry) = self.find(&key) {
             return (entry, false);
         }
@@ -216,33 +219,24 @@ impl Table {
             refused: 0,
             unanswered: 0,
         };
-        let new = self.entries.len();
-        // By an eighth: twice as much would be the largest part of a large table.
-        if new == self.entries.capacity() {
-            self.entries.reserve_exact(new / 8 + 1024);
-        }
-        self.entries.push(Entry { key, tally, changed: 0 });
         let Self {
             entries,
             numbers,
             hasher,
             ..
         } = self;
-        let again = |known: &u32| {
-            let entry = entries.get(place(*known));
-            entry.map_or(0, |entry| hasher.hash_one(entry.key))
-        };
-        numbers.insert_unique(hasher.hash_one(key), number(new), again);
+        let new = entries.insert(Entry { key, tally, changed: 0 });
+        let again = |known: &u32| entries.get(*known).map_or(0, |entry| hasher.hash_one(entry.key));
+        numbers.insert_unique(hasher.hash_one(key), new, again);
         (new, true)
     }
 
-    fn find(&self, key: &Key) -> Option<usize> {
-        let is_it = |known: &u32| self.entries.get(place(*known)).is_some_and(|entry| entry.key == *key);
-        let found = self.numbers.find(self.hasher.hash_one(key), is_it)?;
-        Some(place(*found))
+    fn find(&self, key: &Key) -> Option<u32> {
+        let is_it = |known: &u32| self.entries.get(*known).is_some_and(|entry| entry.key == *key);
+        self.numbers.find(self.hasher.hash_one(key), is_it).copied()
     }
 
-    fn add(&mut self, entry: usize, before: Counted, record: &kernel::FlowRecord, clock: Clock) {
+    fn add(&mut self, entry: u32, before: Counted, record: &kernel::FlowRecord, clock: Clock) {
         let Some(Entry { key: _, tally, changed }) = self.entries.get_mut(entry) else {
             return;
         };
@@ -324,6 +318,52 @@ impl Table {
         self.of_cgroup.values().copied().max().unwrap_or(0)
     }
 
+    /// Whether there are flows of a subject.
+    pub(crate) fn knows(&self, subject: &Subject) -> bool {
+        self.subject_numbers.contains_key(subject)
+    }
+
+    /// Lets all flows of subjects leave: they are delivered, and none of their cgroups is there any more. One of which the kernel
+    /// holds a key all the same stays.
+    pub(crate) fn leave(&mut self, subjects: &BTreeSet<Subject>) {
+        let mut leaving: BTreeSet<u32> = subjects
+            .iter()
+            .filter_map(|subject| self.subject_numbers.get(subject))
+            .copied()
+            .collect();
+        if leaving.is_empty() {
+            return;
+        }
+        for Known { entry, counted: _ } in self.kernel.values() {
+            if let Some(entry) = self.entries.get(*entry) {
+                leaving.remove(&entry.key.subject);
+            }
+        }
+        let Self {
+            entries,
+            numbers,
+            waiting,
+            older,
+            ..
+        } = self;
+        numbers.retain(|number| {
+            let stays = entries
+                .get(*number)
+                .is_some_and(|entry| !leaving.contains(&entry.key.subject));
+            if !stays {
+                entries.remove(*number);
+                waiting.remove(number);
+                older.remove(number);
+            }
+            stays
+        });
+        for number in leaving {
+            if let Some(subject) = self.subjects.remove(number) {
+                self.subject_numbers.remove(&subject);
+            }
+        }
+    }
+
     /// Grows with every change.
     pub(crate) const fn version(&self) -> u64 {
         self.version
@@ -334,13 +374,22 @@ impl Table {
         self.entries.len()
     }
 
-    /// How many events are in the flows.
+    /// How many places flows, their keys of the kernel and subjects take.
+    #[cfg(test)]
+    pub(crate) fn room(&self) -> usize {
+        let keys = [self.kernel.len(), self.of_cgroup.len(), self.numbers.len()];
+        let waiting = [self.waiting.len(), self.older.len(), self.subject_numbers.len()];
+        let most = keys.into_iter().chain(waiting).max().unwrap_or(0);
+        most.max(self.entries.room()).max(self.subjects.room())
+    }
+
+    /// How many events are in the flows, and were in those that left.
     pub(crate) const fn delivered(&self) -> u64 {
         self.delivered
     }
 
     /// One flow, by its number.
-    pub(crate) fn flow(&self, number: usize) -> Option<Flow> {
+    pub(crate) fn flow(&self, number: u32) -> Option<Flow> {
         self.entries.get(number).map(|entry| self.export(entry))
     }
 
@@ -374,10 +423,8 @@ impl Table {
             transport,
             reporter,
         } = *key;
-        let subject = usize::try_from(subject)
-            .ok()
-            .and_then(|number| self.subjects.get(number));
-        let subject = subject.cloned().unwrap_or(Subject::Unknown(UnknownReason::CgroupGone));
+        let subject = self.subjects.get(subject).cloned();
+        let subject = subject.unwrap_or(Subject::Unknown(UnknownReason::CgroupGone));
         Flow {
             key: FlowKey {
                 subject,
@@ -394,20 +441,10 @@ impl Table {
         if let Some(number) = self.subject_numbers.get(&subject) {
             return *number;
         }
-        let number = u32::try_from(self.subjects.len()).unwrap_or(u32::MAX);
-        self.subjects.push(subject.clone());
+        let number = self.subjects.insert(subject.clone());
         self.subject_numbers.insert(subject, number);
         number
     }
-}
-
-/// Of four thousand million entries memory ends long before.
-fn number(entry: usize) -> u32 {
-    u32::try_from(entry).unwrap_or(u32::MAX)
-}
-
-fn place(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// As the kernel has an address.

@@ -126,7 +126,7 @@ impl Learner {
                 continue;
             }
             self.evict(node, cgroup);
-            if node.is_archived(cgroup) {
+            if node.is_archived(cgroup) || self.table.knows(&subject(cgroup)) {
                 self.leaving.is_gone(cgroup, subject(cgroup), self.table.version());
             } else {
                 node.owners.remove(&cgroup);
@@ -137,13 +137,13 @@ impl Learner {
     fn leave(&mut self, node: &mut Node, most: usize) {
         let Some(acknowledged) = self.acknowledged else { return };
         let known: BTreeSet<Subject> = self.known.iter().map(|cgroup| subject(*cgroup)).collect();
-        let ready = self.leaving.ready(
+        let Ready { subjects, cgroups } = self.leaving.ready(
             acknowledged,
             |subject| known.contains(subject),
             |cgroup| self.table.is_held(cgroup),
         );
         let (mut taken, mut left_now) = (0, BTreeSet::new());
-        for cgroup in ready {
+        for cgroup in cgroups {
             let of_cgroup = node
                 .kept()
                 .into_iter()
@@ -168,6 +168,7 @@ impl Learner {
             left_now.extend(keys.iter().map(|key| (subject(cgroup), key.port)));
         }
         node.left.extend(left_now);
+        self.table.leave(&subjects);
     }
 
     fn send(&mut self) {
@@ -256,7 +257,7 @@ proptest! {
             prop_assert_eq!(learner.table.delivered(), node.produced.values().sum::<u64>());
         }
         // What left is not told again, and what the next one tells is all that the controller lacks.
-        for flow in next.table.changed_since(0) {
+        for flow in learner.table.changed_since(0).chain(next.table.changed_since(0)) {
             prop_assert!(!node.left.contains(&(flow.key.subject, flow.key.port)));
         }
         while next.sent < next.table.version() {
@@ -272,18 +273,71 @@ fn a_container_that_comes_again_and_again_is_gone_from_the_archive_once_it_was_d
     let mut leaving = Leaving::default();
     leaving.is_gone(3, subject(3), 7);
     let nobody = |_: &Subject| false;
-    assert_eq!(leaving.ready(6, nobody, |_| false), [].into(), "not acknowledged");
+    let nothing = Ready::default();
+    assert_eq!(leaving.ready(6, nobody, |_| false), nothing, "not acknowledged");
     leaving.is_kept(3, 9);
-    assert_eq!(leaving.ready(8, nobody, |_| false), [].into(), "of a late packet");
-    assert_eq!(leaving.ready(9, nobody, |_| true), [].into(), "still in the flow map");
+    assert_eq!(leaving.ready(8, nobody, |_| false), nothing, "of a late packet");
+    assert_eq!(leaving.ready(9, nobody, |_| true), nothing, "still in the flow map");
     assert_eq!(
         leaving.ready(9, |_| true, |_| false),
-        [].into(),
+        nothing,
         "another cgroup of it is there"
     );
-    assert_eq!(leaving.ready(9, nobody, |_| false), [3].into());
-    assert_eq!(leaving.ready(9, nobody, |_| false), [].into());
+    let ready = Ready {
+        subjects: [subject(3)].into(),
+        cgroups: [3].into(),
+    };
+    assert_eq!(leaving.ready(9, nobody, |_| false), ready);
+    assert_eq!(leaving.ready(9, nobody, |_| false), nothing);
     assert!(leaving.gone.is_empty() && leaving.whose.is_empty(), "nothing grows");
     leaving.is_gone(4, subject(4), 1);
-    assert_eq!(leaving.ready(9, nobody, |_| false), [].into(), "a unit may come back");
+    assert_eq!(leaving.ready(9, nobody, |_| false), nothing, "a unit may come back");
+}
+
+/// What a learner holds is by what there is on its node, and not by what there was.
+#[test]
+fn p32_ten_thousand_containers_one_after_the_other_take_the_memory_of_a_few() {
+    const CONTAINERS: u64 = 10_000;
+    const PORTS: u16 = 10;
+    // So many are gone by the time the controller acknowledges them.
+    const LATE: usize = 100;
+    let mut learner = Learner::default();
+    let of = |cgroup: u64| {
+        Subject::Container(ContainerRef {
+            pod_uid: "loops".to_owned(),
+            container_id: cgroup.to_string(),
+        })
+    };
+    let mut delivered = 0;
+    for (turn, cgroup) in (1..=CONTAINERS).enumerate() {
+        for port in 0..PORTS {
+            let key = FlowKey {
+                cgroup,
+                port,
+                transport: 6,
+                ..FlowKey::default()
+            };
+            let record = FlowRecord {
+                first_ns: cgroup,
+                last_ns: cgroup,
+                attempted: 1,
+                ..FlowRecord::default()
+            };
+            learner.table.observe(&key, &record, CLOCK, of);
+            learner.table.forget(&key);
+            delivered += 1;
+        }
+        let version = learner.table.version();
+        learner.leaving.is_gone(cgroup, of(cgroup), version);
+        if turn % LATE == 0 {
+            let ready = learner.leaving.ready(version, |_| false, |_| false);
+            learner.table.leave(&ready.subjects);
+        }
+        assert!(
+            learner.table.room() <= LATE * usize::from(PORTS) + LATE,
+            "after {cgroup} containers"
+        );
+        assert!(learner.leaving.gone.len() <= LATE && learner.leaving.whose.len() <= LATE);
+    }
+    assert_eq!(learner.table.delivered(), delivered, "and everything is counted");
 }

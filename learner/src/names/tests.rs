@@ -304,6 +304,25 @@ fn p25_memory_is_bounded_for_each_pod_and_in_all() {
     );
 }
 
+#[test]
+fn p25_a_name_goes_with_the_last_flow_that_it_names() {
+    let mut names = Names::default();
+    for (pod, name, address) in [("a", "a.example.com", "192.0.2.1"), ("b", "b.example.com", "192.0.2.1")] {
+        let packet = over_udp(&message(name, &[(name, address, 60)]));
+        names.hear(&packet, &subject(pod, "asks"), NOW, |_, _| true);
+    }
+    let flows = ["a", "b"].map(|pod| flow(pod, v4(1), Reporter::Source, 1, 1));
+    names.tell(flows.clone().into_iter(), 1);
+    let [_, of_b] = flows;
+    let before = told(&names);
+    assert_eq!(before.len(), 2);
+    names.keep_those_of([of_b.clone(), of_b].into_iter());
+    assert_eq!(told(&names), before[1..]);
+    let other_end = flow("b", v4(1), Reporter::Destination, 1, 1);
+    names.keep_those_of([other_end].into_iter());
+    assert_eq!(told(&names), [""; 0]);
+}
+
 proptest! {
     #[test]
     fn any_packet_is_read_without_panic(

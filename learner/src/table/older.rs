@@ -18,9 +18,7 @@ impl Table {
             reporter: key.reporter,
         };
         let is_theirs = |number: u32| {
-            let subject = usize::try_from(number)
-                .ok()
-                .and_then(|number| self.subjects.get(number));
+            let subject = self.subjects.get(number);
             subject.is_some_and(|subject| owners.contains(subject))
         };
         let same = |known: &Key| {

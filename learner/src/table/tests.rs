@@ -129,6 +129,46 @@ fn the_most_of_one_cgroup_follows_what_comes_and_goes() {
 }
 
 #[test]
+fn who_leaves_takes_what_is_its_own_and_whoever_comes_has_its_place() {
+    let mut table = Table::default();
+    for (cgroup, port) in [(1, 80), (2, 81), (3, 80), (3, 81)] {
+        table.observe(&key(cgroup, port), &record(1, 1, 1), CLOCK, subject);
+    }
+    let flows = |table: &Table| -> Vec<(Subject, u16, u64)> {
+        let all = table.changed_since(0);
+        all.map(|flow| (flow.key.subject, flow.key.port, flow.tally.attempted))
+            .collect()
+    };
+    let before = flows(&table);
+    table.leave(&[subject(1)].into());
+    assert_eq!(flows(&table), before, "the kernel holds something of it");
+    for port in [80, 81] {
+        table.forget(&key(1, port));
+        table.forget(&key(2, port));
+    }
+    table.leave(&[subject(1), subject(9)].into());
+    assert_eq!(flows(&table), before[2..]);
+    assert_eq!((table.len(), table.delivered()), (2, 4));
+    assert!(!table.knows(&subject(1)) && table.knows(&subject(3)));
+
+    // The places of what left are another's, and what was seen of the ones before is not.
+    let (version, room) = (table.version(), table.room());
+    table.observe(&key(9, 80), &record(5, 5, 1), CLOCK, subject);
+    table.observe(&key(9, 82), &record(5, 5, 1), CLOCK, subject);
+    table.observe(&key(3, 80), &record(1, 6, 3), CLOCK, subject);
+    let mut changed: Vec<_> = table.changed_since(version).collect();
+    changed.sort_by(|left, right| left.key.cmp(&right.key));
+    let counts: Vec<_> = changed
+        .iter()
+        .map(|flow| (flow.key.port, flow.tally.attempted))
+        .collect();
+    assert_eq!(counts, [(80, 3), (80, 1), (82, 1)]);
+    assert_eq!(changed[1].key.subject, subject(9));
+    assert_eq!(changed[1].tally.first_seen, CLOCK.timestamp(5));
+    assert_eq!((table.room(), table.delivered()), (room, 8));
+}
+
+#[test]
 fn losses_add_up_to_the_totals() {
     let mut counters = Counters::default();
     counters.totals[kernel::Reason::MapFull as usize] = 10;

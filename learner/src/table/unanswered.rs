@@ -20,7 +20,7 @@ const fn answered(tally: &Tally, older: u64) -> u64 {
 
 impl Table {
     /// Notes that an entry has attempts without an answer, if it has.
-    pub(super) fn wait_for_answers(&mut self, entry: usize, last_ns: u64) {
+    pub(super) fn wait_for_answers(&mut self, entry: u32, last_ns: u64) {
         let Some(Entry { tally, .. }) = self.entries.get(entry) else {
             return;
         };
@@ -37,8 +37,8 @@ impl Table {
     /// the latest.
     pub(crate) fn settle(&mut self, read_ns: u64, now_ns: u64) {
         let patience = u64::try_from(Tally::PATIENCE.as_nanos()).unwrap_or(u64::MAX);
-        let is_over = |_: &usize, waiting: &mut Waiting| read_ns.saturating_sub(waiting.since_ns) >= patience;
-        let over: Vec<(usize, Waiting)> = self.waiting.extract_if(.., is_over).collect();
+        let is_over = |_: &u32, waiting: &mut Waiting| read_ns.saturating_sub(waiting.since_ns) >= patience;
+        let over: Vec<(u32, Waiting)> = self.waiting.extract_if(.., is_over).collect();
         for (number, Waiting { attempted, since_ns: _ }) in over {
             let Some(Entry { key: _, tally, changed }) = self.entries.get_mut(number) else {
                 continue;
