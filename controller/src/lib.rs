@@ -19,7 +19,6 @@
 //! * [`doctor`], [`enforcement`]: what is wrong with a cluster, and whether it enforces policies at all.
 //! * [`health`], [`metrics`]: what kubelet and Prometheus are told.
 //! * [`telemetry`]: what a collector of OpenTelemetry is told.
-//! * [`heap`]: memory that is not used any more.
 //! * [`cli`]: every other command.
 
 pub mod apply;
@@ -29,7 +28,6 @@ pub mod directory;
 pub mod doctor;
 pub mod enforcement;
 pub mod health;
-pub mod heap;
 pub mod lease;
 pub mod lifecycle;
 pub mod metrics;

@@ -9,6 +9,7 @@
 //!   when it left counts.
 
 mod keeping;
+mod records;
 mod room;
 
 use std::collections::BTreeMap;
@@ -32,6 +33,7 @@ use nanoseg_graph::flow;
 
 use self::keeping::Keeping;
 pub(crate) use self::keeping::KeptCounts;
+use self::records::Plain;
 use crate::bpf::{self, Place};
 use crate::clock::monotonic_ns;
 use crate::pins::{Found, Pins, PinsError};
@@ -102,45 +104,6 @@ pub(crate) enum CaptureError {
     Pins(#[from] PinsError),
 }
 
-/// A record of the maps, as aya wants to see it.
-#[repr(transparent)]
-#[derive(Clone, Copy, Default)]
-struct Plain<T>(T);
-
-#[expect(
-    unsafe_code,
-    reason = "the one place that says that the shared records are plain data"
-)]
-mod plain {
-    use super::{Answer, FlowEntry, FlowKey, FlowSlot, LossKey, Plain, Pod};
-    use nanoseg_ebpf::kept::{Archived, Owner};
-
-    // SAFETY: `repr(C)` integers without implicit padding, for which every bit pattern is a value; asserted in the crate.
-    unsafe impl Pod for Plain<FlowKey> {}
-    // SAFETY: as above.
-    unsafe impl Pod for Plain<FlowSlot> {}
-    // SAFETY: as above.
-    unsafe impl Pod for Plain<FlowEntry> {}
-    // SAFETY: as above.
-    unsafe impl Pod for Plain<LossKey> {}
-    // SAFETY: as above.
-    unsafe impl Pod for Plain<Archived> {}
-    // SAFETY: as above.
-    unsafe impl Pod for Plain<Owner> {}
-
-    /// A key from the ring buffer.
-    pub(super) fn flow_key(bytes: &[u8]) -> Option<FlowKey> {
-        // SAFETY: as many bytes as the key has, of any alignment, and every bit pattern is a key.
-        (bytes.len() == size_of::<FlowKey>()).then(|| unsafe { bytes.as_ptr().cast::<FlowKey>().read_unaligned() })
-    }
-
-    /// An answer from the ring buffer.
-    pub(super) fn answer(bytes: &[u8]) -> Option<Answer> {
-        // SAFETY: as many bytes as the answer has, of any alignment, and every bit pattern is an answer.
-        (bytes.len() == size_of::<Answer>()).then(|| unsafe { bytes.as_ptr().cast::<Answer>().read_unaligned() })
-    }
-}
-
 /// What was not recorded, since the programs were loaded.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Counters {
@@ -177,7 +140,7 @@ pub(crate) struct Announcements(RingBuf<MapData>);
 impl Announcements {
     /// The next announced key.
     pub(crate) fn next(&mut self) -> Option<FlowKey> {
-        self.0.next().and_then(|bytes| plain::flow_key(&bytes))
+        self.0.next().and_then(|bytes| records::read::<FlowKey>(&bytes))
     }
 }
 
@@ -193,7 +156,7 @@ pub(crate) struct Answers(RingBuf<MapData>);
 impl Answers {
     /// The next packet.
     pub(crate) fn next(&mut self) -> Option<Answer> {
-        self.0.next().and_then(|bytes| plain::answer(&bytes))
+        self.0.next().and_then(|bytes| records::read::<Answer>(&bytes))
     }
 }
 

@@ -41,24 +41,12 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
+use nanoseg_health::heap;
 
 use crate::settings::{Arguments, LogFormat, Settings};
 
-/// What is larger than this goes back to the kernel as soon as it is not used any more. Left alone the allocator raises it with
-/// every large piece, and the tables of a growing node stay resident after they were outgrown.
-#[cfg(target_env = "gnu")]
-#[expect(unsafe_code, reason = "a setting of the C library")]
-fn give_memory_back() {
-    const LARGE: libc::c_int = 128 * 1024;
-    // SAFETY: no other thread runs yet.
-    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, LARGE) };
-}
-
-#[cfg(not(target_env = "gnu"))]
-const fn give_memory_back() {}
-
 fn main() -> ExitCode {
-    give_memory_back();
+    heap::share();
     let arguments = Arguments::parse();
     log_to_stderr(&arguments);
     match run(arguments) {
@@ -87,14 +75,8 @@ fn run(arguments: Arguments) -> anyhow::Result<()> {
 }
 
 fn log_to_stderr(arguments: &Arguments) {
-    // A plain level is about this program: what its libraries say at that level is of no use to a user.
-    let filter = if arguments.log.contains(['=', ',']) {
-        arguments.log.clone()
-    } else {
-        format!("warn,nanoseg_learner={}", arguments.log)
-    };
     let builder = tracing_subscriber::fmt()
-        .with_env_filter(filter)
+        .with_env_filter(&arguments.log)
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .with_target(false);

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use tracing_subscriber::EnvFilter;
 
 /// Learns which containers of this node talk to whom, and reports it.
 ///
@@ -98,7 +99,7 @@ pub(crate) struct Arguments {
     health_listen: Option<SocketAddr>,
 
     /// What to log: error, warn, info, debug, or a filter such as `warn,nanoseg_learner::cgroups=debug`
-    #[arg(long, env = "NANOSEG_LOG", default_value = "info", value_name = "FILTER")]
+    #[arg(long, env = "NANOSEG_LOG", default_value = "info", value_name = "FILTER", value_parser = filter)]
     pub(crate) log: String,
 
     /// How to log
@@ -269,6 +270,19 @@ fn way(
     Ok(Way { endpoint, credentials })
 }
 
+/// A plain level is about this program: what its libraries say at that level is of no use to a user.
+fn filter(text: &str) -> Result<String, String> {
+    let filter = if text.contains(['=', ',']) {
+        text.to_owned()
+    } else {
+        format!("warn,nanoseg_learner={text}")
+    };
+    match EnvFilter::try_new(&filter) {
+        Ok(_) => Ok(filter),
+        Err(error) => Err(error.to_string()),
+    }
+}
+
 fn interval(text: &str) -> Result<Duration, String> {
     let interval = humantime::parse_duration(text).map_err(|error| error.to_string())?;
     if interval < Duration::from_millis(10) {
@@ -344,6 +358,19 @@ mod tests {
             "t",
         ];
         assert!(Arguments::try_parse_from(alone).is_err());
+    }
+
+    #[test]
+    fn what_is_no_filter_is_refused_and_a_level_is_of_this_program() {
+        let log = |text: &str| {
+            let arguments = Arguments::try_parse_from(["nanoseg-learner", "--print", "--log", text]);
+            arguments.map(|arguments| arguments.log)
+        };
+        assert_eq!(log("debug").unwrap(), "warn,nanoseg_learner=debug");
+        assert_eq!(log("warn,aya=debug").unwrap(), "warn,aya=debug");
+        for wrong in ["loud", "nanoseg_learner=loud", "a=b=c"] {
+            assert!(log(wrong).unwrap_err().to_string().contains("--log"), "{wrong}");
+        }
     }
 
     #[test]

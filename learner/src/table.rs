@@ -514,4 +514,4 @@ const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

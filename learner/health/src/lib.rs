@@ -6,8 +6,10 @@
 //!
 //! * [`process`]: what the operating system says of this process.
 //! * [`bounded`]: labels that cannot grow.
+//! * [`heap`]: memory that this process gives back.
 
 pub mod bounded;
+pub mod heap;
 pub mod process;
 
 use std::convert::Infallible;

@@ -8,25 +8,16 @@ use nanoseg_graph::flow::Flow;
 use proptest::prelude::*;
 
 use super::*;
-use crate::clock::Clock;
 use crate::table::Table;
+use crate::table::tests::{self, CLOCK};
 
-const CLOCK: Clock = Clock::with_offset(1_000_000_000_000_000_000);
-
-/// Cgroups 1 and 2 are of one container, 3 is of another, 4 and 5 are of a unit that was started twice.
+/// The cgroups of a table's tests, and two of a unit that was started twice.
 const CGROUPS: std::ops::RangeInclusive<u64> = 1..=5;
 
 fn subject(cgroup: u64) -> Subject {
-    let container = |id: &str| {
-        Subject::Container(ContainerRef {
-            pod_uid: "uid".to_owned(),
-            container_id: id.to_owned(),
-        })
-    };
     match cgroup {
-        1 | 2 => container("a"),
-        3 => container("b"),
-        _ => Subject::Host("/system.slice/web.service".to_owned()),
+        4 | 5 => Subject::Host("/system.slice/web.service".to_owned()),
+        _ => tests::subject(cgroup),
     }
 }
 

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const CLOCK: Clock = Clock::with_offset(1_000_000_000_000_000_000);
+pub(crate) const CLOCK: Clock = Clock::with_offset(1_000_000_000_000_000_000);
 
 fn key(cgroup: u64, port: u16) -> kernel::FlowKey {
     let peer = kernel::packet::mapped(u32::from_ne_bytes([198, 18, 0, 9]));
@@ -31,7 +31,7 @@ fn record(first_ns: u64, last_ns: u64, attempted: u64) -> kernel::FlowRecord {
 }
 
 /// Cgroups 1 and 2 are of one container, 3 is of another, any other is unknown.
-fn subject(cgroup: u64) -> Subject {
+pub(crate) fn subject(cgroup: u64) -> Subject {
     let container = |id: &str| {
         Subject::Container(ContainerRef {
             pod_uid: "uid".to_owned(),

@@ -7,28 +7,9 @@ use nanoseg_ebpf::exchange::{ExchangeEntry, ExchangeSlot};
 use nanoseg_ebpf::{FlowEntry, FlowSlot, LossKey, Reason, name};
 
 use crate::node::is_possible;
+use crate::records::Plain;
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-capture"));
-
-#[repr(transparent)]
-#[derive(Clone, Copy)]
-struct Plain<T>(T);
-
-#[expect(unsafe_code, reason = "the records of the maps are integers without padding")]
-mod plain {
-    use super::{ExchangeEntry, ExchangeSlot, FlowEntry, FlowSlot, LossKey, Plain, Pod};
-
-    // SAFETY: every bit pattern is a value, and there is no padding.
-    unsafe impl Pod for Plain<FlowSlot> {}
-    // SAFETY: as above.
-    unsafe impl Pod for Plain<FlowEntry> {}
-    // SAFETY: as above.
-    unsafe impl Pod for Plain<ExchangeSlot> {}
-    // SAFETY: as above.
-    unsafe impl Pod for Plain<ExchangeEntry> {}
-    // SAFETY: as above.
-    unsafe impl Pod for Plain<LossKey> {}
-}
 
 type Table<K, V> = HashMap<MapData, Plain<K>, V>;
 

@@ -11,6 +11,65 @@ use rustix::process::Signal;
 use crate::node::learner::{Learner, Reported as _};
 use crate::node::{Container, Node, PATIENCE, Step, is_possible};
 
+/// A node where one learner pins for the next.
+struct Pinned {
+    node: Node,
+    client: Container,
+    server: Container,
+    pins: String,
+}
+
+impl Pinned {
+    /// Of 16 flows a map has no room for all at once.
+    const FEW: &[&str] = &["--map-entries", "16"];
+
+    fn new() -> Option<Self> {
+        is_possible().then(|| {
+            let mut node = Node::new();
+            let (client, server, pins) = (node.container(), node.container(), node.pins());
+            Self {
+                node,
+                client,
+                server,
+                pins,
+            }
+        })
+    }
+
+    fn learner(&self, more: &[&str]) -> Learner {
+        self.node.learner(&[&["--pin", &self.pins], more].concat())
+    }
+
+    fn spray(&self, first_port: u16, ports: u16) {
+        spray(&self.client, &self.server, first_port, ports);
+    }
+
+    /// Sends to 16 ports, so that some leave a map that has room for no more. `older` flows of the client are there before.
+    fn fill(&self, learner: &Learner, older: usize) -> Report {
+        let mut sent = 0;
+        let mut all = None;
+        for ports in [8, 4, 4] {
+            self.spray(1000 + sent, ports);
+            sent += ports;
+            all = Some(learner.wait_for("every flow", |report| {
+                report.of(&self.client.subject()).count() == usize::from(sent) + older
+            }));
+            // A map that is nearly full is relieved of what is idle for a second.
+            std::thread::sleep(Duration::from_millis(1500));
+        }
+        all.unwrap()
+    }
+
+    /// Waits until the first of them was seen twice.
+    fn wait_for_again(&self, learner: &Learner) -> Report {
+        learner.wait_for("what was sent meanwhile", |report| {
+            let (subject, peer) = (self.client.subject(), self.server.v4);
+            let again = report.counts(&subject, Reporter::Source, peer, 1000, Transport::Udp);
+            again.is_some_and(|[attempted, ..]| attempted == 2)
+        })
+    }
+}
+
 fn spray(from: &Container, to: &Container, first_port: u16, ports: u16) {
     from.run(&[Step::Spray {
         to: to.v4.into(),
@@ -35,29 +94,21 @@ pub(crate) fn wait_until_gone(programs: &[u32]) {
 
 #[test]
 fn the_next_learner_goes_on_with_what_left_the_kernel_and_with_containers_that_are_gone() {
-    if !is_possible() {
-        return;
-    }
-    let mut node = Node::new();
-    let (client, server, brief) = (node.container(), node.container(), node.container());
+    let Some(mut pinned) = Pinned::new() else { return };
+    let brief = pinned.node.container();
+    let Pinned {
+        node,
+        client,
+        server,
+        pins,
+    } = &pinned;
     let _listening = server.run(&server.at(8080).map(Step::Accept));
     // Older than the programs, and told by nobody but the first learner.
     let held = server.at(8080).map(|to| Step::Hold { from: None, to });
     let _open = client.run(&held);
-    let pins = node.pins();
-    let arguments = ["--pin", &pins, "--map-entries", "16"];
+    let arguments = [&["--pin", pins][..], Pinned::FEW].concat();
     let first = node.learner_with_two_capabilities(&arguments);
-    let mut sent = 0;
-    for ports in [8, 4, 4] {
-        spray(&client, &server, 1000 + sent, ports);
-        sent += ports;
-        // Two more are connections that were open.
-        first.wait_for("every flow", |report| {
-            report.of(&client.subject()).count() == usize::from(sent) + 2
-        });
-        // A map that is nearly full is relieved of what is idle for a second.
-        std::thread::sleep(Duration::from_millis(1500));
-    }
+    pinned.fill(&first, held.len());
     let [to, _] = server.at(8080);
     brief.run(&[Step::Connect { to, accepted: true }]).end();
     let before = first.wait_for("the brief one", |report| report.of(&brief.subject()).count() == 1);
@@ -65,13 +116,10 @@ fn the_next_learner_goes_on_with_what_left_the_kernel_and_with_containers_that_a
     first.kill();
     brief.remove_cgroup();
     // Nobody runs but the programs.
-    spray(&client, &server, 1000, 1);
+    pinned.spray(1000, 1);
 
     let second = node.learner_with_two_capabilities(&arguments);
-    let after = second.wait_for("what was sent meanwhile", |report| {
-        let again = report.counts(&client.subject(), Reporter::Source, server.v4, 1000, Transport::Udp);
-        again.is_some_and(|[attempted, ..]| attempted == 2)
-    });
+    let after = pinned.wait_for_again(&second);
     assert_eq!(after.origin, before.origin, "the same run");
     let edges = |report: &Report| {
         let mut edges: Vec<_> = report
@@ -91,7 +139,7 @@ fn the_next_learner_goes_on_with_what_left_the_kernel_and_with_containers_that_a
     second.kill();
     // Not whole any more: nothing of it is taken for true.
     std::fs::remove_file(format!("{pins}/OWNERS")).unwrap();
-    let third = node.learner(&["--pin", &pins]);
+    let third = pinned.learner(&[]);
     let programs = third.program_ids();
     let report = third.end();
     assert!(report.origin.epoch > after.origin.epoch);
@@ -100,36 +148,37 @@ fn the_next_learner_goes_on_with_what_left_the_kernel_and_with_containers_that_a
         "only what is open is known: {report:#?}"
     );
     let uninstall = Command::new(env!("CARGO_BIN_EXE_nanoseg-learner"))
-        .args(["--uninstall", "--pin", &pins])
+        .args(["--uninstall", "--pin", pins])
         .status();
     assert!(uninstall.unwrap().success());
-    assert!(!std::fs::exists(&pins).unwrap());
+    assert!(!std::fs::exists(pins).unwrap());
     wait_until_gone(&programs);
 }
 
 /// As the rollout of a `DaemonSet` does it that was told `NANOSEG_UNINSTALL`.
 #[test]
 fn told_so_by_its_environment_the_next_learner_removes_the_pins_and_observes_without() {
-    if !is_possible() {
-        return;
-    }
-    let mut node = Node::new();
-    let (client, server) = (node.container(), node.container());
+    let Some(pinned) = Pinned::new() else { return };
+    let Pinned {
+        node,
+        client,
+        server,
+        pins,
+    } = &pinned;
     let _listening = server.run(&server.at(8080).map(Step::Accept));
-    let pins = node.pins();
-    let first = node.learner(&["--pin", &pins]);
+    let first = pinned.learner(&[]);
     let programs = first.program_ids();
     first.end();
-    assert!(std::fs::exists(&pins).unwrap());
+    assert!(std::fs::exists(pins).unwrap());
 
     let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg-learner"));
     command
         .env("NANOSEG_UNINSTALL", "true")
-        .args(["--pin", &pins, "--cgroup-root"])
+        .args(["--pin", pins, "--cgroup-root"])
         .arg(&node.cgroup);
     let folder = tempfile::tempdir().unwrap();
     let second = Learner::start(command, folder.path());
-    assert!(!std::fs::exists(&pins).unwrap());
+    assert!(!std::fs::exists(pins).unwrap());
     wait_until_gone(&programs);
     let own = second.program_ids();
     client
@@ -138,21 +187,17 @@ fn told_so_by_its_environment_the_next_learner_removes_the_pins_and_observes_wit
     let report = second.end();
     let counts = report.counts(&client.subject(), Reporter::Source, server.v4, 8080, Transport::Tcp);
     assert_eq!(counts, Some([1, 1, 0]), "{report:#?}");
-    assert!(!std::fs::exists(&pins).unwrap());
+    assert!(!std::fs::exists(pins).unwrap());
     wait_until_gone(&own);
 }
 
 #[test]
 fn a_folder_has_one_learner_and_is_of_a_bpf_file_system() {
-    if !is_possible() {
-        return;
-    }
-    let node = Node::new();
-    let pins = node.pins();
-    let first = node.learner(&["--pin", &pins]);
+    let Some(pinned) = Pinned::new() else { return };
+    let first = pinned.learner(&[]);
     let output = Command::new(env!("CARGO_BIN_EXE_nanoseg-learner"))
-        .args(["--print", "--pin", &pins, "--cgroup-root"])
-        .arg(&node.cgroup)
+        .args(["--print", "--pin", &pinned.pins, "--cgroup-root"])
+        .arg(&pinned.node.cgroup)
         .output()
         .unwrap();
     let error = String::from_utf8_lossy(&output.stderr);
@@ -160,7 +205,7 @@ fn a_folder_has_one_learner_and_is_of_a_bpf_file_system() {
     assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
     first.end();
     // Told to pin where that is impossible, it observes all the same.
-    node.learner(&["--pin", "/tmp/nanoseg-is-no-bpf-file-system"]).end();
+    pinned.node.learner(&["--pin", "/tmp/nanoseg-is-no-bpf-file-system"]).end();
 }
 
 /// A key of the flow map and its value, as far as a test is concerned with them.
@@ -170,20 +215,15 @@ type Flows = aya::maps::HashMap<MapData, [u8; 24], [u8; 72]>;
 fn room_that_a_learner_did_not_live_to_give_back_is_given_by_the_next() {
     // With these it has as much as is free, and may have no more.
     const MOST: u16 = 32;
-    if !is_possible() {
-        return;
-    }
-    let mut node = Node::new();
-    let (client, server) = (node.container(), node.container());
-    let pins = node.pins();
-    let arguments = ["--pin", &pins, "--map-entries", "64"];
-    let first = node.learner(&arguments);
+    let Some(pinned) = Pinned::new() else { return };
+    let arguments = ["--map-entries", "64"];
+    let first = pinned.learner(&arguments);
     // Stopped, so that it makes no room of its own.
     first.signal(Signal::STOP);
-    spray(&client, &server, 1000, MOST);
+    pinned.spray(1000, MOST);
     first.kill();
     // As it is between taking keys out and counting them.
-    let flows = MapData::from_pin(format!("{pins}/FLOWS")).unwrap();
+    let flows = MapData::from_pin(format!("{}/FLOWS", pinned.pins)).unwrap();
     let mut flows = Flows::try_from(Map::HashMap(flows)).unwrap();
     let keys: Vec<_> = flows.keys().map(Result::unwrap).collect();
     assert_eq!(keys.len(), usize::from(MOST));
@@ -191,12 +231,12 @@ fn room_that_a_learner_did_not_live_to_give_back_is_given_by_the_next() {
         flows.remove(&key).unwrap();
     }
 
-    let second = node.learner(&arguments);
+    let second = pinned.learner(&arguments);
     second.signal(Signal::STOP);
-    spray(&client, &server, 2000, MOST);
+    pinned.spray(2000, MOST);
     second.signal(Signal::CONT);
     let report = second.end();
-    assert_eq!(report.of(&client.subject()).count(), usize::from(MOST));
+    assert_eq!(report.of(&pinned.client.subject()).count(), usize::from(MOST));
     assert!(report.losses.is_empty(), "{:?}", report.losses);
 }
 
@@ -208,68 +248,46 @@ fn layout(pins: &str) -> Array<MapData, u64> {
 /// Of the version before everything means the same: an upgrade loses nothing.
 #[test]
 fn what_the_version_before_left_is_gone_on_with() {
-    if !is_possible() {
-        return;
-    }
-    let mut node = Node::new();
-    let (client, server) = (node.container(), node.container());
-    let pins = node.pins();
-    let arguments = ["--pin", &pins, "--map-entries", "16"];
-    let first = node.learner(&arguments);
-    let mut sent = 0;
-    for ports in [8, 4, 4] {
-        spray(&client, &server, 1000 + sent, ports);
-        sent += ports;
-        first.wait_for("every flow", |report| {
-            report.of(&client.subject()).count() == usize::from(sent)
-        });
-        // A map that is nearly full is relieved of what is idle for a second.
-        std::thread::sleep(Duration::from_millis(1500));
-    }
-    let before = first.wait_for("all of it", |report| report.of(&client.subject()).count() == 16);
+    let Some(pinned) = Pinned::new() else { return };
+    let first = pinned.learner(Pinned::FEW);
+    let before = pinned.fill(&first, 0);
     first.kill();
+    let pins = &pinned.pins;
     // As the version before leaves it: without a place for what left.
-    layout(&pins).set(Header::Layout as u32, LAYOUTS[0], 0).unwrap();
+    layout(pins).set(Header::Layout as u32, LAYOUTS[0], 0).unwrap();
     let archive = MapData::from_pin(format!("{pins}/ARCHIVE")).unwrap();
     let mut archive: aya::maps::HashMap<MapData, [u8; 32], [u8; 80]> = Map::HashMap(archive).try_into().unwrap();
     let left = archive.keys().map(Result::unwrap).find(|key| key[..8] == [0; 8]);
     archive.remove(&left.unwrap()).unwrap();
     assert!(archive.keys().count() > 0, "something left the flow map");
-    spray(&client, &server, 1000, 1);
+    pinned.spray(1000, 1);
 
-    let second = node.learner(&arguments);
-    let after = second.wait_for("what was sent meanwhile", |report| {
-        let again = report.counts(&client.subject(), Reporter::Source, server.v4, 1000, Transport::Udp);
-        again.is_some_and(|[attempted, ..]| attempted == 2)
-    });
+    let second = pinned.learner(Pinned::FEW);
+    let after = pinned.wait_for_again(&second);
     assert_eq!(after.origin, before.origin, "the same run");
-    assert_eq!(after.of(&client.subject()).count(), 16);
+    assert_eq!(after.of(&pinned.client.subject()).count(), 16);
     assert!(after.losses.is_empty(), "{:?}", after.losses);
     second.kill();
     // The version before would not understand what is there now.
-    assert_eq!(layout(&pins).get(&(Header::Layout as u32), 0).unwrap(), LAYOUT);
+    assert_eq!(layout(pins).get(&(Header::Layout as u32), 0).unwrap(), LAYOUT);
 }
 
 /// Counts of programs of another version may mean something else.
 #[test]
 fn p28_what_another_version_left_is_never_read_and_another_run_begins() {
-    if !is_possible() {
-        return;
-    }
-    let mut node = Node::new();
-    let (client, server) = (node.container(), node.container());
-    let pins = node.pins();
-    let first = node.learner(&["--pin", &pins]);
-    spray(&client, &server, 1000, 4);
-    let before = first.wait_for("every flow", |report| report.of(&client.subject()).count() == 4);
+    let Some(pinned) = Pinned::new() else { return };
+    let of_client = |report: &Report| report.of(&pinned.client.subject()).count();
+    let first = pinned.learner(&[]);
+    pinned.spray(1000, 4);
+    let before = first.wait_for("every flow", |report| of_client(report) == 4);
     let programs = first.program_ids();
     first.kill();
-    layout(&pins).set(Header::Layout as u32, LAYOUT + 1, 0).unwrap();
+    layout(&pinned.pins).set(Header::Layout as u32, LAYOUT + 1, 0).unwrap();
 
-    let second = node.learner(&["--pin", &pins]);
-    spray(&client, &server, 2000, 2);
+    let second = pinned.learner(&[]);
+    pinned.spray(2000, 2);
     let after = second.wait_for("what came since", |report| {
-        report.origin != before.origin && report.of(&client.subject()).count() > 1
+        report.origin != before.origin && of_client(report) > 1
     });
     assert!(after.origin.epoch > before.origin.epoch);
     let ports: Vec<u16> = after.flows.iter().map(|flow| flow.key.port).collect();
@@ -284,7 +302,7 @@ fn p28_what_another_version_left_is_never_read_and_another_run_begins() {
     wait_until_gone(&programs);
     // Its own are as they should be, and nothing that was lost is forgotten.
     second.kill();
-    let last = node.learner(&["--pin", &pins]).end();
+    let last = pinned.learner(&[]).end();
     assert_eq!((last.origin, &last.losses[..]), (after.origin, &discarded[..]));
 }
 
@@ -293,13 +311,14 @@ fn p28_what_another_version_left_is_never_read_and_another_run_begins() {
 fn p29_a_thousand_connections_of_an_edge_are_one_announcement() {
     const PORTS: u16 = 5;
     const TIMES: u16 = 1000;
-    if !is_possible() {
-        return;
-    }
-    let mut node = Node::new();
-    let (client, server) = (node.container(), node.container());
-    let pins = node.pins();
-    let first = node.learner(&["--pin", &pins]);
+    let Some(pinned) = Pinned::new() else { return };
+    let Pinned {
+        node: _,
+        client,
+        server,
+        pins,
+    } = &pinned;
+    let first = pinned.learner(&[]);
     // Stopped, so that this test alone reads what is announced.
     first.signal(Signal::STOP);
     client
@@ -319,7 +338,7 @@ fn p29_a_thousand_connections_of_an_edge_are_one_announcement() {
     assert_eq!(count, PORTS);
     first.kill();
 
-    let report = node.learner(&["--pin", &pins]).end();
+    let report = pinned.learner(&[]).end();
     let times = u64::from(TIMES);
     for port in 1000..1000 + PORTS {
         let counts = report.counts(&client.subject(), Reporter::Source, server.v4, port, Transport::Tcp);

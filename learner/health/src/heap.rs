@@ -1,7 +1,8 @@
 //! The C library's heap, kept as small as what is in it.
 //!
 //! Left alone the allocator keeps a heap for each thread, of which each grows to what its largest round took, raises with every large
-//! piece what it keeps, and gives back only what lies behind the last piece in use.
+//! piece what it keeps, so that tables stay resident after they were outgrown, and gives back only what lies behind the last piece
+//! in use.
 
 /// One heap for all threads. Called before there is a second one.
 #[cfg(target_env = "gnu")]
