@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use nanoseg_ebpf::LossKey;
-use nanoseg_graph::flow::{Loss, Origin, Report};
+use nanoseg_graph::flow::{Loss, Origin, Report, Subject};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::signal::unix::{SignalKind, signal};
@@ -331,13 +331,21 @@ impl Agent {
         let mut gone: BTreeSet<u64> = whose.keys().copied().collect();
         let now = monotonic_ns();
         self.evict_all(self.table.of_cgroups(&gone).into_iter(), now)?;
-        if let Output::Controller { .. } = self.output {
-            for (cgroup, subject) in whose {
-                if self.table.knows(&subject) || self.capture.is_archived(cgroup) {
-                    self.leaving.is_gone(cgroup, subject, self.table.version());
-                }
+        let is_acknowledged = matches!(self.output, Output::Controller { .. });
+        for (cgroup, subject) in whose {
+            let may_go = is_acknowledged || matches!(subject, Subject::Host(_));
+            if may_go && (self.table.knows(&subject) || self.capture.is_archived(cgroup)) {
+                self.leaving.is_gone(cgroup, subject, self.table.version());
             }
         }
+        let Self {
+            capture,
+            leaving,
+            table,
+            ..
+        } = self;
+        let returning = leaving.returning(|cgroup| capture.is_archived(cgroup), |cgroup| table.is_held(cgroup));
+        capture.join(&returning)?;
         let mut lost = self.capture.counters()?.by_cgroup;
         self.cgroups.absorb();
         // Those too that were gone before, and of which something came and was lost since.

@@ -5,7 +5,9 @@
 //!   count nothing again, and are not asked for again.
 //! * All cgroups of a container leave together, because what stays of one would be told as all of it. Where a learner is killed
 //!   in between, that is less than what is acknowledged, and changes nothing.
-//! * Stopped after any step, the next learner finds each flow kept or left, and what left is counted once.
+//! * A unit, and what some other runtime started, may come back under the same name and count on, so what is kept of it stays: once
+//!   for each of its flows, however often it came back.
+//! * Stopped after any step, the next learner finds each flow kept or left, and what left, or became one, is counted once.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -34,13 +36,24 @@ pub(crate) struct Ready {
 pub(crate) struct Leaving {
     gone: BTreeMap<Subject, Gone>,
     whose: BTreeMap<u64, Subject>,
+    /// Cgroups that are gone of what may come back.
+    returning: BTreeMap<u64, Subject>,
+    /// Whether one of them went since they became one.
+    is_another_gone: bool,
 }
 
 impl Leaving {
     /// A cgroup is gone, of which something is in the table up to this version.
     pub(crate) fn is_gone(&mut self, cgroup: u64, subject: Subject, version: u64) {
-        // A unit and what some other runtime started may come back under the same name and count on.
-        let Subject::Container(_) = &subject else { return };
+        match &subject {
+            Subject::Container(_) => {}
+            Subject::Host(_) => {
+                self.returning.insert(cgroup, subject);
+                self.is_another_gone = true;
+                return;
+            }
+            Subject::Unknown(_) => return,
+        }
         let gone = self.gone.entry(subject.clone()).or_default();
         gone.cgroups.insert(cgroup);
         gone.version = gone.version.max(version);
@@ -76,13 +89,30 @@ impl Leaving {
         }
         ready
     }
+
+    /// Cgroups of which what is kept may become one with others' of the same name: if another one is gone. `is_kept` tells whether
+    /// something is kept of a cgroup, `is_held` whether the flow map has something of it.
+    pub(crate) fn returning(
+        &mut self,
+        is_kept: impl Fn(u64) -> bool,
+        is_held: impl Fn(u64) -> bool,
+    ) -> BTreeMap<u64, Subject> {
+        self.returning.retain(|cgroup, _| is_kept(*cgroup));
+        if !self.is_another_gone {
+            return BTreeMap::new();
+        }
+        let mut ready = self.returning.clone();
+        ready.retain(|cgroup, _| !is_held(*cgroup));
+        self.is_another_gone = ready.len() < self.returning.len();
+        ready
+    }
 }
 
 /// What is done to the archive, one after the other.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Step {
-    /// Writes what is kept under [`Kept::Left`].
-    Write(Archived),
+    /// Writes what is kept.
+    Write(Kept, Archived),
     /// Removes a key.
     Remove(FlowKey),
     /// Forgets whose a cgroup was: a packet that is later still is not counted as one of the container's, which would begin from
@@ -95,10 +125,10 @@ pub(crate) enum Step {
 pub(crate) fn steps(cgroup: u64, keys: &[FlowKey], total: &FlowRecord, left: Archived) -> impl Iterator<Item = Step> {
     let leaving = left.leaving(cgroup, total);
     let removed = keys.iter().map(|key| Step::Remove(*key));
-    [Step::Write(leaving)]
+    [Step::Write(Kept::Left, leaving)]
         .into_iter()
         .chain(removed)
-        .chain([Step::Forget(cgroup), Step::Write(leaving.left())])
+        .chain([Step::Forget(cgroup), Step::Write(Kept::Left, leaving.left())])
 }
 
 /// Whether something of a cgroup is among what leaves with it.
@@ -108,6 +138,66 @@ pub(crate) const fn leaves(kept: Kept) -> bool {
         // Whose a loss was is told as long as there is room for that, and the sum of what left stays.
         Kept::Loss(_) | Kept::Left | Kept::Discarded => false,
     }
+}
+
+/// Makes one of all that is kept of one flow, where its cgroups are gone and have the same name: what came later is added to what
+/// came first, as a record that left, and is then removed. No place is needed for it.
+pub(crate) fn joining<W: Ord>(names: &BTreeMap<u64, W>, all: &[(Kept, Archived)]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for ((first, mut sum), others) in of_one_flow(names, all) {
+        for (other, archived) in others {
+            let (key, total) = (other.to_key(), archived.total());
+            // What began at the same time would be taken for the record that left last.
+            if total.first_ns == sum.last.first_ns {
+                continue;
+            }
+            sum = sum.with(&total);
+            steps.extend([Step::Write(first, sum), Step::Remove(key), Step::Forget(key.cgroup)]);
+        }
+    }
+    steps
+}
+
+/// What is kept of one flow: of the first cgroup, and of the others.
+type OfOneFlow = ((Kept, Archived), Vec<(Kept, Archived)>);
+
+/// What is kept more than once of flows with the same name.
+fn of_one_flow<W: Ord>(names: &BTreeMap<u64, W>, all: &[(Kept, Archived)]) -> Vec<OfOneFlow> {
+    let mut flows: BTreeMap<_, BTreeMap<u64, (Kept, Archived)>> = BTreeMap::new();
+    for (kept, archived) in all.iter().filter(|(kept, _)| leaves(*kept)) {
+        let FlowKey {
+            cgroup,
+            peer,
+            port,
+            transport,
+            role,
+            pad: _,
+        } = kept.to_key();
+        if let Some(name) = names.get(&cgroup) {
+            let flow = (name, peer, port, transport, role);
+            flows.entry(flow).or_default().insert(cgroup, (*kept, *archived));
+        }
+    }
+    let mut all = Vec::new();
+    for mut cgroups in flows.into_values().filter(|cgroups| cgroups.len() > 1) {
+        if let Some((_, first)) = cgroups.pop_first() {
+            all.push((first, cgroups.into_values().collect()));
+        }
+    }
+    all
+}
+
+/// The steps of [`joining`] that an earlier learner did not live to take: what is the last that was added to another.
+pub(crate) fn unjoined<W: Ord>(names: &BTreeMap<u64, W>, all: &[(Kept, Archived)]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for ((_, sum), others) in of_one_flow(names, all) {
+        let added = others.into_iter().find(|(_, archived)| archived.total() == sum.last);
+        if let Some((other, _)) = added {
+            let key = other.to_key();
+            steps.extend([Step::Remove(key), Step::Forget(key.cgroup)]);
+        }
+    }
+    steps
 }
 
 /// The steps that an earlier learner did not live to take.
@@ -122,7 +212,7 @@ pub(crate) fn unfinished(all: &[(Kept, Archived)]) -> Vec<Step> {
         .map(|(kept, _)| kept.to_key());
     let keys = keys.filter(|key| key.cgroup == cgroup);
     keys.map(Step::Remove)
-        .chain([Step::Forget(cgroup), Step::Write(left.left())])
+        .chain([Step::Forget(cgroup), Step::Write(Kept::Left, left.left())])
         .collect()
 }
 

@@ -7,6 +7,7 @@ use aya::Ebpf;
 use aya::maps::{HashMap, Map, MapData, MapError};
 use nanoseg_ebpf::kept::{Archived, Kept, Owner};
 use nanoseg_ebpf::{FlowKey, FlowRecord, LossKey, name};
+use nanoseg_graph::flow::Subject;
 
 use super::{Capture, CaptureError, Plain, remove, take};
 use crate::bpf::{self, Place};
@@ -54,6 +55,8 @@ impl Keeping {
             keeping.came(kept.to_key());
         }
         keeping.take(leaving::unfinished(&all))?;
+        let owners = keeping.owners()?.into_iter().collect();
+        keeping.take(leaving::unjoined(&owners, &keeping.all()?))?;
         // A place for what leaves, while there is room for one.
         keeping.put(Kept::Left, |left| left)?;
         if discarded > 0 {
@@ -127,8 +130,8 @@ impl Keeping {
     fn take(&mut self, steps: impl IntoIterator<Item = Step>) -> Result<bool, CaptureError> {
         for step in steps {
             match step {
-                Step::Write(left) => {
-                    if !self.put(Kept::Left, |_| left)? {
+                Step::Write(kept, archived) => {
+                    if !self.put(kept, |_| archived)? {
                         return Ok(false);
                     }
                 }
@@ -157,6 +160,23 @@ impl Keeping {
             }
         }
         Ok(())
+    }
+
+    fn join(&mut self, names: &BTreeMap<u64, Subject>) -> Result<(), CaptureError> {
+        let steps = leaving::joining(names, &self.all()?);
+        self.take(steps).map(drop)
+    }
+
+    fn owners(&self) -> Result<Vec<(u64, String)>, CaptureError> {
+        let mut all = Vec::new();
+        for entry in &self.owners {
+            let (cgroup, Plain(owner)) = entry.map_err(|source| CaptureError::Read {
+                name: name::OWNERS,
+                source,
+            })?;
+            all.extend(owner.path().map(|path| (cgroup, path.to_owned())));
+        }
+        Ok(all)
     }
 
     fn all(&self) -> Result<Vec<(Kept, Archived)>, CaptureError> {
@@ -246,6 +266,15 @@ impl Capture {
         }
     }
 
+    /// Makes one of what is kept of cgroups that are gone and have the same name.
+    pub(crate) fn join(&mut self, names: &BTreeMap<u64, Subject>) -> Result<(), CaptureError> {
+        match &mut self.keeping {
+            // Of one there is nothing to become one.
+            Some(keeping) if names.len() > 1 => keeping.join(names),
+            Some(_) | None => Ok(()),
+        }
+    }
+
     /// Forgets whose a loss was: it stays in what was lost in all.
     pub(crate) fn forget_loss(&mut self, key: LossKey) -> Result<(), CaptureError> {
         match &mut self.keeping {
@@ -280,18 +309,7 @@ impl Capture {
 
     /// The path of every cgroup that was kept.
     pub(crate) fn owners(&self) -> Result<Vec<(u64, String)>, CaptureError> {
-        let Some(keeping) = &self.keeping else {
-            return Ok(Vec::new());
-        };
-        let mut all = Vec::new();
-        for entry in &keeping.owners {
-            let (cgroup, Plain(owner)) = entry.map_err(|source| CaptureError::Read {
-                name: name::OWNERS,
-                source,
-            })?;
-            all.extend(owner.path().map(|path| (cgroup, path.to_owned())));
-        }
-        Ok(all)
+        self.keeping.as_ref().map_or_else(|| Ok(Vec::new()), Keeping::owners)
     }
 
     /// Forgets the path of a cgroup that is gone, unless something is kept of it.

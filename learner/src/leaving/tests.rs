@@ -17,7 +17,8 @@ const CGROUPS: std::ops::RangeInclusive<u64> = 1..=5;
 fn subject(cgroup: u64) -> Subject {
     match cgroup {
         4 | 5 => Subject::Host("/system.slice/web.service".to_owned()),
-        _ => tests::subject(cgroup),
+        1..=3 => tests::subject(cgroup),
+        _ => Subject::Unknown(UnknownReason::CgroupGone),
     }
 }
 
@@ -49,8 +50,10 @@ const ALL_STEPS: usize = usize::MAX;
 impl Node {
     fn write(&mut self, step: Step) {
         match step {
-            Step::Write(left) => drop(self.archive.insert(Kept::Left.to_key(), left)),
+            Step::Write(kept, archived) => drop(self.archive.insert(kept.to_key(), archived)),
             Step::Remove(key) => assert!(self.archive.remove(&key).is_some()),
+            // As long as something is kept, somebody may ask whose it is.
+            Step::Forget(cgroup) if self.is_archived(cgroup) => {}
             Step::Forget(cgroup) => drop(self.owners.remove(&cgroup)),
         }
     }
@@ -66,6 +69,10 @@ impl Node {
 
     fn learner(&mut self) -> Learner {
         for step in unfinished(&self.kept()) {
+            self.write(step);
+        }
+        let owners: BTreeMap<u64, Subject> = self.owners.iter().map(|cgroup| (*cgroup, subject(*cgroup))).collect();
+        for step in unjoined(&owners, &self.kept()) {
             self.write(step);
         }
         let mut learner = Learner {
@@ -111,7 +118,7 @@ impl Learner {
         }
     }
 
-    fn tidy(&mut self, node: &mut Node) {
+    fn tidy(&mut self, node: &mut Node, most: usize) {
         for cgroup in CGROUPS {
             if node.there.contains(&cgroup) || !self.known.remove(&cgroup) {
                 continue;
@@ -122,6 +129,12 @@ impl Learner {
             } else {
                 node.owners.remove(&cgroup);
             }
+        }
+        let returning = self
+            .leaving
+            .returning(|cgroup| node.is_archived(cgroup), |cgroup| self.table.is_held(cgroup));
+        for step in joining(&returning, &node.kept()).into_iter().take(most) {
+            node.write(step);
         }
     }
 
@@ -190,6 +203,7 @@ enum Happens {
     Acknowledged,
     Leave,
     KilledLeaving(usize),
+    KilledTidying(usize),
     Killed,
 }
 
@@ -204,6 +218,7 @@ fn happens() -> impl Strategy<Value = Happens> {
         3 => Just(Happens::Acknowledged),
         3 => Just(Happens::Leave),
         1 => (0_usize..6).prop_map(Happens::KilledLeaving),
+        1 => (0_usize..6).prop_map(Happens::KilledTidying),
         1 => Just(Happens::Killed),
     ]
 }
@@ -230,12 +245,16 @@ proptest! {
                 Happens::Read => learner.read(&node),
                 Happens::Evict(cgroup) => learner.evict(&mut node, cgroup),
                 Happens::Removed(cgroup) => drop(node.there.remove(&cgroup)),
-                Happens::Tidy => learner.tidy(&mut node),
+                Happens::Tidy => learner.tidy(&mut node, ALL_STEPS),
                 Happens::Send => learner.send(),
                 Happens::Acknowledged => learner.acknowledge(&mut controller),
                 Happens::Leave => learner.leave(&mut node, ALL_STEPS),
                 Happens::KilledLeaving(steps) => {
                     learner.leave(&mut node, steps);
+                    learner = node.learner();
+                }
+                Happens::KilledTidying(steps) => {
+                    learner.tidy(&mut node, steps);
                     learner = node.learner();
                 }
                 Happens::Killed => learner = node.learner(),
@@ -255,7 +274,17 @@ proptest! {
             next.send();
             next.acknowledge(&mut controller);
         }
-        prop_assert_eq!(controller, node.produced);
+        prop_assert_eq!(&controller, &node.produced);
+        // In the end each flow of a unit is kept once, as often as the unit came back, and with all that it came to.
+        node.there.clear();
+        next.tidy(&mut node, ALL_STEPS);
+        let of_unit = node.kept().into_iter().map(|(kept, _)| kept.to_key()).filter(|key| matches!(subject(key.cgroup), Subject::Host(_)));
+        let mut ports: Vec<u16> = of_unit.map(|key| key.port).collect();
+        ports.sort_unstable();
+        prop_assert!(ports.is_sorted_by(|left, right| left < right), "{:?}", ports);
+        let mut last = node.learner();
+        last.read(&node);
+        prop_assert_eq!(last.table.delivered(), node.produced.values().sum::<u64>());
     }
 }
 

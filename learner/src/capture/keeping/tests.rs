@@ -31,8 +31,8 @@ fn key(cgroup: u64, port: u16) -> FlowKey {
 
 fn keep(keeping: &mut Keeping, kept: Kept, attempted: u64) -> bool {
     let record = FlowRecord {
-        first_ns: 1,
-        last_ns: 2,
+        first_ns: kept.to_key().cgroup,
+        last_ns: 1000,
         attempted,
         ..FlowRecord::default()
     };
@@ -91,6 +91,49 @@ fn who_leaves_is_counted_and_a_loss_stays_with_its_name() {
     assert_eq!(keeping.counts, expected);
     keeping.leave(&[3].into()).unwrap();
     assert_eq!(keeping.counts, expected);
+}
+
+#[test]
+fn of_a_unit_that_was_started_again_and_again_each_flow_is_kept_once() {
+    const STARTS: u64 = 50;
+    const PORTS: u16 = 10;
+    let Some(mut keeping) = keeping() else { return };
+    let unit = |cgroup: u64| (cgroup, Subject::Host("/system.slice/web.service".to_owned()));
+    for (cgroup, _) in (1..=STARTS).map(unit) {
+        keeping
+            .owners
+            .insert(cgroup, Plain(Owner::new("/a").unwrap()), 0)
+            .unwrap();
+        for port in 0..PORTS {
+            keep(&mut keeping, Kept::Flow(key(cgroup, port)), 1);
+            keep(&mut keeping, Kept::Older(key(cgroup, port)), 1);
+        }
+    }
+    let other = Kept::Flow(key(STARTS + 1, 0));
+    keep(&mut keeping, other, 7);
+    // It runs for the last time.
+    keeping.join(&(1..STARTS).map(unit).collect()).unwrap();
+    let held = 2 * usize::from(PORTS);
+    assert_eq!(
+        keeping.counts.held,
+        1 + held + held + 1,
+        "what left, twice the unit, another"
+    );
+    keeping.join(&(1..=STARTS).map(unit).collect()).unwrap();
+    let all = keeping.all().unwrap();
+    assert_eq!((all.len(), keeping.counts.held), (1 + held + 1, 1 + held + 1));
+    for (kept, archived) in all.iter().filter(|(kept, _)| leaving::leaves(*kept) && *kept != other) {
+        let total = archived.total();
+        assert_eq!((total.first_ns, total.attempted), (1, STARTS), "{kept:?}");
+    }
+    assert_eq!(keeping.get(other).unwrap().unwrap().total().attempted, 7);
+    let owners: Vec<u64> = keeping
+        .owners()
+        .unwrap()
+        .into_iter()
+        .map(|(cgroup, _)| cgroup)
+        .collect();
+    assert_eq!(owners, [1], "the others have nothing any more");
 }
 
 #[test]
