@@ -39,6 +39,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) flows: usize,
     /// Keys in the kernel's map.
     pub(crate) held: usize,
+    /// Keys that it has room for: one that was taken over has the size that it had.
+    pub(crate) capacity: usize,
     /// What is kept for the next learner.
     pub(crate) kept: KeptCounts,
     /// Containers whose cgroups are followed.
@@ -56,6 +58,7 @@ pub(crate) struct Health {
     lost: Family<ReasonLabels, Counter>,
     flows: Gauge,
     held: Gauge,
+    capacity: Gauge,
     archived: Gauge,
     archive_left: Counter,
     archive_refused: Counter,
@@ -71,13 +74,6 @@ impl Health {
         let version = Info::new([("version", env!("CARGO_PKG_VERSION"))]);
         registry.register("nanoseg_learner_build", "The learner's version", version);
         registry.register_collector(Box::new(Process::default()));
-        let capacity = Gauge::<i64>::default();
-        capacity.set(settings.map_entries.into());
-        registry.register(
-            "nanoseg_learner_map_capacity",
-            "Flows that the kernel's map has room for",
-            capacity,
-        );
         let mut gauge = |name: &str, about: &str| {
             let gauge = Gauge::default();
             registry.register(name, about, gauge.clone());
@@ -88,6 +84,11 @@ impl Health {
             "Flows that were seen since the start and are kept",
         );
         let held = gauge("nanoseg_learner_map_entries", "Flows that the kernel's map holds");
+        let capacity = gauge(
+            "nanoseg_learner_map_capacity",
+            "Flows that the kernel's map has room for",
+        );
+        capacity.set(settings.map_entries.into());
         let archived = gauge(
             "nanoseg_learner_archive_entries",
             "Flows and losses that are kept for the next learner and are not in the kernel's map any more",
@@ -142,6 +143,7 @@ impl Health {
             lost,
             flows,
             held,
+            capacity,
             archived,
             archive_left,
             archive_refused,
@@ -158,6 +160,7 @@ impl Health {
             losses,
             flows,
             held,
+            capacity,
             kept,
             containers,
         } = turn;
@@ -179,6 +182,7 @@ impl Health {
         for (gauge, number) in [
             (&self.flows, flows),
             (&self.held, held),
+            (&self.capacity, capacity),
             (&self.archived, &kept.held),
             (&self.containers, containers),
         ] {
@@ -276,6 +280,7 @@ mod tests {
                 losses: &losses,
                 flows: 5,
                 held: 4,
+                capacity: 7,
                 kept: KeptCounts {
                     held: 3,
                     left: 6,
@@ -296,7 +301,7 @@ mod tests {
             "nanoseg_learner_archive_entries 3",
             "nanoseg_learner_archive_left_total 6",
             "nanoseg_learner_archive_refused_total 1",
-            "nanoseg_learner_map_capacity 131072",
+            "nanoseg_learner_map_capacity 7",
             "nanoseg_learner_containers 2",
         ] {
             assert!(text.lines().any(|found| found == line), "{line}:\n{text}");

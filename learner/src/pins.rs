@@ -27,7 +27,7 @@ const BPF_FILE_SYSTEM: u64 = 0xcafe_4a11;
 /// What prevents pinning.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PinsError {
-    #[error("cannot make the folder {}", path.display())]
+    #[error("cannot make or open the folder {}", path.display())]
     Folder { path: PathBuf, source: io::Error },
     #[error("{} is not in a bpf file system: mount one with `mount -t bpf bpf /sys/fs/bpf`", path.display())]
     NotBpf { path: PathBuf },
@@ -151,20 +151,17 @@ impl Pins {
 
 /// Removes every pin and the folder. Says whether it was there.
 pub(crate) fn uninstall(folder: &Path) -> Result<bool, PinsError> {
-    if !folder.exists() {
+    let path = || folder.to_owned();
+    // Who may not look must not be told that there is nothing.
+    if !fs::exists(folder).map_err(|source| PinsError::Folder { path: path(), source })? {
         return Ok(false);
     }
     if !is_bpf(folder) {
-        return Err(PinsError::NotBpf {
-            path: folder.to_owned(),
-        });
+        return Err(PinsError::NotBpf { path: path() });
     }
     let _lock = lock(folder)?;
     clear(folder)?;
-    fs::remove_dir(folder).map_err(|source| PinsError::Remove {
-        path: folder.to_owned(),
-        source,
-    })?;
+    fs::remove_dir(folder).map_err(|source| PinsError::Remove { path: path(), source })?;
     Ok(true)
 }
 

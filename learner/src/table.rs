@@ -334,11 +334,9 @@ impl Table {
         if leaving.is_empty() {
             return;
         }
-        for Known { entry, counted: _ } in self.kernel.values() {
-            if let Some(entry) = self.entries.get(*entry) {
-                leaving.remove(&entry.key.subject);
-            }
-        }
+        let held = self.kernel.values().filter_map(|known| self.entries.get(known.entry));
+        let held: BTreeSet<u32> = held.map(|entry| entry.key.subject).collect();
+        leaving.retain(|subject| !held.contains(subject));
         let Self {
             entries,
             numbers,

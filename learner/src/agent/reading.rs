@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use nanoseg_ebpf::Reason;
 
-use super::room::is_roomy;
+use super::room::{capacity, is_roomy};
 use super::{Agent, AgentError};
 use crate::bpf::Place;
 use crate::clock::{Clock, monotonic_ns};
@@ -111,6 +111,7 @@ impl Agent {
             losses: &self.losses,
             flows: self.table.len(),
             held,
+            capacity: capacity(&self.capture),
             kept: self.capture.kept(),
             containers: self.cgroups.containers(),
         });

@@ -59,7 +59,8 @@ pub(super) fn is_roomy(capture: &Capture, table: &Table, held: usize) -> bool {
     fullness(held, table.most_of_one_cgroup(), capacity(capture)) <= ROOMY
 }
 
-fn capacity(capture: &Capture) -> usize {
+/// How many flows there is room for.
+pub(super) fn capacity(capture: &Capture) -> usize {
     usize::try_from(capture.capacity()).unwrap_or(usize::MAX)
 }
 

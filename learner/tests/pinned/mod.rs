@@ -1,5 +1,8 @@
 //! One learner after the other, where something is pinned.
 
+use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::Command;
 use std::time::{Duration, Instant};
 
@@ -138,7 +141,7 @@ fn the_next_learner_goes_on_with_what_left_the_kernel_and_with_containers_that_a
 
     second.kill();
     // Not whole any more: nothing of it is taken for true.
-    std::fs::remove_file(format!("{pins}/OWNERS")).unwrap();
+    fs::remove_file(format!("{pins}/OWNERS")).unwrap();
     let third = pinned.learner(&[]);
     let programs = third.program_ids();
     let report = third.end();
@@ -151,7 +154,7 @@ fn the_next_learner_goes_on_with_what_left_the_kernel_and_with_containers_that_a
         .args(["--uninstall", "--pin", pins])
         .status();
     assert!(uninstall.unwrap().success());
-    assert!(!std::fs::exists(pins).unwrap());
+    assert!(!fs::exists(pins).unwrap());
     wait_until_gone(&programs);
 }
 
@@ -169,7 +172,7 @@ fn told_so_by_its_environment_the_next_learner_removes_the_pins_and_observes_wit
     let first = pinned.learner(&[]);
     let programs = first.program_ids();
     first.end();
-    assert!(std::fs::exists(pins).unwrap());
+    assert!(fs::exists(pins).unwrap());
 
     let mut command = Command::new(env!("CARGO_BIN_EXE_nanoseg-learner"));
     command
@@ -178,7 +181,7 @@ fn told_so_by_its_environment_the_next_learner_removes_the_pins_and_observes_wit
         .arg(&node.cgroup);
     let folder = tempfile::tempdir().unwrap();
     let second = Learner::start(command, folder.path());
-    assert!(!std::fs::exists(pins).unwrap());
+    assert!(!fs::exists(pins).unwrap());
     wait_until_gone(&programs);
     let own = second.program_ids();
     client
@@ -187,7 +190,7 @@ fn told_so_by_its_environment_the_next_learner_removes_the_pins_and_observes_wit
     let report = second.end();
     let counts = report.counts(&client.subject(), Reporter::Source, server.v4, 8080, Transport::Tcp);
     assert_eq!(counts, Some([1, 1, 0]), "{report:#?}");
-    assert!(!std::fs::exists(pins).unwrap());
+    assert!(!fs::exists(pins).unwrap());
     wait_until_gone(&own);
 }
 
@@ -205,7 +208,37 @@ fn a_folder_has_one_learner_and_is_of_a_bpf_file_system() {
     assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
     first.end();
     // Told to pin where that is impossible, it observes all the same.
-    pinned.node.learner(&["--pin", "/tmp/nanoseg-is-no-bpf-file-system"]).end();
+    pinned
+        .node
+        .learner(&["--pin", "/tmp/nanoseg-is-no-bpf-file-system"])
+        .end();
+}
+
+#[test]
+fn pins_that_may_not_be_seen_are_not_taken_for_removed() {
+    let Some(pinned) = Pinned::new() else { return };
+    pinned.learner(&[]).end();
+    let mount = Path::new(&pinned.pins).parent().unwrap();
+    let allow = |mode| fs::set_permissions(mount, fs::Permissions::from_mode(mode)).unwrap();
+    allow(0);
+    let output = Command::new("setpriv")
+        .args(["--bounding-set", "-dac_override,-dac_read_search", "--"])
+        .args([
+            env!("CARGO_BIN_EXE_nanoseg-learner"),
+            "--uninstall",
+            "--pin",
+            &pinned.pins,
+        ])
+        .output()
+        .unwrap();
+    allow(0o700);
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert_eq!((output.status.code(), error.lines().count()), (Some(1), 1), "{error}");
+    assert!(
+        error.contains(&pinned.pins) && error.contains("Permission denied"),
+        "{error}"
+    );
+    assert!(fs::exists(&pinned.pins).unwrap());
 }
 
 /// A key of the flow map and its value, as far as a test is concerned with them.
@@ -262,8 +295,10 @@ fn what_the_version_before_left_is_gone_on_with() {
     assert!(archive.keys().count() > 0, "something left the flow map");
     pinned.spray(1000, 1);
 
-    let second = pinned.learner(Pinned::FEW);
+    let second = pinned.learner(&["--map-entries", "32", "--health-listen=127.0.0.1:0"]);
     let after = pinned.wait_for_again(&second);
+    let capacity = second.metric("nanoseg_learner_map_capacity");
+    assert_eq!(capacity, 16, "what is there, and not what was asked for");
     assert_eq!(after.origin, before.origin, "the same run");
     assert_eq!(after.of(&pinned.client.subject()).count(), 16);
     assert!(after.losses.is_empty(), "{:?}", after.losses);
