@@ -31,7 +31,7 @@ pub(crate) enum PinsError {
     Folder { path: PathBuf, source: io::Error },
     #[error("{} is not in a bpf file system: mount one with `mount -t bpf bpf /sys/fs/bpf`", path.display())]
     NotBpf { path: PathBuf },
-    #[error("another learner has the folder {}: give each its own", path.display())]
+    #[error("another learner has the folder {}: give each its own, or end that one", path.display())]
     Taken { path: PathBuf },
     #[error("cannot remove the pin {}", path.display())]
     Remove { path: PathBuf, source: io::Error },

@@ -259,7 +259,15 @@ fn way(
     let encrypted = endpoint.uri().scheme_str() == Some("https");
     let credentials = match files {
         Some((ca, token)) if encrypted => {
-            let host = || endpoint.uri().host().unwrap_or_default().to_owned();
+            // A certificate has an address of IPv6 without the brackets that an URL has around it.
+            let host = || {
+                endpoint
+                    .uri()
+                    .host()
+                    .unwrap_or_default()
+                    .trim_matches(['[', ']'])
+                    .to_owned()
+            };
             let name = name.unwrap_or_else(host);
             Some(Credentials { ca, token, name })
         }
@@ -346,10 +354,12 @@ mod tests {
             controller("https://b:1", &[]),
             Err(SettingsError::Credentials { .. })
         ));
-        let Sink::Controller(way) = controller("https://b:1", &files).unwrap().sink else {
-            panic!("not to a controller")
-        };
-        assert_eq!(way.credentials.unwrap().name, "b");
+        for (url, name) in [("https://b:1", "b"), ("https://[fd00::1]:1", "fd00::1")] {
+            let Sink::Controller(way) = controller(url, &files).unwrap().sink else {
+                panic!("not to a controller")
+            };
+            assert_eq!(way.credentials.unwrap().name, name);
+        }
         let alone = [
             "nanoseg-learner",
             "--controller",
