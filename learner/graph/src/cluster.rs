@@ -7,6 +7,7 @@
 //! (as long as the tombstones reach back that far; what lies further back is `Unknown`, not somebody else).
 
 mod object;
+mod ranges;
 mod shared;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -21,6 +22,7 @@ pub use object::{
     Addresses, ContainerPort, Controller, EndpointSlice, Image, Labels, Namespace, Node, Object, ObjectKey, OwnerRef,
     Pod, PodPhase, Service, ServicePort, TargetPort,
 };
+use ranges::NodeRanges;
 use shared::Shared;
 
 /// Tombstones of pods that are kept: at about 1 KiB each this bounds them to 50 MiB, and holds a day of a cluster that ends one
@@ -80,6 +82,7 @@ pub struct Cluster {
     namespaces: BTreeMap<String, Namespace>,
     addresses: BTreeMap<IpAddr, Vec<Ownership>>,
     ranges: BTreeSet<IpNet>,
+    node_ranges: NodeRanges,
     shared: Shared,
 }
 
@@ -129,7 +132,10 @@ impl Cluster {
             Object::Node(node) => {
                 let addresses: Vec<IpAddr> = node.addresses.iter().copied().collect();
                 self.hold(&AddressOwner::Node(node.name.clone()), &addresses, None, at);
-                self.nodes.insert(node.name.clone(), node);
+                self.node_ranges.add(&node.pod_cidrs);
+                if let Some(before) = self.nodes.insert(node.name.clone(), node) {
+                    self.node_ranges.remove(&before.pod_cidrs);
+                }
             }
             Object::Namespace(namespace) => {
                 self.namespaces.insert(namespace.name.clone(), namespace);
@@ -166,7 +172,9 @@ impl Cluster {
             }
             ObjectKey::Node(name) => {
                 self.hold(&AddressOwner::Node(name.clone()), &[], None, at);
-                self.nodes.remove(name);
+                if let Some(node) = self.nodes.remove(name) {
+                    self.node_ranges.remove(&node.pod_cidrs);
+                }
             }
             ObjectKey::Namespace(name) => {
                 self.namespaces.remove(name);
@@ -358,11 +366,8 @@ impl Cluster {
     /// Service at any time that is still remembered. Such an address never becomes an `ipBlock`.
     pub fn is_cluster_address(&self, address: IpAddr) -> bool {
         self.addresses.contains_key(&address)
-            || self
-                .ranges
-                .iter()
-                .chain(self.nodes.values().flat_map(|node| &node.pod_cidrs))
-                .any(|cidr| cidr.contains(&address))
+            || self.ranges.iter().any(|cidr| cidr.contains(&address))
+            || self.node_ranges.contain(address)
     }
 
     /// What of the cluster lies in a range: one of the cluster's own ranges that overlaps it, or an address that a pod, a Service
