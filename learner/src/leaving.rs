@@ -113,8 +113,10 @@ impl Leaving {
 pub(crate) enum Step {
     /// Writes what is kept.
     Write(Kept, Archived),
-    /// Removes a key.
+    /// Removes a key: it leaves.
     Remove(FlowKey),
+    /// Removes a key that has become one with another: it is still there.
+    Join(FlowKey),
     /// Forgets whose a cgroup was: a packet that is later still is not counted as one of the container's, which would begin from
     /// zero.
     Forget(u64),
@@ -152,7 +154,7 @@ pub(crate) fn joining<W: Ord>(names: &BTreeMap<u64, W>, all: &[(Kept, Archived)]
                 continue;
             }
             sum = sum.with(&total);
-            steps.extend([Step::Write(first, sum), Step::Remove(key), Step::Forget(key.cgroup)]);
+            steps.extend([Step::Write(first, sum), Step::Join(key), Step::Forget(key.cgroup)]);
         }
     }
     steps
@@ -194,7 +196,7 @@ pub(crate) fn unjoined<W: Ord>(names: &BTreeMap<u64, W>, all: &[(Kept, Archived)
         let added = others.into_iter().find(|(_, archived)| archived.total() == sum.last);
         if let Some((other, _)) = added {
             let key = other.to_key();
-            steps.extend([Step::Remove(key), Step::Forget(key.cgroup)]);
+            steps.extend([Step::Join(key), Step::Forget(key.cgroup)]);
         }
     }
     steps

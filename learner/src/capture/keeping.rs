@@ -103,11 +103,18 @@ impl Keeping {
         self.counts.held += 1;
     }
 
-    fn remove(&mut self, key: FlowKey) -> Result<(), CaptureError> {
-        if !remove(&mut self.archive, &Plain(key), name::ARCHIVE)? {
-            return Ok(());
+    fn let_leave(&mut self, key: FlowKey) -> Result<(), CaptureError> {
+        if self.remove(key)? {
+            self.counts.left += 1;
         }
-        self.counts.left += 1;
+        Ok(())
+    }
+
+    /// Says whether it was there.
+    fn remove(&mut self, key: FlowKey) -> Result<bool, CaptureError> {
+        if !remove(&mut self.archive, &Plain(key), name::ARCHIVE)? {
+            return Ok(false);
+        }
         self.counts.held = self.counts.held.saturating_sub(1);
         if let Some(keys) = self.archived.get_mut(&key.cgroup) {
             *keys -= 1;
@@ -115,7 +122,7 @@ impl Keeping {
                 self.archived.remove(&key.cgroup);
             }
         }
-        Ok(())
+        Ok(true)
     }
 
     fn forget_owner(&mut self, cgroup: u64) -> Result<(), CaptureError> {
@@ -135,7 +142,8 @@ impl Keeping {
                         return Ok(false);
                     }
                 }
-                Step::Remove(key) => self.remove(key)?,
+                Step::Remove(key) => self.let_leave(key)?,
+                Step::Join(key) => drop(self.remove(key)?),
                 Step::Forget(cgroup) => self.forget_owner(cgroup)?,
             }
         }
@@ -278,7 +286,7 @@ impl Capture {
     /// Forgets whose a loss was: it stays in what was lost in all.
     pub(crate) fn forget_loss(&mut self, key: LossKey) -> Result<(), CaptureError> {
         match &mut self.keeping {
-            Some(keeping) => keeping.remove(Kept::Loss(key).to_key()),
+            Some(keeping) => keeping.let_leave(Kept::Loss(key).to_key()),
             None => Ok(()),
         }
     }

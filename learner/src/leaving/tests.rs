@@ -51,7 +51,7 @@ impl Node {
     fn write(&mut self, step: Step) {
         match step {
             Step::Write(kept, archived) => drop(self.archive.insert(kept.to_key(), archived)),
-            Step::Remove(key) => assert!(self.archive.remove(&key).is_some()),
+            Step::Remove(key) | Step::Join(key) => assert!(self.archive.remove(&key).is_some()),
             // As long as something is kept, somebody may ask whose it is.
             Step::Forget(cgroup) if self.is_archived(cgroup) => {}
             Step::Forget(cgroup) => drop(self.owners.remove(&cgroup)),

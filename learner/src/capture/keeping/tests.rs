@@ -122,6 +122,7 @@ fn of_a_unit_that_was_started_again_and_again_each_flow_is_kept_once() {
     keeping.join(&(1..=STARTS).map(unit).collect()).unwrap();
     let all = keeping.all().unwrap();
     assert_eq!((all.len(), keeping.counts.held), (1 + held + 1, 1 + held + 1));
+    assert_eq!(keeping.counts.left, 0);
     for (kept, archived) in all.iter().filter(|(kept, _)| leaving::leaves(*kept) && *kept != other) {
         let total = archived.total();
         assert_eq!((total.first_ns, total.attempted), (1, STARTS), "{kept:?}");
