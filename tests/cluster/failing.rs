@@ -54,6 +54,31 @@ pub(crate) fn learners_are_killed(shop: &Shop) {
     });
 }
 
+/// What the controller has of containers that are gone, learners keep no longer: a run of the CronJob ends each minute.
+pub(crate) fn learners_let_go_of_what_is_gone(shop: &Shop) {
+    let flows = |pod: &Value| -> u64 {
+        let pod = text(&pod["metadata"]["name"]);
+        let path = format!("/api/v1/namespaces/nanoseg/pods/{pod}:7444/proxy/metrics");
+        let metrics = shop.kubectl(&["get", "--raw", &path]);
+        let mut lines = metrics.lines();
+        let kept = lines.find_map(|line| line.strip_prefix("nanoseg_learner_flows ")?.trim().parse().ok());
+        kept.expect("it is among the metrics")
+    };
+    let learners = pods(shop, "learner");
+    let mut most = vec![0; learners.len()];
+    // A container is remembered for two minutes, which are looked at each minute.
+    until("flows to leave", Duration::from_mins(5), || {
+        let now: Vec<u64> = learners.iter().map(flows).collect();
+        let has_left = now.iter().zip(&most).any(|(now, most)| now < most);
+        println!("learners keep {now:?} flows, and kept {most:?}");
+        if has_left {
+            return Ok(());
+        }
+        most.clone_from(&now);
+        Err(format!("{now:?} flows are kept"))
+    });
+}
+
 fn leader(shop: &Shop) -> String {
     let lease = ["get", "lease", "--namespace=nanoseg", "nanoseg-controller"];
     text(&shop.cluster.get(&lease).unwrap()["spec"]["holderIdentity"])

@@ -72,6 +72,7 @@ fn the_shop_is_learned_enforced_and_kept_in_sync() {
     keeping::repairs_drift(&shop, &policies);
     keeping::forgets_a_deleted_workload(&mut shop);
     failing::survives_its_controllers_death(&shop);
+    failing::learners_let_go_of_what_is_gone(&shop);
     assert_eq!(foreign(&shop), by_hand, "not nanoseg's, not touched");
     page::comes_to_this_machine(&shop);
     doctor::tells_whether_the_cluster_enforces(&shop);
