@@ -58,10 +58,10 @@ impl ObjectName {
         }
     }
 
-    fn missing(&self, field: &'static str) -> Unreadable {
+    fn missing(&self, field: impl Into<String>) -> Unreadable {
         Unreadable::Missing {
             object: Box::new(self.clone()),
-            field,
+            field: field.into(),
         }
     }
 
@@ -101,7 +101,7 @@ pub enum Unreadable {
         /// The object.
         object: Box<ObjectName>,
         /// Path of the field.
-        field: &'static str,
+        field: String,
     },
     /// A field holds something that it cannot hold.
     #[error("{object}: {field} is {value:?}, expected {expected}")]
@@ -489,10 +489,10 @@ fn container_ports(object: &ObjectName, spec: &core::v1::PodSpec) -> Result<BTre
     let mut named: BTreeMap<(String, Transport), u16> = BTreeMap::new();
     let mut ports = BTreeSet::new();
     for container in spec.containers.iter().chain(sidecars) {
-        for port in container.ports.iter().flatten() {
-            let field = format!("spec.containers[{}].ports", container.name);
-            let number = port_number(object, &field, port.container_port)?;
-            let transport = transport(object, &field, port.protocol.as_deref())?;
+        for (index, port) in container.ports.iter().flatten().enumerate() {
+            let field = |name| format!("spec.containers[{}].ports[{index}].{name}", container.name);
+            let number = port_number(object, &field("containerPort"), port.container_port)?;
+            let transport = transport(object, &field("protocol"), port.protocol.as_deref())?;
             let name = non_empty(port.name.as_deref())
                 .filter(|name| *named.entry((name.clone(), transport)).or_insert(number) == number);
             ports.insert(ContainerPort {
@@ -582,10 +582,12 @@ fn address(object: &ObjectName, field: &str, text: &str) -> Result<IpAddr, Unrea
 }
 
 fn port_number(object: &ObjectName, field: &str, number: i32) -> Result<u16, Unreadable> {
-    u16::try_from(number)
-        .ok()
-        .filter(|number| *number > 0)
-        .ok_or_else(|| object.invalid(field, number.to_string(), "a port from 1 to 65535"))
+    match u16::try_from(number) {
+        // What is not there is read as 0.
+        Ok(0) => Err(object.missing(field)),
+        Ok(number) => Ok(number),
+        Err(_) => Err(object.invalid(field, number.to_string(), "a port from 1 to 65535")),
+    }
 }
 
 fn transport(object: &ObjectName, field: &str, protocol: Option<&str>) -> Result<Transport, Unreadable> {

@@ -322,7 +322,7 @@ fn a_template_stands_for_a_workload_without_pods_under_a_name_of_its_own() {
           {{apiVersion: batch/v1, kind: CronJob, metadata: {{namespace: a, name: web}}, spec: {{schedule: x, jobTemplate: {{spec: {{{template}}}}}}}}},
           {{apiVersion: apps/v1, kind: ReplicaSet, metadata: {{namespace: a, name: web-1, ownerReferences: [{{apiVersion: apps/v1, kind: Deployment, name: web, uid: u, controller: true}}]}}, spec: {{selector: {{}}, {template}}}}},
           {{apiVersion: batch/v1, kind: Job, metadata: {{namespace: a, name: begun}}, spec: {{{template}}}, status: {{startTime: 2026-01-01T00:00:00Z}}}},
-          {{apiVersion: apps/v1, kind: Deployment, metadata: {{namespace: a, name: odd}}, spec: {{selector: {{}}, template: {{spec: {{containers: [{{name: c, ports: [{{containerPort: 0}}]}}]}}}}}}}},
+          {{apiVersion: apps/v1, kind: Deployment, metadata: {{namespace: a, name: odd}}, spec: {{selector: {{}}, template: {{spec: {{containers: [{{name: c, ports: [{{name: http}}]}}]}}}}}}}},
         ]}}"
     );
     let parsed = parse(serde_yaml::from_str(&text).unwrap());
@@ -333,7 +333,7 @@ fn a_template_stands_for_a_workload_without_pods_under_a_name_of_its_own() {
     );
     assert_eq!(
         parsed.unreadable[0].to_string(),
-        "Deployment a/odd: spec.containers[c].ports is \"0\", expected a port from 1 to 65535"
+        "Deployment a/odd: spec.containers[c].ports[0].containerPort is missing"
     );
     let names = |pods: Vec<Pod>| pods.into_iter().map(|pod| pod.name.to_string()).collect::<Vec<_>>();
     let mut cluster = Cluster::new([]);
