@@ -582,12 +582,11 @@ fn address(object: &ObjectName, field: &str, text: &str) -> Result<IpAddr, Unrea
 }
 
 fn port_number(object: &ObjectName, field: &str, number: i32) -> Result<u16, Unreadable> {
-    match u16::try_from(number) {
-        // What is not there is read as 0.
-        Ok(0) => Err(object.missing(field)),
-        Ok(number) => Ok(number),
-        Err(_) => Err(object.invalid(field, number.to_string(), "a port from 1 to 65535")),
+    // What is not there is read as 0.
+    if number == 0 {
+        return Err(object.missing(field));
     }
+    u16::try_from(number).map_err(|_error| object.invalid(field, number.to_string(), "a port from 1 to 65535"))
 }
 
 fn transport(object: &ObjectName, field: &str, protocol: Option<&str>) -> Result<Transport, Unreadable> {
