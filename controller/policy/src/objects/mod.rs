@@ -134,7 +134,7 @@ pub fn pod(pod: &core::v1::Pod) -> Result<Object, Unreadable> {
     let spec = pod.spec.as_ref();
     let status = pod.status.as_ref();
     let name = name_of(&object)?;
-    let namespace = namespace_of(&object);
+    let namespace = namespace_of(&object)?;
     let mut addresses = BTreeSet::new();
     if let Some(status) = status {
         for ip in status.pod_ips.iter().flatten() {
@@ -287,7 +287,7 @@ pub fn replication_controller(set: &core::v1::ReplicationController) -> Result<O
 pub fn service(service: &core::v1::Service) -> Result<Object, Unreadable> {
     let object = ObjectName::of("Service", &service.metadata);
     let name = ServiceName {
-        namespace: namespace_of(&object),
+        namespace: namespace_of(&object)?,
         name: name_of(&object)?,
     };
     let created = created(&service.metadata);
@@ -370,7 +370,7 @@ pub fn endpoint_slice(slice: &discovery::v1::EndpointSlice) -> Result<Object, Un
     let labels = slice.metadata.labels.as_ref();
     let service = labels.and_then(|labels| labels.get(SERVICE_NAME));
     let service = ServiceName {
-        namespace: namespace_of(&object),
+        namespace: namespace_of(&object)?,
         name: service.cloned().unwrap_or_default(),
     };
     let mut addresses = BTreeSet::new();
@@ -450,7 +450,7 @@ fn controller(
 ) -> Result<Object, Unreadable> {
     let object = ObjectName::of(kind, metadata);
     Ok(Object::Controller(Controller {
-        namespace: namespace_of(&object),
+        namespace: namespace_of(&object)?,
         kind: kind.to_owned(),
         name: name_of(&object)?,
         owner: controlling_owner(metadata),
@@ -548,8 +548,13 @@ fn name_of(object: &ObjectName) -> Result<String, Unreadable> {
     Ok(name)
 }
 
-fn namespace_of(object: &ObjectName) -> String {
-    non_empty(object.namespace.as_deref()).unwrap_or_else(|| "default".to_owned())
+/// The namespace. Policies select it by its name, so that has to be one that a label can have.
+fn namespace_of(object: &ObjectName) -> Result<String, Unreadable> {
+    let name = non_empty(object.namespace.as_deref()).unwrap_or_else(|| "default".to_owned());
+    if is_label(NAMESPACE_NAME, &name) {
+        return Ok(name);
+    }
+    Err(object.invalid("metadata.namespace", name, "the name of a namespace"))
 }
 
 fn non_empty(text: Option<&str>) -> Option<String> {

@@ -62,7 +62,7 @@ impl<'a> Declaration<'a> {
             return Ok(None);
         }
         let workload = name_of(object)?;
-        let namespace = namespace_of(object);
+        let namespace = namespace_of(object)?;
         let name = format!("{workload}{}", self.suffix);
         let mut labels = self
             .template

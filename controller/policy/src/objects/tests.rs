@@ -559,3 +559,17 @@ fn what_has_labels_that_no_api_server_takes_is_left_out() {
     assert_eq!(parsed.manifests.len(), 1, "the good one alone");
     assert!(parsed.declared.is_empty());
 }
+
+#[test]
+fn what_is_in_a_namespace_that_no_selector_can_name_is_left_out() {
+    for (name, taken) in [("shop-1", true), ("shop-", false), ("sh op", false)] {
+        let pod =
+            serde_json::json!({"apiVersion": "v1", "kind": "Pod", "metadata": {"namespace": name, "name": "web"}});
+        let parsed = parse(pod);
+        assert_eq!(
+            (parsed.manifests.len(), parsed.unreadable.is_empty()),
+            (usize::from(taken), taken),
+            "{name}"
+        );
+    }
+}
