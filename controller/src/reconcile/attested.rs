@@ -323,7 +323,7 @@ fn parts(table: &FlowTable, reports: &mut Vec<Report>) {
     };
     for (origin, key, tally) in table.flows() {
         let flow = Flow {
-            key: key.clone(),
+            key: key.key(),
             tally: *tally,
         };
         reports.push(Report {

@@ -218,6 +218,47 @@ pub struct FlowKey {
     pub reporter: Reporter,
 }
 
+impl FlowKey {
+    /// The same, lent.
+    pub const fn lend(&self) -> FlowRef<'_> {
+        FlowRef {
+            subject: &self.subject,
+            peer: self.peer,
+            port: self.port,
+            transport: self.transport,
+            reporter: self.reporter,
+        }
+    }
+}
+
+/// A [`FlowKey`], lent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FlowRef<'a> {
+    /// Own end.
+    pub subject: &'a Subject,
+    /// The other end's address.
+    pub peer: IpAddr,
+    /// The listener's port.
+    pub port: u16,
+    /// Transport protocol.
+    pub transport: Transport,
+    /// Which end the subject is.
+    pub reporter: Reporter,
+}
+
+impl FlowRef<'_> {
+    /// The same, owned.
+    pub fn key(self) -> FlowKey {
+        FlowKey {
+            subject: self.subject.clone(),
+            peer: self.peer,
+            port: self.port,
+            transport: self.transport,
+            reporter: self.reporter,
+        }
+    }
+}
+
 /// One flow of a report.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Flow {

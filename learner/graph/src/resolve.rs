@@ -18,7 +18,7 @@ use jiff::Timestamp;
 use crate::cluster::{AddressOwner, Cluster, Pod, PodPhase, Service, ServicePort, TargetPort};
 use crate::connection::{ConnectionGraph, Edge};
 use crate::endpoint::{Endpoint, ServiceName, UnknownReason};
-use crate::flow::{FlowKey, FlowTable, Origin, Reporter, Subject, Tally, Transport};
+use crate::flow::{FlowRef, FlowTable, Origin, Reporter, Subject, Tally, Transport};
 use crate::name::DnsName;
 use crate::process::Process;
 
@@ -98,13 +98,13 @@ impl<'a> Resolver<'a> {
     fn count(
         &self,
         graph: &mut ConnectionGraph,
-        (origin, key): (&Origin, &FlowKey),
+        (origin, key): (&Origin, FlowRef<'_>),
         (tally, counted): (&Tally, &Tally),
         peers: Vec<Peer>,
         mut touch: impl FnMut(&Endpoint, &Endpoint),
     ) {
-        let own = self.own_end(&origin.node, &key.subject);
-        let process = self.process(&own, &key.subject);
+        let own = self.own_end(&origin.node, key.subject);
+        let process = self.process(&own, key.subject);
         for Peer { endpoint, port, via } in peers {
             let (source, destination) = match key.reporter {
                 Reporter::Source => (&own, &endpoint),
@@ -188,7 +188,7 @@ impl<'a> Resolver<'a> {
         }
     }
 
-    fn peer_ends(&self, origin: &Origin, key: &FlowKey, tally: &Tally) -> Vec<Peer> {
+    fn peer_ends(&self, origin: &Origin, key: FlowRef<'_>, tally: &Tally) -> Vec<Peer> {
         let hosts = self.hosts.as_ref();
         if let Some(endpoint) = hosts.and_then(|hosts| hosts.peer(origin, key, tally)) {
             return vec![plain(endpoint, key.port)];
@@ -211,7 +211,7 @@ impl<'a> Resolver<'a> {
         for owner in owners {
             match owner {
                 AddressOwner::Pod(uid) => match self.cluster.pod_by_uid(&uid) {
-                    Some(_) if is_subject(&key.subject, &uid) => {}
+                    Some(_) if is_subject(key.subject, &uid) => {}
                     Some(pod) => peers.push(plain(self.pod_endpoint(pod, &origin.node), key.port)),
                     None => peers.push(unknown(UnknownReason::PodNotSeen, key)),
                 },
@@ -223,7 +223,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// An address that no object of the cluster has.
-    fn unowned(&self, origin: &Origin, key: &FlowKey) -> Peer {
+    fn unowned(&self, origin: &Origin, key: FlowRef<'_>) -> Peer {
         let nodes: BTreeSet<&str> = self.flows.nodes_with(key.peer).collect();
         // Every node may have a bridge of the same address; to a pod, its own node's is the nearest.
         let node = nodes
@@ -239,7 +239,7 @@ impl<'a> Resolver<'a> {
     }
 
     /// A node's address: a `NodePort` where one matches, else the node itself.
-    fn node_peer(&self, node: String, key: &FlowKey, tally: &Tally) -> Vec<Peer> {
+    fn node_peer(&self, node: String, key: FlowRef<'_>, tally: &Tally) -> Vec<Peer> {
         // Only who connects knows that it was a Service's port.
         let services = (key.reporter == Reporter::Source).then(|| self.cluster.services());
         let service = services.into_iter().flatten().find(|service| {
@@ -259,7 +259,7 @@ impl<'a> Resolver<'a> {
     fn through_service(
         &self,
         name: &ServiceName,
-        key: &FlowKey,
+        key: FlowRef<'_>,
         tally: &Tally,
         number: impl Fn(&ServicePort) -> u16,
     ) -> Vec<Peer> {
@@ -386,7 +386,7 @@ impl<'a> Resolver<'a> {
     fn settle(
         &self,
         owners: BTreeSet<AddressOwner>,
-        key: &FlowKey,
+        key: FlowRef<'_>,
         tally: &Tally,
     ) -> Result<BTreeSet<AddressOwner>, UnknownReason> {
         let reports = self.reports.get_or_init(|| Reports::index(self.flows, self.cluster));
@@ -428,7 +428,7 @@ const fn plain(endpoint: Endpoint, port: u16) -> Peer {
     }
 }
 
-const fn unknown(reason: UnknownReason, key: &FlowKey) -> Peer {
+const fn unknown(reason: UnknownReason, key: FlowRef<'_>) -> Peer {
     plain(
         Endpoint::Unknown {
             reason,
@@ -467,7 +467,7 @@ impl Reports {
     fn index(flows: &FlowTable, cluster: &Cluster) -> Self {
         let mut reports = Self::default();
         for (_, key, tally) in flows.flows() {
-            if let Subject::Container(container) = &key.subject
+            if let Subject::Container(container) = key.subject
                 && let Some(pod) = cluster.pod_by_uid(&container.pod_uid)
             {
                 let index = (pod.uid.clone(), key.reporter, key.peer, key.port, key.transport);
@@ -482,8 +482,8 @@ impl Reports {
     }
 
     /// Whether `owner` itself reported the other end of this flow in the same interval.
-    fn confirm(&self, owner: &AddressOwner, key: &FlowKey, tally: &Tally, cluster: &Cluster) -> bool {
-        let (AddressOwner::Pod(uid), Subject::Container(container)) = (owner, &key.subject) else {
+    fn confirm(&self, owner: &AddressOwner, key: FlowRef<'_>, tally: &Tally, cluster: &Cluster) -> bool {
+        let (AddressOwner::Pod(uid), Subject::Container(container)) = (owner, key.subject) else {
             return false;
         };
         let Some(subject) = cluster.pod_by_uid(&container.pod_uid) else {

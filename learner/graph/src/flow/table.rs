@@ -1,15 +1,35 @@
 //! All that was reported, joined.
+//!
+//! Law: a container is held once for each run of a learner that told of it, however many flows it has: a flow takes 96 bytes at most
+//! beside it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use jiff::Timestamp;
 
-use super::{CaptureVersion, Flow, FlowKey, Held, Loss, LossReason, Named, Origin, Report, Subject, Tally};
+use super::{
+    CaptureVersion, Flow, FlowKey, FlowRef, Held, Loss, LossReason, Named, Origin, Report, Reporter, Subject, Tally,
+    Transport,
+};
 use crate::name::DnsName;
 
 /// Names of one address, and from when until when each held.
 type Holding = BTreeMap<DnsName, (Timestamp, Timestamp)>;
+
+/// What a flow is counted by beside its own end, in the order of its key.
+type Contact = (IpAddr, u16, Transport, Reporter);
+
+/// The flows of one own end, in order.
+type Contacts = Vec<(Contact, Tally)>;
+
+const fn contact_of(key: &FlowKey) -> Contact {
+    (key.peer, key.port, key.transport, key.reporter)
+}
+
+fn place_of(contacts: &Contacts, contact: Contact) -> Result<usize, usize> {
+    contacts.binary_search_by_key(&contact, |(known, _)| *known)
+}
 
 /// What of a report a table does not know yet, its flows aside.
 #[derive(Clone, Debug)]
@@ -31,7 +51,7 @@ pub struct Lacks<'r> {
 /// All that was reported, joined.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct FlowTable {
-    flows: BTreeMap<Origin, BTreeMap<FlowKey, Tally>>,
+    flows: BTreeMap<Origin, BTreeMap<Subject, Contacts>>,
     losses: BTreeMap<(Origin, Option<Subject>, LossReason), u64>,
     /// The nodes that have each address.
     node_addresses: BTreeMap<IpAddr, BTreeSet<String>>,
@@ -62,15 +82,30 @@ impl FlowTable {
                 None => drop(self.captures.insert(origin.node.clone(), said)),
             }
         }
-        let mut novel = false;
         let table = self.flows.entry(origin.clone()).or_default();
+        // Put in their places together: there may be tens of thousands of one container.
+        let mut more: BTreeMap<&Subject, BTreeMap<Contact, Tally>> = BTreeMap::new();
         for Flow { key, tally } in flows {
-            if let Some(known) = table.get_mut(key) {
+            let contact = contact_of(key);
+            let known = table.get_mut(&key.subject);
+            let place = known.and_then(|known| place_of(known, contact).ok().map(|place| &mut known[place].1));
+            if let Some(known) = place {
                 known.join(tally);
             } else {
-                novel = true;
-                table.insert(key.clone(), *tally);
+                let first = more.entry(&key.subject).or_default().entry(contact);
+                first.and_modify(|known| known.join(tally)).or_insert(*tally);
             }
+        }
+        let novel = !more.is_empty();
+        for (subject, more) in more {
+            let contacts = match table.get_mut(subject) {
+                Some(known) => known,
+                None => table.entry(subject.clone()).or_default(),
+            };
+            // Most containers have few, and get no more for hours.
+            contacts.reserve_exact(more.len());
+            contacts.extend(more);
+            contacts.sort_by_key(|(contact, _)| *contact);
         }
         for Loss { subject, reason, count } in losses {
             let known = self
@@ -129,7 +164,9 @@ impl FlowTable {
 
     /// The tally of a flow.
     pub fn tally(&self, origin: &Origin, key: &FlowKey) -> Option<&Tally> {
-        self.flows.get(origin)?.get(key)
+        let contacts = self.flows.get(origin)?.get(&key.subject)?;
+        let place = place_of(contacts, contact_of(key)).ok()?;
+        Some(&contacts[place].1)
     }
 
     /// What of a report, its flows aside, is not known yet.
@@ -195,10 +232,24 @@ impl FlowTable {
     }
 
     /// Every flow, in a fixed order.
-    pub fn flows(&self) -> impl Iterator<Item = (&Origin, &FlowKey, &Tally)> {
-        self.flows
-            .iter()
-            .flat_map(|(origin, flows)| flows.iter().map(move |(key, tally)| (origin, key, tally)))
+    pub fn flows(&self) -> impl Iterator<Item = (&Origin, FlowRef<'_>, &Tally)> {
+        let subjects = self.flows.iter().flat_map(|(origin, subjects)| {
+            subjects
+                .iter()
+                .map(move |(subject, contacts)| (origin, subject, contacts))
+        });
+        subjects.flat_map(|(origin, subject, contacts)| {
+            contacts.iter().map(move |((peer, port, transport, reporter), tally)| {
+                let key = FlowRef {
+                    subject,
+                    peer: *peer,
+                    port: *port,
+                    transport: *transport,
+                    reporter: *reporter,
+                };
+                (origin, key, tally)
+            })
+        })
     }
 
     /// Whether this run of a learner has said something, be it that there is nothing.
@@ -241,11 +292,22 @@ impl FlowTable {
 
     /// How many flows there are.
     pub fn len(&self) -> usize {
-        self.flows.values().map(BTreeMap::len).sum()
+        self.flows.values().flat_map(BTreeMap::values).map(Vec::len).sum()
     }
 
     /// Whether nothing was observed.
     pub fn is_empty(&self) -> bool {
         self.flows.values().all(BTreeMap::is_empty)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_flow_is_small() {
+        let all = size_of::<(Contact, Tally)>();
+        assert!(all <= 96, "{all} bytes");
     }
 }

@@ -9,7 +9,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use crate::cluster::Cluster;
 use crate::endpoint::{Endpoint, UnknownReason, Workload};
-use crate::flow::{FlowKey, FlowTable, Held, Origin, Reporter, Subject, Tally, Transport};
+use crate::flow::{FlowRef, FlowTable, Held, Origin, Reporter, Subject, Tally, Transport};
 use crate::hosted::{Hosted, hosted};
 
 /// An address is read some seconds after its first packet at most: learners look each second.
@@ -61,7 +61,7 @@ impl<'a> Hosts<'a> {
         for (origin, key, _) in flows.flows() {
             let node = origin.node.as_str();
             // A container has a network of its own: of the host's are the others.
-            let Some(Endpoint::Workload(workload)) = hosts.own_end(node, &key.subject) else {
+            let Some(Endpoint::Workload(workload)) = hosts.own_end(node, key.subject) else {
                 continue;
             };
             if workload.kind != Hosted::UNIT {
@@ -99,7 +99,7 @@ impl<'a> Hosts<'a> {
     }
 
     /// The other end of a flow, if it is on the same host.
-    pub(super) fn peer(&self, origin: &Origin, key: &FlowKey, tally: &Tally) -> Option<Endpoint> {
+    pub(super) fn peer(&self, origin: &Origin, key: FlowRef<'_>, tally: &Tally) -> Option<Endpoint> {
         let node = origin.node.as_str();
         if let Some(owners) = self.owners.get(&(node, key.peer)) {
             let began = tally.first_seen.saturating_add(LATE).unwrap_or(Timestamp::MAX);
@@ -126,7 +126,7 @@ impl<'a> Hosts<'a> {
                 .flatten()
                 .collect(),
             Reporter::Destination => self
-                .addresses_of(node, &key.subject)
+                .addresses_of(node, key.subject)
                 .into_iter()
                 .filter_map(|own| self.callers.get(&(node, own, key.port, key.transport)))
                 .flatten()

@@ -12,7 +12,7 @@ use super::{Resolver, resolve_with};
 use crate::cluster::Cluster;
 use crate::connection::ConnectionGraph;
 use crate::endpoint::Endpoint;
-use crate::flow::{Flow, FlowKey, FlowTable, Lacks, Named, Origin, Report, Reporter, Subject, Tally};
+use crate::flow::{Flow, FlowKey, FlowRef, FlowTable, Lacks, Named, Origin, Report, Reporter, Subject, Tally};
 
 /// What a table has taken in since it was last resolved, flows each with what it was before.
 #[derive(Clone, Debug, Default)]
@@ -118,13 +118,13 @@ impl Changes {
     }
 
     /// Whether what was known of a flow may have come to mean another.
-    fn moves(&self, (origin, key, tally): (&Origin, &FlowKey, &Tally), flows: &FlowTable) -> bool {
+    fn moves(&self, (origin, key, tally): (&Origin, FlowRef<'_>, &Tally), flows: &FlowTable) -> bool {
         // To a pod an address that every node has is its own node's, whoever else turns out to have it.
         let node = &origin.node;
         let is_same = |of_nodes: &BTreeSet<String>| !of_nodes.contains(node) && flows.node_has(node, key.peer);
         let of_nodes = self.of_nodes.get(&key.peer);
         let begun = self.begun.get(&key.peer);
-        self.is_of_one_that_came(&key.subject)
+        self.is_of_one_that_came(key.subject)
             || of_nodes.is_some_and(|of_nodes| !is_same(of_nodes))
             || begun.is_some_and(|since| since.is_none_or(|since| since <= tally.last_seen))
             || self.ended.get(&key.peer).is_some_and(|until| *until < tally.first_seen)
@@ -178,21 +178,25 @@ impl Resolution {
         if self.contested || resolver.hosts.is_some() || changes.any {
             return None;
         }
-        let is_new = |origin, key| changes.flows.get(origin).and_then(|flows| flows.get(key)) == Some(&None);
+        let is_new = |origin, key: FlowRef<'_>| {
+            let flows = changes.flows.get(origin);
+            flows.is_some_and(|flows| flows.get(&key.key()) == Some(&None))
+        };
         let mut steps = Vec::new();
         for (origin, changed) in &changes.flows {
             for (key, before) in changed {
                 let Some(tally) = flows.tally(origin, key) else {
                     continue;
                 };
-                let peers = resolver.peer_ends(origin, key, tally);
+                let lent = key.lend();
+                let peers = resolver.peer_ends(origin, lent, tally);
                 if let Some(before) = before
-                    && resolver.peer_ends(origin, key, before) != peers
+                    && resolver.peer_ends(origin, lent, before) != peers
                 {
                     return None;
                 }
                 let grown = before.map_or(*tally, |before| tally.since(&before));
-                steps.push((origin, key, *tally, grown, peers));
+                steps.push((origin, lent, *tally, grown, peers));
             }
         }
         let mut names = flows.names();

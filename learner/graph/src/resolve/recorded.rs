@@ -8,7 +8,7 @@ use crate::cluster::{AddressOwner, Cluster};
 use crate::connection::{ConnectionGraph, EdgeKey};
 use crate::container::ContainerRef;
 use crate::endpoint::{Endpoint, UnknownReason, Workload};
-use crate::flow::{FlowKey, FlowTable, Origin, Reporter, Subject, Tally};
+use crate::flow::{FlowRef, FlowTable, Origin, Reporter, Subject, Tally};
 use crate::recorded::{RecordedEnd, RecordedKey, Recording};
 
 /// Attributes both ends of every recorded connection and folds them into edges. `flows` are the learners', whose reports
@@ -78,8 +78,8 @@ impl Resolver<'_> {
             // A pod's connection to itself is not traffic.
             return Vec::new();
         }
-        let [from, to] = subjects;
-        let seen_as = |peer: std::net::IpAddr, subject: Subject, reporter| FlowKey {
+        let [from, to] = &subjects;
+        let seen_as = |peer: std::net::IpAddr, subject, reporter| FlowRef {
             subject,
             peer,
             port: *port,
@@ -89,12 +89,12 @@ impl Resolver<'_> {
         // Each end as the other one sees it: as the peer of the other's flow.
         let sources = match source {
             RecordedEnd::Address(address) => {
-                self.peer_ends(origin, &seen_as(*address, to, Reporter::Destination), tally)
+                self.peer_ends(origin, seen_as(*address, to, Reporter::Destination), tally)
             }
             RecordedEnd::Pod { namespace, name } => vec![self.named(namespace, name, *port, gone.get(source).copied())],
         };
         let destinations = match destination {
-            RecordedEnd::Address(address) => self.peer_ends(origin, &seen_as(*address, from, Reporter::Source), tally),
+            RecordedEnd::Address(address) => self.peer_ends(origin, seen_as(*address, from, Reporter::Source), tally),
             RecordedEnd::Pod { namespace, name } => {
                 vec![self.named(namespace, name, *port, gone.get(destination).copied())]
             }

@@ -4,7 +4,7 @@ use super::*;
 use crate::cluster::{ContainerPort, Controller, EndpointSlice, Node, Object, ObjectKey, OwnerRef};
 use crate::container::ContainerRef;
 use crate::endpoint::Workload;
-use crate::flow::{Flow, Named, Outcome, Report};
+use crate::flow::{Flow, FlowKey, Named, Outcome, Report};
 
 pub(super) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_700_000_000 + second).unwrap()
