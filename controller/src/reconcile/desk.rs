@@ -18,9 +18,9 @@ use super::{Guide, News, ObjectId, REMEMBERED, SegmentWrite, Writes, label_fault
 use crate::lifecycle::Life;
 use crate::segment::{Mode, Segment, name_of, to_learned};
 
-/// Segments that one round writes at most: an API server takes some seconds for them, and then a policy may be waited for that nobody knew
-/// of when the round began.
-pub(super) const SEGMENTS: usize = 512;
+/// Segments that one round writes at most: a busy API server takes a second for them. A policy that nobody knew of when a round began
+/// waits for the rest of that one, for the one that writes its own Segment, and for the one after.
+pub(super) const SEGMENTS: usize = 128;
 
 /// What a round does with a workload's policy.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
