@@ -66,9 +66,13 @@ impl Live for OnCluster {
         }
         let status = json!({ "apiVersion": "nanoseg.io/v1alpha1", "kind": "Segment", "status": segment.status });
         let patch = Patch::Apply(&status);
-        api.patch_status(&name.name, &ours(), &patch)
+        let mut written = api
+            .patch_status(&name.name, &ours(), &patch)
             .await
-            .map_err(trouble("write the status of", id()))
+            .map_err(trouble("write the status of", id()))?;
+        // As the watch tells it: what it says again of this is no news then.
+        written.metadata.managed_fields = None;
+        Ok(written)
     }
 
     async fn remove_segment(&self, segment: &Segment) -> Result<(), WriteError> {

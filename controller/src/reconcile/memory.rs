@@ -36,6 +36,8 @@ pub(super) struct Subject {
     pub(super) selector: Option<Arc<Labels>>,
     /// Its policy, or why it gets none; `None` when it is switched off, gone or has no edges.
     pub(super) proposal: Option<Result<Proposal, Refusal>>,
+    /// Hash of the proposal's text. Writing it as YAML takes longer than everything else that is planned.
+    pub(super) proposal_hash: Option<String>,
     /// What the evaluator says of the proposal: accepted, or why it is refused.
     pub(super) checked: Option<Result<Accepted, String>>,
     /// Reports that had been judged before its Segment came to lack something; `None` while it lacks nothing.
@@ -84,6 +86,7 @@ impl Subject {
                 .filter(|selector| !selector.is_empty())
                 .map(|selector| Arc::new(selector.clone())),
             proposal: None,
+            proposal_hash: None,
             checked: None,
             unwritten: None,
             think_at: None,

@@ -8,19 +8,18 @@ use nanoseg_graph::connection::{ConnectionGraph, EvidenceRef};
 use nanoseg_graph::flow::Reporter;
 
 use super::memory::Subject;
-use super::status::{Standing, yaml};
+use super::status::Standing;
 use crate::lifecycle::Stance;
 use crate::lifecycle::trial::{Counts, Finding, Trial};
-use crate::segment::{Known, Rollback, hash_of_text, seconds, to_edges};
+use crate::segment::{Known, Rollback, seconds, to_edges};
 
 impl Subject {
     /// Ends a rollback if a person wants that.
     pub(super) fn lift(&mut self, stance: Stance) {
         let Some(rollback) = &self.rollback else { return };
         let approval = self.approval();
-        let anew = approval.is_some()
-            && approval != rollback.approval.as_deref()
-            && approval == self.proposal_hash().as_deref();
+        let anew =
+            approval.is_some() && approval != rollback.approval.as_deref() && approval == self.proposal_hash.as_deref();
         if stance != Stance::Enforce || anew {
             self.rollback = None;
         }
@@ -35,7 +34,7 @@ impl Subject {
     ) -> Option<Timestamp> {
         match standing {
             Standing::Live => {
-                let hash = self.proposal_hash()?;
+                let hash = self.proposal_hash.clone()?;
                 if self.trial.as_ref().is_some_and(|trial| trial.hash() == hash) {
                     return None;
                 }
@@ -82,12 +81,6 @@ impl Subject {
             });
         }
         finding
-    }
-
-    /// Hash of the proposal.
-    fn proposal_hash(&self) -> Option<String> {
-        let proposal = self.proposal.as_ref()?.as_ref().ok()?;
-        Some(hash_of_text(&yaml(&proposal.policy)))
     }
 }
 

@@ -10,10 +10,10 @@ use nanoseg_policy::plan::{Plan, same};
 
 use super::memory::{Hold, Subject};
 use super::pacing::Pacing;
-use super::status::{self, Drift, Standing};
+use super::status::{Drift, Standing};
 use super::writes::{PolicyStep, Why, Writes};
 use crate::lifecycle::Stance;
-use crate::segment::{Promotion, Suspicion, hash_of_text};
+use crate::segment::{Promotion, Suspicion};
 
 /// Field manager of everything that the controller writes.
 pub const MANAGER: &str = "nanoseg";
@@ -112,7 +112,7 @@ pub(super) fn stand(
         }
         return Standing::RolledBack;
     }
-    let Some(Ok(accepted)) = &subject.checked else {
+    let (Some(Ok(accepted)), Some(hash)) = (&subject.checked, subject.proposal_hash.clone()) else {
         return Standing::NotWanted;
     };
     if stance != Stance::Enforce || subject.life.frozen_at.is_none() {
@@ -126,7 +126,6 @@ pub(super) fn stand(
         return Standing::CutsNames(edge);
     }
     let desired = accepted.policy();
-    let hash = hash_of_text(&status::yaml(desired));
     let spec = subject.segment.as_ref().map(|segment| &segment.spec);
     let approved = subject.approval();
     match spec.and_then(|spec| spec.promotion).unwrap_or_default() {

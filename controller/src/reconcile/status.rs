@@ -125,6 +125,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         gone_since,
         selector,
         proposal,
+        proposal_hash,
         checked: _,
         unwritten: _,
         think_at: _,
@@ -154,8 +155,9 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
     let (phase, reason) = phase_of(workload, subject, at);
     let proposed = proposal.as_ref().and_then(|proposal| proposal.as_ref().ok());
     let policy = proposed.map(|proposal| &*proposal.policy);
-    let text = policy.map(yaml);
-    let proposal_hash = text.as_deref().map(hash_of_text);
+    let known = written.and_then(|status| status.proposal.as_ref());
+    let known = known.filter(|known| proposal_hash.as_ref() == Some(&hash_of_text(known)));
+    let text = policy.map(|policy| known.cloned().unwrap_or_else(|| yaml(policy)));
     let applied_hash = match (phase, stance, standing) {
         (Phase::Off | Phase::Gone, ..) | (_, Stance::Audit, _) | (_, _, Standing::RolledBack) => None,
         (_, _, Standing::Live) => proposal_hash.clone(),
@@ -204,7 +206,7 @@ pub(super) fn status_of(workload: &Workload, subject: &Subject, at: &Standpoint)
         quarantined: quarantined_of(life),
         policy: policy.and_then(|policy| policy.metadata.name.clone()),
         proposal: text,
-        proposal_hash,
+        proposal_hash: proposal_hash.clone(),
         notes: notes_of(subject, at),
         applied_hash,
         rolled_back: rollback.clone(),

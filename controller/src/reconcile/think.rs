@@ -20,12 +20,13 @@ use nanoseg_policy::verify::{Candidate, Others, Violation as Fault, accept};
 
 use super::memory::Subject;
 use super::stale::{About, Parts, Stale};
+use super::status::yaml;
 use super::{Core, Happening, News, Proposals, Violation, Writes, wanted_mode};
 use crate::lifecycle::guard::suspicions;
 use crate::lifecycle::novel::Novel;
 use crate::lifecycle::trial::Finding;
 use crate::lifecycle::{Life, Seen, Stance};
-use crate::segment::{Baseline, Decision, Known, LISTED_CAPTURES, Sightings, Suspicion, name_of};
+use crate::segment::{Baseline, Decision, Known, LISTED_CAPTURES, Sightings, Suspicion, hash_of_text, name_of};
 
 impl Core {
     pub(super) fn think(&mut self, now: Timestamp, writes: &mut Writes) {
@@ -254,6 +255,7 @@ impl Core {
             let (earlier, current) = (policy(&subject.proposal), policy(&proposal));
             if earlier != current {
                 any = true;
+                subject.proposal_hash = current.as_deref().map(|policy| hash_of_text(&yaml(policy)));
                 changed.extend(current.as_deref().map(PolicyName::of));
             }
             subject.proposal = proposal;
