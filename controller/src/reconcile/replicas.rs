@@ -1,7 +1,8 @@
 //! Pods, slices and owners that come, change and go without anything else becoming another: that is what most of a cluster's events are.
 //!
 //! A pod that lives beside another one like it (of the same workload, with the same labels and ports) changes neither whom labels select
-//! nor what policies say of anybody. What is left to follow are its own addresses, and what is known of its workload's pods.
+//! nor what policies say of anybody. What is left to follow are its own addresses, and what is known of its workload's pods. Any other
+//! pod, and an owner that nobody owns, may change whom labels select in its namespace, and nowhere else.
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
@@ -29,8 +30,16 @@ impl Core {
                 self.note_pod(known.as_ref(), Some(pod), now);
             }
             Object::Controller(owner) if self.is_mere_revision(owner) => {}
+            Object::Controller(owner) => {
+                let known = self
+                    .cluster
+                    .controller(&owner.namespace, &owner.kind, &owner.name)
+                    .cloned();
+                self.note_owner([known.as_ref(), Some(owner)]);
+            }
             Object::EndpointSlice(slice) => self.note_slice(&slice.service),
-            Object::Controller(_) | Object::Service(_) | Object::Node(_) | Object::Namespace(_) => self.rethink(),
+            Object::Service(service) => self.note_service(service),
+            Object::Node(_) | Object::Namespace(_) => self.rethink(),
         }
     }
 
@@ -46,9 +55,12 @@ impl Core {
                 }
             }
             ObjectKey::Controller(namespace, kind, name) => {
-                let known = self.cluster.controller(namespace, kind, name);
-                if known.is_some_and(|known| self.cluster.forgets_owner() || !self.is_mere_revision(known)) {
-                    self.rethink();
+                if let Some(known) = self.cluster.controller(namespace, kind, name).cloned() {
+                    if self.cluster.forgets_owner() {
+                        self.rethink();
+                    } else if !self.is_mere_revision(&known) {
+                        self.note_owner([Some(&known), None]);
+                    }
                 }
             }
             ObjectKey::EndpointSlice(namespace, name) => {
@@ -67,10 +79,23 @@ impl Core {
         {
             return self.stale.judge(&workload);
         }
-        let Some(workload) = self.replica(before, after) else {
+        let Some((workload, is_replica)) = self.only_pod(before, after) else {
             return self.rethink();
         };
-        let Stale::Parts(parts) = &mut self.stale else { return };
+        let led = if is_replica {
+            Some(BTreeSet::new())
+        } else {
+            self.led_otherwise(before, after)
+        };
+        let (Some(led), Stale::Parts(parts)) = (led, &mut self.stale) else {
+            return self.rethink();
+        };
+        if !is_replica {
+            parts.peopled.insert(workload.namespace.clone());
+        }
+        for address in led {
+            parts.heard.begins(address, None);
+        }
         let addresses = |pod: Option<&Pod>| -> BTreeSet<IpAddr> {
             pod.into_iter().flat_map(|pod| &pod.addresses).copied().collect()
         };
@@ -106,8 +131,9 @@ impl Core {
         (turned == *after).then(|| self.cluster.workload_of(before))
     }
 
-    /// The workload of a pod that comes, changes or goes and that another one is like, before and after.
-    fn replica(&self, before: Option<&Pod>, after: Option<&Pod>) -> Option<Workload> {
+    /// The workload of a pod that comes, changes or goes, if that changes nothing outside of its namespace; and whether another one is
+    /// like it, before and after, so that it changes nothing there either.
+    fn only_pod(&self, before: Option<&Pod>, after: Option<&Pod>) -> Option<(Workload, bool)> {
         if let (Some(before), Some(after)) = (before, after)
             && before.uid != after.uid
         {
@@ -119,19 +145,107 @@ impl Core {
         let workload = self.cluster.workload_of(after.or(before)?);
         let blocks = self.blocks.get_or_init(|| self.blocks());
         let mut states = before.into_iter().chain(after);
-        let is_replica = |pod: &Pod| {
+        let is_plain = |pod: &Pod| {
             !pod.host_network
                 && pod.mirror_uid.is_none()
                 && pod.phase != PodPhase::Declared
                 && self.cluster.workload_of(pod) == workload
-                && self
-                    .cluster
-                    .pods_in(&pod.namespace)
-                    .any(|other| are_alike(pod, other, blocks) && self.cluster.workload_of(other) == workload)
+                && pod.addresses.iter().all(|address| self.is_inside(*address))
         };
-        let is_settled =
-            states.all(|pod| is_replica(pod) && pod.addresses.iter().all(|address| self.is_inside(*address)));
-        is_settled.then_some(workload)
+        if !states.clone().all(is_plain) {
+            return None;
+        }
+        let has_one_beside = |pod: &Pod| {
+            let mut others = self.cluster.pods_in(&pod.namespace);
+            others.any(|other| are_alike(pod, other, blocks) && self.cluster.workload_of(other) == workload)
+        };
+        let is_replica = states.all(has_one_beside);
+        // Everybody asks for names.
+        (is_replica || !self.serves_names(&workload.namespace)).then_some((workload, is_replica))
+    }
+
+    fn serves_names(&self, namespace: &str) -> bool {
+        let mut services = self.guide.synthesis.dns_services.iter();
+        services.any(|service| service.namespace == namespace)
+    }
+
+    /// Addresses of the Services that lead elsewhere with a pod or without it; `None` where one can be reached in another way.
+    fn led_otherwise(&self, before: Option<&Pod>, after: Option<&Pod>) -> Option<BTreeSet<IpAddr>> {
+        let mut led = BTreeSet::new();
+        for pod in before.into_iter().chain(after) {
+            let workload = self.cluster.workload_of(pod);
+            let stands_in = |other: &&Pod| {
+                other.uid != pod.uid
+                    && !other.host_network
+                    && other.phase != PodPhase::Finished
+                    && other.ports == pod.ports
+                    && self.cluster.workload_of(other) == workload
+            };
+            let others: Vec<&Pod> = self.cluster.pods_in(&pod.namespace).filter(stands_in).collect();
+            for service in self.cluster.services().filter(|service| service.selects(pod)) {
+                if !others.iter().any(|other| service.selects(other)) {
+                    if service.ports.iter().any(|port| port.node_port.is_some()) {
+                        return None;
+                    }
+                    led.extend(service.cluster_ips.iter().chain(&service.external_ips));
+                }
+            }
+        }
+        Some(led)
+    }
+
+    /// Takes note of an owner of pods before and after it comes, changes or goes. One that nobody owns stands for itself, there or not.
+    fn note_owner(&mut self, states: [Option<&Controller>; 2]) {
+        let is_top = |owner: &&Controller| owner.owner.is_none() && !self.serves_names(&owner.namespace);
+        let mut states = states.into_iter().flatten();
+        let Some(owner) = states.clone().next().filter(|_| states.all(|owner| is_top(&owner))) else {
+            return self.rethink();
+        };
+        let Stale::Parts(parts) = &mut self.stale else { return };
+        parts.peopled.insert(owner.namespace.clone());
+        parts.replicas.insert(Workload {
+            namespace: owner.namespace.clone(),
+            kind: owner.kind.clone(),
+            name: owner.name.clone(),
+        });
+        self.due = Due::Soon;
+    }
+
+    /// Takes note of a Service that comes or changes. Of one that nobody has heard of only the addresses matter.
+    fn note_service(&mut self, service: &Service) {
+        let Service {
+            name,
+            cluster_ips,
+            external_ips,
+            ports,
+            created,
+            ..
+        } = service;
+        let end = Endpoint::Service(name.clone());
+        let is_new = self.cluster.service(name).is_none()
+            && self.resolution.graph().index_of(&end).is_none()
+            && !self.is_in_a_baseline(&end)
+            && !self.leads_in_a_baseline(name)
+            && !self.guide.synthesis.dns_services.contains(name);
+        let addresses: BTreeSet<IpAddr> = cluster_ips.iter().chain(external_ips).copied().collect();
+        let has_own_ports = ports.iter().any(|port| port.node_port.is_some());
+        if !is_new || has_own_ports || !addresses.iter().all(|address| self.is_inside(*address)) {
+            return self.rethink();
+        }
+        let Stale::Parts(parts) = &mut self.stale else { return };
+        for address in addresses {
+            let is_known = self.cluster.is_cluster_address(address);
+            parts.heard.begins(address, created.filter(|_| is_known));
+        }
+        self.due = Due::Soon;
+    }
+
+    /// Whether an edge of a workload that is known was made through this Service.
+    fn leads_in_a_baseline(&self, name: &ServiceName) -> bool {
+        self.subjects.values().any(|subject| {
+            let kept = subject.baseline.values().chain(subject.life.kept().values());
+            kept.into_iter().any(|known| known.via.contains(name))
+        })
     }
 
     /// Whether an address is the cluster's own, or at least no policy has anything to do with it.

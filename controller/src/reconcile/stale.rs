@@ -50,6 +50,9 @@ pub(super) struct Parts {
     pub(super) services: BTreeSet<ServiceName>,
     /// Namespaces whose proposals are to be verified again.
     pub(super) namespaces: BTreeSet<String>,
+    /// Namespaces in which labels may select others than before: what is proposed there, and to whom talks to somebody there, is to be
+    /// proposed again.
+    pub(super) peopled: BTreeSet<String>,
 }
 
 impl Parts {
@@ -62,9 +65,11 @@ impl Parts {
             replicas,
             services,
             namespaces,
+            peopled,
         } = self;
         let nobody = nodes.is_empty() && workloads.is_empty() && replicas.is_empty();
-        heard.is_empty() && !losses && nobody && services.is_empty() && namespaces.is_empty()
+        let nothing_else = services.is_empty() && namespaces.is_empty() && peopled.is_empty();
+        heard.is_empty() && !losses && nobody && nothing_else
     }
 }
 

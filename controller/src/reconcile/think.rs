@@ -77,6 +77,7 @@ impl Core {
             replicas,
             services: _,
             namespaces,
+            peopled,
         } = *parts;
         let graph = self.resolution.graph();
         // Whether an edge is suspicious depends on what else its source does, and on when its pods were started.
@@ -109,6 +110,18 @@ impl Core {
                 // What is refused is told by the pods that it is refused for.
                 let names_pods = !replicas.is_empty() && matches!(subject.checked, Some(Err(_)));
                 subject.is_outdated |= names_pods || namespaces.contains(&workload.namespace);
+            }
+        }
+        if !peopled.is_empty() {
+            self.surroundings = None;
+            let is_there = |end: &Endpoint| match end {
+                Endpoint::Workload(workload) => peopled.contains(&workload.namespace),
+                Endpoint::Service(service) => peopled.contains(&service.namespace),
+                Endpoint::Node(_) | Endpoint::External(_) | Endpoint::Unknown { .. } => false,
+            };
+            for (workload, subject) in &mut self.subjects {
+                let mut ends = subject.baseline.keys().flat_map(|key| [&key.source, &key.destination]);
+                subject.is_outdated |= peopled.contains(&workload.namespace) || ends.any(is_there);
             }
         }
         let waited = |subject: &Subject| subject.think_at.is_some_and(|at| at <= now);
@@ -240,12 +253,12 @@ impl Core {
         for (workload, subject) in outdated {
             // A workload that is gone leaves its labels to whoever comes after it.
             let identity = synthesizer.identity(workload).filter(|_| subject.gone_since.is_none());
-            match identity.map(|identity| (&identity.proof, &identity.labels)) {
-                Some((Proof::Exact, labels)) => subject.selector = Some(Arc::clone(labels)),
+            let selector = match identity.map(|identity| (&identity.proof, &identity.labels)) {
+                Some((Proof::Exact, labels)) => Some(Arc::clone(labels)),
                 // Who puts them on as well must not end thereby that they are guarded.
-                Some((Proof::Overlaps { .. }, _)) => {}
-                Some((Proof::NoLabels { .. }, _)) | None => subject.selector = None,
-            }
+                Some((Proof::Overlaps { .. }, _)) => subject.selector.clone(),
+                Some((Proof::NoLabels { .. }, _)) | None => None,
+            };
             let wanted = subject.gone_since.is_none() && !subject.baseline.is_empty();
             let proposal = wanted.then(|| synthesizer.propose(workload, &graph_of(&subject.baseline)));
             let policy = |proposal: &Option<Result<Proposal, _>>| match proposal {
@@ -258,7 +271,9 @@ impl Core {
                 subject.proposal_hash = current.as_deref().map(|policy| hash_of_text(&yaml(policy)));
                 changed.extend(current.as_deref().map(PolicyName::of));
             }
+            subject.is_planned &= subject.proposal == proposal && subject.selector == selector;
             subject.proposal = proposal;
+            subject.selector = selector;
         }
         any.then(|| Proposals {
             current: self

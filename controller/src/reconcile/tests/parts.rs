@@ -1,10 +1,14 @@
 //! A core that thinks only about what has changed decides what one decides that thinks about everything each time.
 
-use nanoseg_graph::cluster::{EndpointSlice, Service, ServicePort, TargetPort};
+use nanoseg_graph::cluster::{EndpointSlice, Labels, Service, ServicePort, TargetPort};
 use nanoseg_graph::endpoint::ServiceName;
 use nanoseg_graph::flow::{Loss, LossReason, Named};
 
 use super::*;
+
+mod runs;
+
+use runs::{Run, nightly, run, run_of};
 
 /// Something that happens to both.
 #[derive(Clone, Debug)]
@@ -22,6 +26,9 @@ enum Step {
     Replica(Replica),
     ReplicaGone(usize, usize),
     Revision(usize, bool),
+    Owner(usize, Option<bool>),
+    Run(Run),
+    Service(usize, Option<usize>, bool),
     Slice(usize, usize, bool),
     Theirs(usize, Option<usize>),
     Namespace(Option<Mode>),
@@ -59,14 +66,14 @@ struct Replica {
     of: usize,
     number: usize,
     address: Option<usize>,
-    is_alike: bool,
+    labels: usize,
     phase: PodPhase,
     by_revision: bool,
     started: i64,
 }
 
 const NAMES: [&str; 3] = ["web", "db", "intruder"];
-const ADDRESSES: [&str; 9] = [
+const ADDRESSES: [&str; 13] = [
     WEB,
     DB,
     INTRUDER,
@@ -76,12 +83,21 @@ const ADDRESSES: [&str; 9] = [
     "198.18.9.1",
     "198.18.9.2",
     "203.0.113.20",
+    "198.18.9.4",
+    "198.18.9.5",
+    "198.18.2.1",
+    "198.18.2.2",
 ];
+/// Flows may be of as many pods.
+const PODS: usize = 3 * NAMES.len() + 2;
 const NODES: [&str; 2] = ["node1", "node2"];
 const SERVICES: [&str; 3] = ["db", "manual", "nobody"];
 
-/// UIDs of the first pods and of those beside them.
+/// UIDs of the first pods, of those beside them, and of those of two runs.
 fn uid(pod: usize) -> String {
+    if let Some(run) = pod.checked_sub(3 * NAMES.len()) {
+        return format!("uid-nightly-{run}");
+    }
     let name = NAMES[pod % NAMES.len()];
     match pod / NAMES.len() {
         0 => format!("uid-{name}"),
@@ -90,7 +106,7 @@ fn uid(pod: usize) -> String {
 }
 
 fn told() -> impl Strategy<Value = Told> {
-    let whose = (0..3 * NAMES.len(), any::<bool>(), 0..ADDRESSES.len(), 0_usize..2);
+    let whose = (0..PODS, any::<bool>(), 0..ADDRESSES.len(), 0_usize..2);
     (whose, 1_u64..4, 0_u64..4, 0_i64..20, -1_i64..3).prop_map(
         |((pod, is_source, address, port), tried, answered, since, until)| Told {
             pod,
@@ -107,9 +123,9 @@ fn told() -> impl Strategy<Value = Told> {
 
 fn said() -> impl Strategy<Value = Said> {
     let capture = prop::option::weighted(0.2, 0_usize..2);
-    let loss = prop::option::weighted(0.2, (prop::option::of(0..3 * NAMES.len()), 1_u64..9));
+    let loss = prop::option::weighted(0.2, (prop::option::of(0..PODS), 1_u64..9));
     let address = prop::option::weighted(0.2, 3..ADDRESSES.len());
-    let name = prop::option::weighted(0.3, (0..3 * NAMES.len(), 3..ADDRESSES.len(), 0_usize..6));
+    let name = prop::option::weighted(0.3, (0..PODS, 3..ADDRESSES.len(), 0_usize..6));
     (
         0..NODES.len(),
         1_u64..3,
@@ -137,21 +153,22 @@ fn replica() -> impl Strategy<Value = Replica> {
         1 => Just(PodPhase::Finished),
     ];
     let address = prop::option::weighted(0.8, 4..ADDRESSES.len());
-    let alike = prop::bool::weighted(0.9);
+    // Like the others, of another revision, and other than any.
+    let labels = prop_oneof![6 => Just(0_usize), 2 => Just(1), 1 => Just(2)];
     (
         0..NAMES.len(),
         1_usize..3,
         address,
-        alike,
+        labels,
         phase,
         any::<bool>(),
         -200_i64..3,
     )
-        .prop_map(|(of, number, address, is_alike, phase, by_revision, started)| Replica {
+        .prop_map(|(of, number, address, labels, phase, by_revision, started)| Replica {
             of,
             number,
             address,
-            is_alike,
+            labels,
             phase,
             by_revision,
             started,
@@ -175,7 +192,11 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => who.clone().prop_map(Step::PodGone),
         4 => replica().prop_map(Step::Replica),
         2 => (who.clone(), 1_usize..3).prop_map(|(of, number)| Step::ReplicaGone(of, number)),
-        1 => (who, any::<bool>()).prop_map(|(of, there)| Step::Revision(of, there)),
+        1 => (who.clone(), any::<bool>()).prop_map(|(of, there)| Step::Revision(of, there)),
+        1 => (who, prop::option::weighted(0.7, any::<bool>())).prop_map(|(of, other)| Step::Owner(of, other)),
+        3 => run().prop_map(Step::Run),
+        2 => (0_usize..2, prop::option::of(0..NAMES.len()), prop::bool::weighted(0.8))
+            .prop_map(|(number, of, there)| Step::Service(number, of, there)),
         1 => (0..SERVICES.len(), 0..ADDRESSES.len(), any::<bool>())
             .prop_map(|(service, address, there)| Step::Slice(service, address, there)),
         1 => (0_usize..2, prop::option::of(0_usize..5)).prop_map(|(name, what)| Step::Theirs(name, what)),
@@ -186,30 +207,33 @@ fn steps() -> impl Strategy<Value = Step> {
 
 /// The shop and its Services: one that selects, one that is known by its slices, one that selects nobody.
 fn shop_with_services() -> Vec<Object> {
-    let port = |target| ServicePort {
+    let selectors = [Some(labels("db")), None, Some(labels("nobody"))];
+    let services = SERVICES.iter().zip(selectors).zip(1..);
+    let services = services.map(|((name, selector), number)| service(name, number, selector));
+    shop().into_iter().chain(services).chain([nightly()]).collect()
+}
+
+/// A Service at this address.
+fn service(name: &str, number: usize, selector: Option<Labels>) -> Object {
+    let port = ServicePort {
         name: None,
         port: 80,
-        target: TargetPort::Number(target),
+        target: TargetPort::Number(5432),
         transport: Transport::Tcp,
         node_port: None,
     };
-    let selectors = [Some(labels("db")), None, Some(labels("nobody"))];
-    let services = SERVICES.iter().zip(selectors).zip(1..);
-    let services = services.map(|((name, selector), number)| {
-        Object::Service(Service {
-            name: ServiceName {
-                namespace: "shop".to_owned(),
-                name: (*name).to_owned(),
-            },
-            cluster_ips: [format!("198.18.9.{number}").parse().unwrap()].into(),
-            external_ips: [].into(),
-            selector,
-            ports: [port(5432)].into(),
-            external_name: None,
-            created: None,
-        })
-    });
-    shop().into_iter().chain(services).collect()
+    Object::Service(Service {
+        name: ServiceName {
+            namespace: "shop".to_owned(),
+            name: name.to_owned(),
+        },
+        cluster_ips: [format!("198.18.9.{number}").parse().unwrap()].into(),
+        external_ips: [].into(),
+        selector,
+        ports: [port].into(),
+        external_name: None,
+        created: None,
+    })
 }
 
 fn report_of(said: &Said, now: i64) -> Event {
@@ -275,7 +299,7 @@ fn pod_beside(replica: &Replica, now: i64) -> Object {
         of,
         number,
         address,
-        is_alike,
+        labels: others,
         phase,
         by_revision,
         started,
@@ -285,9 +309,8 @@ fn pod_beside(replica: &Replica, now: i64) -> Object {
         unreachable!("a pod is a pod")
     };
     let mut with = labels(name);
-    if !is_alike {
-        with.insert("track".to_owned(), "canary".to_owned());
-    }
+    let other = [None, Some(("pod-template-hash", "2")), Some(("track", "canary"))][*others];
+    with.extend(other.map(|(key, value)| (key.to_owned(), value.to_owned())));
     let revision = OwnerRef {
         kind: "ReplicaSet".to_owned(),
         name: format!("{name}-1"),
@@ -429,6 +452,32 @@ fn events(world: &mut World, step: &Step, now: i64) -> Vec<Event> {
                 }))
             } else {
                 Event::ObjectGone(ObjectKey::Controller("shop".to_owned(), kind, name))
+            }]
+        }
+        Step::Owner(of, None) => {
+            let kind = "Deployment".to_owned();
+            let key = ObjectKey::Controller("shop".to_owned(), kind, NAMES[*of].to_owned());
+            vec![Event::ObjectGone(key)]
+        }
+        Step::Owner(of, Some(is_other)) => {
+            let Object::Controller(owner) = deployment(NAMES[*of]) else {
+                unreachable!("an owner is an owner")
+            };
+            let mut with = labels(NAMES[*of]);
+            with.extend(is_other.then(|| ("track".to_owned(), "canary".to_owned())));
+            let template_labels = with.into();
+            vec![Event::Object(Object::Controller(Controller {
+                template_labels,
+                ..owner
+            }))]
+        }
+        Step::Run(run) => run_of(run, now),
+        Step::Service(number, of, there) => {
+            let object = service(&format!("new-{number}"), 4 + number, of.map(|of| labels(NAMES[of])));
+            vec![if *there {
+                Event::Object(object)
+            } else {
+                Event::ObjectGone(object.key())
             }]
         }
         Step::Slice(service, address, there) => {
