@@ -104,7 +104,7 @@ fn a_controller_that_takes_over_knows_what_is_durable_and_nothing_else() {
 
 /// More workloads than a round writes Segments of, each asked by db, and one more, of which nothing was heard.
 fn many() -> (World, Core, Vec<String>) {
-    let names: Vec<String> = (0..600).map(|number| format!("w{number}")).collect();
+    let names: Vec<String> = (0..SEGMENTS + 88).map(|number| format!("w{number}")).collect();
     let mut objects = shop();
     for (name, number) in names.iter().chain([&"zz".to_owned()]).zip(0..) {
         objects.push(deployment(name));
