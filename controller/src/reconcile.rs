@@ -141,7 +141,8 @@ pub struct Core {
     cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
     /// The ranges of addresses that people's policies tell apart, once somebody asked.
     blocks: OnceCell<BTreeSet<IpNet>>,
-    subjects: BTreeMap<Workload, Subject>,
+    /// Each apart: half of a map's places are free.
+    subjects: BTreeMap<Workload, Box<Subject>>,
     segments: BTreeMap<SegmentName, Workload>,
     unreadable: BTreeMap<SegmentName, String>,
     held: BTreeMap<ObjectId, Hold>,

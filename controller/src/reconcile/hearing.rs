@@ -76,7 +76,7 @@ impl Core {
         self.away_at = self
             .learners
             .next(now)
-            .filter(|_| self.subjects.values().any(is_learned));
+            .filter(|_| self.subjects.values().any(|subject| is_learned(subject)));
     }
 
     /// Merges what waited for a pod.

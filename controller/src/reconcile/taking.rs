@@ -194,7 +194,8 @@ impl Core {
                 Ok(life) => {
                     self.unreadable.remove(&name);
                     self.segments.insert(name, workload.clone());
-                    self.subjects.insert(workload, Subject::new(life, Some(segment)));
+                    let subject = Box::new(Subject::new(life, Some(segment)));
+                    self.subjects.insert(workload, subject);
                     self.rethink();
                 }
                 Err(error) => self.leave_out(name, error.to_string()),

@@ -147,8 +147,8 @@ impl Core {
                 && self.cluster.has_workload(workload)
             {
                 self.segments.insert(name, workload.clone());
-                self.subjects
-                    .insert(workload.clone(), Subject::new(Life::begin(now), None));
+                let subject = Box::new(Subject::new(Life::begin(now), None));
+                self.subjects.insert(workload.clone(), subject);
             }
         }
 
