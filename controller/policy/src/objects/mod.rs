@@ -5,6 +5,7 @@
 //! field.
 
 mod custom;
+mod image;
 mod manifest;
 mod template;
 #[cfg(test)]
@@ -21,7 +22,7 @@ use k8s_openapi::api::{apps, batch, core, discovery};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{LabelSelector, ObjectMeta};
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use nanoseg_graph::cluster::{
-    ContainerPort, Controller, EndpointSlice, Image, Labels, Namespace, Node, Object, OwnerRef, Pod, PodPhase, Service,
+    ContainerPort, Controller, EndpointSlice, Labels, Namespace, Node, Object, OwnerRef, Pod, PodPhase, Service,
     ServicePort, TargetPort,
 };
 use nanoseg_graph::endpoint::ServiceName;
@@ -165,7 +166,7 @@ pub fn pod(pod: &core::v1::Pod) -> Result<Object, Unreadable> {
             .as_ref()
             .and_then(|all| all.get(MIRROR))
             .map(|hash| hash.as_str().into()),
-        images: images(spec, status).into(),
+        images: image::images(spec, status).into(),
         namespace: namespace.into(),
         name: name.into(),
         labels: labels_of(&object, "metadata.labels", &pod.metadata)?.into(),
@@ -503,40 +504,6 @@ fn container_ports(object: &ObjectName, spec: &core::v1::PodSpec) -> Result<BTre
         }
     }
     Ok(ports)
-}
-
-/// What all containers run, with the digests that the container runtime tells.
-fn images(spec: Option<&core::v1::PodSpec>, status: Option<&core::v1::PodStatus>) -> BTreeSet<Image> {
-    let told = status.into_iter().flat_map(|status| {
-        let all = [&status.container_statuses, &status.init_container_statuses];
-        all.into_iter().flatten().flatten()
-    });
-    let digests: BTreeMap<&str, &str> = told
-        .filter_map(|status| Some((status.name.as_str(), digest_in(&status.image_id)?)))
-        .collect();
-    let containers = spec.into_iter().flat_map(|spec| {
-        let init = spec.init_containers.iter().flatten();
-        spec.containers.iter().chain(init)
-    });
-    let image = |container: &core::v1::Container| {
-        let name = non_empty(container.image.as_deref())?;
-        let digest = digests
-            .get(container.name.as_str())
-            .copied()
-            .or_else(|| digest_in(&name));
-        let digest = digest.map(str::to_owned);
-        Some(Image { name, digest })
-    };
-    containers.filter_map(image).collect()
-}
-
-/// The digest in a reference: behind its `@`, or all of one that names no repository.
-fn digest_in(reference: &str) -> Option<&str> {
-    let digest = match reference.rsplit_once('@') {
-        Some((_, digest)) => digest,
-        None => reference,
-    };
-    digest.starts_with("sha256:").then_some(digest)
 }
 
 fn name_of(object: &ObjectName) -> Result<String, Unreadable> {

@@ -77,7 +77,7 @@ impl<'a> Declaration<'a> {
             // Two workloads of different kinds may have one name; neither is the UID of a pod.
             uid: format!("{namespace}/{}/{workload}", object.kind).into(),
             mirror_uid: None,
-            images: super::images(spec, None).into(),
+            images: super::image::images(spec, None).into(),
             namespace: namespace.into(),
             name: name.into(),
             labels: labels.into(),

@@ -67,7 +67,7 @@ status:
                 ("local", Some("sha256:cc")),
                 ("r.example/p@sha256:dd", Some("sha256:dd")),
             ]
-            .map(|(name, digest)| Image {
+            .map(|(name, digest)| nanoseg_graph::cluster::Image {
                 name: name.to_owned(),
                 digest: digest.map(str::to_owned),
             })
