@@ -12,7 +12,7 @@ fn folder() -> Folder {
     let folder = Folder::asked();
     folder.write(
         "nasty.yaml",
-        "{apiVersion: v1, kind: Pod, metadata: {name: '\\\"]; <b>&lt;\\N', namespace: \"a\\\"\\n-> b\"}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.9}]}}",
+        "{apiVersion: v1, kind: Pod, metadata: {name: \"\\\\\\\"]; <b>&lt;\\\\N\\n-> b\", namespace: a}, spec: {containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.9}]}}",
     );
     folder
 }
