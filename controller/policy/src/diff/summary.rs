@@ -197,9 +197,11 @@ impl PortSet {
 impl fmt::Display for PortSet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let others = self.others();
+        // Two whole protocols are not all ports but a third.
+        let is_for_all = others.ranges().all(|(_, ports)| ports != (1, u16::MAX));
         match (others.ranges().count(), self.ranges().count()) {
             (0, _) => f.write_str("all ports"),
-            (other, own) if other < own => {
+            (other, own) if other < own && is_for_all => {
                 f.write_str("all ports but ")?;
                 others.list(f)
             }

@@ -240,6 +240,19 @@ fn told(diff: &Diff) -> String {
 }
 
 #[test]
+fn whole_protocols_are_named() {
+    let new = set(
+        &["{podSelector: {matchLabels: {app: db}}, ingress: [{ports: [{protocol: TCP, port: 1, endPort: 65535}]}]}"],
+        "p",
+    );
+    let closes = diff(&PolicySet::default(), &new, &cluster_of(CLUSTER));
+    assert_eq!(
+        told(&closes).lines().nth(1),
+        Some("  UDP all ports, SCTP all ports from Pod other/api, StatefulSet shop/web, Node n1, 0.0.0.0/0")
+    );
+}
+
+#[test]
 fn what_closes_is_told_by_whom_it_is_closed_to_and_by_ports() {
     let new = set(
         &[
