@@ -285,7 +285,7 @@ impl Sides<'_> {
 
     fn compare(&self, source: &Group, destination: &Group, found: &mut Found) {
         for (source_spot, destination_spot, count) in pairs(source, destination) {
-            for transport in [Transport::Tcp, Transport::Udp, Transport::Sctp] {
+            for transport in Transport::OF_POLICIES {
                 let mut starts = BTreeSet::from([1]);
                 self.old
                     .port_starts(&source_spot.old, &destination_spot.old, transport, &mut starts);

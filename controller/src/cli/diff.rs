@@ -1,6 +1,6 @@
 //! `nanoseg diff`.
 
-use nanoseg_policy::diff::{Change, Diff, Kind, diff, summary};
+use nanoseg_policy::diff::{Change, Kind, diff, summary};
 use serde_json::json;
 
 use super::input::Input;
@@ -50,7 +50,7 @@ pub fn diff_policies(arguments: &DiffArguments, screen: &mut Screen<'_>) -> Resu
     match output {
         // In full, as one needs it to look for something in it.
         Output::Wide | Output::Document(_) => {
-            for (kind, change) in every(&found) {
+            for (kind, change) in found.all() {
                 if let Output::Document(language) = output {
                     screen.document(*language, &told(kind, change))?;
                     continue;
@@ -74,12 +74,6 @@ pub fn diff_policies(arguments: &DiffArguments, screen: &mut Screen<'_>) -> Resu
         screen.line(counted.join(", "))?;
     }
     Ok(Found::when(!found.is_empty()))
-}
-
-fn every(found: &Diff) -> impl Iterator<Item = (Kind, &Change)> {
-    Kind::ALL
-        .into_iter()
-        .flat_map(|kind| found.of(kind).iter().map(move |change| (kind, change)))
 }
 
 fn told(kind: Kind, change: &Change) -> serde_json::Value {

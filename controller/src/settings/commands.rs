@@ -11,7 +11,7 @@ use nanoseg_graph::flow::Transport;
 use nanoseg_policy::synthesize::{self, ExternalGroup, Plugin, PortRange, Ranges, ServiceView, Unanswered};
 
 use super::access::{Access, Which};
-use super::output::{CHANGES, OBJECTS, Output, SENTENCES, TABLES};
+use super::output::{OBJECTS, Output, SENTENCES, TABLES};
 
 pub(super) const AUDIT_EXAMPLES: &str = "\
 Examples:
@@ -299,7 +299,7 @@ pub struct DiffArguments {
     #[arg(long, value_name = "DIR|FILE|-", requires = "cluster")]
     pub segments: Vec<PathBuf>,
     /// How to print; wide: each change by itself, and what decides before and after it
-    #[arg(short, long, value_parser = CHANGES, default_value = "table")]
+    #[arg(short, long, value_parser = TABLES, default_value = "table")]
     pub output: Output,
 }
 
@@ -341,7 +341,7 @@ fn service(text: &str) -> Result<ServiceName, &'static str> {
 }
 
 pub(super) fn transport(text: &str) -> Result<Transport, &'static str> {
-    [Transport::Tcp, Transport::Udp, Transport::Sctp]
+    Transport::OF_POLICIES
         .into_iter()
         .find(|transport| transport.as_str().eq_ignore_ascii_case(text))
         .ok_or("write TCP, UDP or SCTP")

@@ -67,9 +67,6 @@ pub(super) const TABLES: Forms = Forms(&[Output::Table, Output::Wide, JSON, YAML
 /// Of commands that print sentences.
 pub(super) const SENTENCES: Forms = Forms(&[Output::Table, JSON, YAML]);
 
-/// Of the command that compares.
-pub(super) const CHANGES: Forms = Forms(&[Output::Table, Output::Wide, JSON, YAML]);
-
 /// Of commands that list Segments.
 pub(super) const LISTS: Forms = Forms(&[Output::Table, Output::Wide, JSON, YAML, Output::Name]);
 

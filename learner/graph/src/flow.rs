@@ -35,6 +35,9 @@ pub enum Transport {
 }
 
 impl Transport {
+    /// Those that policies can speak of.
+    pub const OF_POLICIES: [Self; 3] = [Self::Tcp, Self::Udp, Self::Sctp];
+
     /// As `NetworkPolicy` writes it, if it can.
     pub const fn as_str(self) -> &'static str {
         match self {

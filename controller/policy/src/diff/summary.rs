@@ -45,6 +45,13 @@ impl Diff {
             Kind::Unclear => &self.unclear,
         }
     }
+
+    /// Every change, and of which kind it is.
+    pub fn all(&self) -> impl Iterator<Item = (Kind, &Change)> {
+        Kind::ALL
+            .into_iter()
+            .flat_map(|kind| self.of(kind).iter().map(move |change| (kind, change)))
+    }
 }
 
 /// Changes that have an end in common, and what denies there.
@@ -56,7 +63,7 @@ pub struct Group {
     pub direction: Direction,
     /// The common end.
     pub subject: Party,
-    /// What denies there: now or, of what is allowed now, before.
+    /// What denies there. Of what opens, what allows it is told, and not what denied it.
     pub cause: Option<Cause>,
     /// The changes, by ports.
     pub lines: Vec<Line>,
@@ -99,10 +106,9 @@ impl fmt::Display for Other {
 impl fmt::Display for Group {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} of {}", self.direction, self.subject)?;
-        match (self.kind, &self.cause) {
-            (Kind::Closed | Kind::Unclear, Some(cause)) => write!(f, " is {cause}"),
-            // What denied before is of no interest any more.
-            (Kind::Opened, _) | (_, None) => Ok(()),
+        match &self.cause {
+            Some(cause) => write!(f, " is {cause}"),
+            None => Ok(()),
         }
     }
 }
@@ -135,14 +141,12 @@ fn joined<T: fmt::Display>(items: &[T], between: &str) -> String {
 
 /// Ports of every transport protocol that policies speak of, as ranges that neither touch nor overlap, in order.
 #[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
-pub struct PortSet(BTreeMap<u8, Vec<(u16, u16)>>);
-
-const TRANSPORTS: [Transport; 3] = [Transport::Tcp, Transport::Udp, Transport::Sctp];
+pub struct PortSet(BTreeMap<Transport, Vec<(u16, u16)>>);
 
 impl PortSet {
     /// Adds ports of which none is in it yet; or says that it does not.
     fn add(&mut self, transport: Transport, ports: (u16, u16)) -> bool {
-        let ranges = self.0.entry(transport as u8).or_default();
+        let ranges = self.0.entry(transport).or_default();
         if ranges.iter().any(|known| known.0 <= ports.1 && ports.0 <= known.1) {
             return false;
         }
@@ -160,18 +164,17 @@ impl PortSet {
 
     /// Every range, in order.
     pub fn ranges(&self) -> impl Iterator<Item = (Transport, (u16, u16))> {
-        TRANSPORTS.into_iter().flat_map(|transport| {
-            let ranges = self.0.get(&(transport as u8)).into_iter().flatten();
-            ranges.map(move |ports| (transport, *ports))
-        })
+        self.0
+            .iter()
+            .flat_map(|(transport, ranges)| ranges.iter().map(|ports| (*transport, *ports)))
     }
 
     /// All other ports.
     fn others(&self) -> Self {
         let mut others = Self::default();
-        for transport in TRANSPORTS {
+        for transport in Transport::OF_POLICIES {
             let mut next = Some(1);
-            for (first, last) in self.0.get(&(transport as u8)).into_iter().flatten() {
+            for (first, last) in self.0.get(&transport).into_iter().flatten() {
                 if let Some(from) = next.filter(|from| from < first) {
                     others.add(transport, (from, first - 1));
                 }
@@ -312,7 +315,6 @@ fn places(kind: Kind, change: &Change) -> Vec<Place<'_>> {
         Verdict::Denied(denials) => Some(denials.iter()),
         Verdict::Allowed(_) | Verdict::NotIsolated | Verdict::Unknown(_) => None,
     });
-    // Of what opens, what allows it is told, and not what denied it.
     let places: Vec<_> = denials
         .into_iter()
         .flatten()

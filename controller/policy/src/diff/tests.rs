@@ -322,7 +322,7 @@ proptest! {
             }
         }
         let mut expected = BTreeMap::new();
-        for (kind, change) in Kind::ALL.iter().flat_map(|kind| found.of(*kind).iter().map(move |change| (*kind, change))) {
+        for (kind, change) in found.all() {
             let key = (kind, change.source.clone(), change.destination.clone(), change.transport as u8, change.pairs);
             let ranges: &mut Vec<(u16, u16)> = expected.entry(key).or_default();
             ranges.push(change.ports);

@@ -121,7 +121,7 @@ pub(super) fn ports(
     mut answer: impl FnMut(Decision) -> Ruling,
 ) -> Vec<Ports> {
     let mut all = Vec::new();
-    for protocol in [Transport::Tcp, Transport::Udp, Transport::Sctp] {
+    for protocol in Transport::OF_POLICIES {
         let mut starts = BTreeSet::from([1]);
         evaluator.port_starts(from, to, protocol, &mut starts);
         let ends = starts.iter().skip(1).map(|next| next - 1).chain([u16::MAX]);

@@ -304,7 +304,7 @@ impl FromStr for PortRange {
         };
         let (protocol, ports) = ports.split_once(':').ok_or_else(wrong)?;
         let (first, last) = ports.split_once('-').ok_or_else(wrong)?;
-        let transport = [Transport::Tcp, Transport::Udp, Transport::Sctp]
+        let transport = Transport::OF_POLICIES
             .into_iter()
             .find(|transport| transport.as_str() == protocol)
             .ok_or_else(wrong)?;

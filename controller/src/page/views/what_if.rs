@@ -76,7 +76,7 @@ pub fn what_if(copy: &Copy, question: &Question) -> Result<Value, Unclear> {
     let port: u16 = number.ok_or_else(|| Unclear::Port(port.clone()))?;
     let transport = match protocol.trim() {
         "" => Transport::Tcp,
-        word => [Transport::Tcp, Transport::Udp, Transport::Sctp]
+        word => Transport::OF_POLICIES
             .into_iter()
             .find(|transport| transport.as_str().eq_ignore_ascii_case(word))
             .ok_or_else(|| Unclear::Protocol(protocol.clone()))?,

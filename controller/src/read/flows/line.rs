@@ -206,7 +206,7 @@ impl EndKeys<'_> {
 }
 
 pub(super) fn transport(text: &str) -> Option<Transport> {
-    [Transport::Tcp, Transport::Udp, Transport::Sctp]
+    Transport::OF_POLICIES
         .into_iter()
         .find(|transport| transport.as_str().eq_ignore_ascii_case(text))
 }
