@@ -4,11 +4,14 @@
 //! * The first datagram between two ports opens an exchange; whoever sent it is its source, whatever the port numbers are.
 //! * While the first datagram that is seen need not be the first one, because the programs have only just been attached,
 //!   the socket says who began the exchange, or nobody does: then it is undecided and in no flow record.
+//! * Who was asked may answer under another address: rules of the asking end's own network translate what is sent and what comes
+//!   back. A socket that is connected to somebody says to whom; of one that is not, the first datagram of anybody within
+//!   [`Asked::ANSWERED_WITHIN_NS`] to a port that the kernel chose is the answer, as long as there is none.
 //! * Datagrams of the other end are answers, until both were silent for [`Exchange::SILENCE_NS`].
 //! * Whoever begins so many exchanges that they would drive out others' is put among those that do as well: see [`Begun`].
 //! * An exchange is counted once when it begins and once when it is answered, however many datagrams it has.
 
-use crate::{Address, Count, Role};
+use crate::{Address, Count, FlowKey, Role, Transport};
 
 /// Two ports that exchange datagrams, as one end sees them.
 #[repr(C)]
@@ -41,6 +44,22 @@ pub struct ExchangeSlot {
 }
 
 impl ExchangeKey {
+    /// What the flow of an exchange is counted by, given who this end is in it.
+    #[inline(always)]
+    pub const fn flow(&self, role: Role) -> FlowKey {
+        FlowKey {
+            cgroup: self.cgroup,
+            peer: self.peer,
+            port: match role {
+                Role::Source => self.peer_port,
+                Role::Destination => self.local_port,
+            },
+            transport: Transport::Udp as u8,
+            role: role as u8,
+            pad: 0,
+        }
+    }
+
     /// Where it is in the table.
     #[inline(always)]
     #[expect(clippy::cast_possible_truncation, reason = "half of it is what is wanted")]
@@ -69,7 +88,7 @@ pub struct Exchange {
     pub last_ns: u64,
     /// When the flow record was last written.
     pub written_ns: u64,
-    /// A [`Role`], who this end is; or [`Exchange::UNDECIDED`].
+    /// A [`Role`], who this end is; or [`Exchange::UNDECIDED`] or [`Exchange::ANSWERS`].
     pub role: u32,
     /// Which of the two events of an exchange are in the flow record.
     pub written: u32,
@@ -83,6 +102,55 @@ pub struct ExchangeEntry {
     pub exchange: Exchange,
     /// Whose it is.
     pub key: ExchangeKey,
+}
+
+/// Which port of which cgroup asked: see [`Asked`].
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asking {
+    /// The lower half of the cgroup's id.
+    pub cgroup: u32,
+    /// The port, in host byte order.
+    pub port: u32,
+}
+
+impl Asking {
+    /// Of an end's port. `None`: it is none that the kernel chooses, so that somebody may wait there for whoever comes.
+    #[inline(always)]
+    #[expect(clippy::cast_possible_truncation, reason = "half of it is what is wanted")]
+    pub const fn of(cgroup: u64, port: u16) -> Option<Self> {
+        // The first of `ip_local_port_range` as Linux has it by default.
+        if port < 32_768 {
+            return None;
+        }
+        Some(Self {
+            cgroup: cgroup as u32,
+            port: port as u32,
+        })
+    }
+}
+
+/// Whom a port asked last by a socket that is connected to nobody.
+#[repr(C)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The exchange that the question began.
+    pub slot: ExchangeSlot,
+    /// `CLOCK_MONOTONIC` nanoseconds.
+    pub at_ns: u64,
+}
+
+impl Asked {
+    /// How long a question waits: the longest that resolv.conf(5) lets a resolver wait.
+    pub const ANSWERED_WITHIN_NS: u64 = 30_000_000_000;
+
+    /// Whether what comes now may be the answer to the question, of which `exchange` is what is known.
+    #[inline(always)]
+    pub const fn may_be_answered(&self, exchange: &Exchange, now: u64) -> bool {
+        exchange.role == Role::Source as u32
+            && exchange.written & ANSWERED == 0
+            && now.saturating_sub(self.at_ns) <= Self::ANSWERED_WITHIN_NS
+    }
 }
 
 /// How many exchanges a cgroup began since when.
@@ -126,6 +194,8 @@ impl Exchange {
     pub const REFRESH_NS: u64 = 1_000_000_000;
     /// Instead of a role: the exchange may have begun before it could be seen.
     pub const UNDECIDED: u32 = 2;
+    /// Instead of a role: what comes here are the answers of another exchange, which has them in its flow record.
+    pub const ANSWERS: u32 = 3;
 
     /// The exchange of which a datagram of `speaker` is the first that was seen. `grace_end` is when the first one that is
     /// seen is the first one, or 0 as long as that is not known; before, `is_initiator` is asked whether the socket alone
@@ -137,13 +207,24 @@ impl Exchange {
         } else if is_initiator() {
             Self::begun(Role::Source, now)
         } else {
-            Self {
-                last_ns: now,
-                // Never older than anything and nothing left to write: hearing more of it costs what it does of others.
-                written_ns: u64::MAX,
-                role: Self::UNDECIDED,
-                written: OPENED | ANSWERED,
-            }
+            Self::silent(Self::UNDECIDED, now)
+        }
+    }
+
+    /// One whose datagrams are answers of another one.
+    #[inline(always)]
+    pub const fn answering(now: u64) -> Self {
+        Self::silent(Self::ANSWERS, now)
+    }
+
+    #[inline(always)]
+    const fn silent(role: u32, now: u64) -> Self {
+        Self {
+            last_ns: now,
+            // Never older than anything and nothing left to write: hearing more of it costs what it does of others.
+            written_ns: u64::MAX,
+            role,
+            written: OPENED | ANSWERED,
         }
     }
 
@@ -175,7 +256,7 @@ impl Exchange {
     pub fn hear(&mut self, speaker: Role, now: u64) -> Option<Count> {
         // Another processor may have taken its time before this one and stored it after.
         if now > self.last_ns {
-            if now - self.last_ns > Self::SILENCE_NS {
+            if now - self.last_ns > Self::SILENCE_NS && self.role != Self::ANSWERS {
                 *self = Self::begun(speaker, now);
             }
             self.last_ns = now;
@@ -203,6 +284,8 @@ impl Exchange {
 }
 
 const _: () = {
+    assert!(size_of::<Asking>() == 8 && align_of::<Asking>() == 4);
+    assert!(size_of::<Asked>() == 32 && align_of::<Asked>() == 8);
     assert!(size_of::<Begun>() == 16 && align_of::<Begun>() == 8);
     assert!(size_of::<ExchangeKey>() == 32 && align_of::<ExchangeKey>() == 8);
     assert!(size_of::<ExchangeSlot>() == 24 && align_of::<ExchangeSlot>() == 4);

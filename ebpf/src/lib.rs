@@ -25,6 +25,8 @@ pub mod name {
     pub const CROWDED: &str = "CROWDED";
     /// `LruHashMap<u64, exchange::Begun>`: how many exchanges each cgroup began.
     pub const CROWDS: &str = "CROWDS";
+    /// `LruHashMap<exchange::Asking, exchange::Asked>`: whom a port asked last. Never pinned: nothing in it is of use for long.
+    pub const ASKED: &str = "ASKED";
     /// Constant of the programs: how many exchanges a cgroup may begin in the time of one silence before it is one of many.
     pub const EXCHANGES_SHARE: &str = "EXCHANGES_SHARE";
     /// `Array<u64>` of one: from when on, in `CLOCK_MONOTONIC` nanoseconds, the first datagram that is seen between two ports

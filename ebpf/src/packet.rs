@@ -6,7 +6,8 @@
 //! * What is not a [`Signal`] is [`Skipped`], with the reason.
 //!
 //! In two steps, because nearly all packets are TCP data and must cost nothing: [`classify`] reads four fields of them and
-//! says [`Skipped::Data`]; only what remains has its addresses and ports read by [`Signal::ends`].
+//! says [`Skipped::Data`]; only what remains has its addresses and ports read by [`Signal::ends`], and asked about by
+//! [`Ends::unrecorded`].
 
 use crate::{Address, Count, Reason, Role, Transport};
 
@@ -333,7 +334,7 @@ impl Event {
 }
 
 impl Signal {
-    /// Addresses and ports, if the packet goes from one host to another.
+    /// Addresses and ports as they are in the packet, whatever passes between them.
     #[inline(always)]
     pub fn ends<B: Bytes + ?Sized>(&self, packet: &B) -> Result<Ends, Skipped> {
         let Self {
@@ -346,17 +347,11 @@ impl Signal {
             Family::V4 => {
                 let source = packet.word(12).ok_or(TRUNCATED)?;
                 let destination = packet.word(16).ok_or(TRUNCATED)?;
-                if let Some(reason) = unrecorded_v4(source, destination) {
-                    return Err(Skipped::Counted(reason));
-                }
                 (mapped(source), mapped(destination))
             }
             Family::V6 => {
                 let source = address(packet, 8).ok_or(TRUNCATED)?;
                 let destination = address(packet, 24).ok_or(TRUNCATED)?;
-                if let Some(reason) = unrecorded_v6(&source, &destination) {
-                    return Err(Skipped::Counted(reason));
-                }
                 (source, destination)
             }
         };
@@ -377,7 +372,26 @@ impl Signal {
 }
 
 impl Ends {
+    /// The ends of a packet that a socket sends, as the socket has them. Rules of its network may have written other ones into
+    /// the packet by the time it is seen, as those for Services do on a node, and what is received is seen after they were
+    /// written back: only so both are between the same ends. `peer` is whom the socket is connected to, if it is.
+    #[inline(always)]
+    #[must_use]
+    pub const fn sent_by(self, own_port: u16, peer: Option<(Address, u16)>) -> Self {
+        let (destination, destination_port) = match peer {
+            Some(peer) => peer,
+            None => (self.destination, self.destination_port),
+        };
+        Self {
+            source: self.source,
+            destination,
+            source_port: own_port,
+            destination_port,
+        }
+    }
+
     /// Why what passes between these ends is not recorded, if it is not.
+    #[inline(always)]
     pub const fn unrecorded(&self) -> Option<Reason> {
         let (source, destination) = (&self.source, &self.destination);
         if is_mapped(source) && is_mapped(destination) {
@@ -422,7 +436,9 @@ pub const fn mapped(address: u32) -> Address {
     [0, 0, 0xffff_u32.to_be(), address]
 }
 
-const fn is_mapped(address: &Address) -> bool {
+/// Whether it is the v4-mapped IPv6 address of an IPv4 address.
+#[inline(always)]
+pub const fn is_mapped(address: &Address) -> bool {
     address[0] | address[1] == 0 && address[2] == 0xffff_u32.to_be()
 }
 

@@ -15,7 +15,7 @@ mod socket;
 use aya_ebpf::macros::cgroup_skb;
 use aya_ebpf::programs::SkBuffContext;
 use nanoseg_ebpf::packet::{
-    Bytes as _, Family, Signal, Skipped, Way, classify, classify_plain_v4, classify_plain_v6, is_plain_tcp_data,
+    Bytes as _, Ends, Family, Signal, Skipped, Way, classify, classify_plain_v4, classify_plain_v6, is_plain_tcp_data,
     is_plain_v4, is_plain_v6,
 };
 use nanoseg_ebpf::{Reason, Transport};
@@ -24,6 +24,7 @@ use self::answers::hand_on;
 use self::hit::{hit_exchange, hit_flow};
 use self::read::{Context, Linear, Scattered, linear};
 use self::record::{record, skip};
+use self::socket::of_socket;
 
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
@@ -142,7 +143,7 @@ fn conclude(context: Context, way: Way, packet: &Linear, signal: Result<Signal, 
     let reason = match signal {
         Ok(signal) => match signal.ends(packet) {
             Ok(ends) => {
-                record(context, way, signal, &ends);
+                between(context, way, signal, ends);
                 return true;
             }
             Err(Skipped::Data) => return true,
@@ -172,9 +173,22 @@ fn sent_scattered(context: Context) {
 fn observe_scattered(context: Context, way: Way) {
     let packet = Scattered(context);
     match classify(&packet).and_then(|signal| Ok((signal, signal.ends(&packet)?))) {
-        Ok((signal, ends)) => record(context, way, signal, &ends),
+        Ok((signal, ends)) => between(context, way, signal, ends),
         Err(Skipped::Data) => {}
         Err(Skipped::Counted(reason)) => skip(context, reason),
+    }
+}
+
+/// Records or counts what passes between two ends.
+#[inline(always)]
+fn between(context: Context, way: Way, signal: Signal, ends: Ends) {
+    let ends = match (way, signal.transport) {
+        (Way::Egress, Transport::Tcp | Transport::Udp) => of_socket(context, ends),
+        (Way::Egress, Transport::Sctp | Transport::Icmp) | (Way::Ingress, _) => ends,
+    };
+    match ends.unrecorded() {
+        Some(reason) => skip(context, reason),
+        None => record(context, way, signal, &ends),
     }
 }
 

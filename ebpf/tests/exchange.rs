@@ -2,7 +2,7 @@
 
 #![expect(clippy::panic, reason = "a test fails by it")]
 
-use nanoseg_ebpf::exchange::{Begun, Exchange};
+use nanoseg_ebpf::exchange::{Asked, Asking, Begun, Exchange, ExchangeKey};
 use nanoseg_ebpf::{Count, Role};
 use proptest::prelude::*;
 
@@ -101,7 +101,65 @@ fn an_initiator_may_be_seen_first_by_its_answer() {
     assert_eq!(exchange.role(), Some(Role::Source));
 }
 
+#[test]
+fn a_question_is_answered_by_whoever_comes_first_and_in_time() {
+    let key = ExchangeKey {
+        cgroup: 7,
+        peer: [1, 2, 3, 4],
+        local_port: 40_000,
+        peer_port: 53,
+        pad: 0,
+    };
+    let asked = Asked {
+        slot: key.slot(),
+        at_ns: 100,
+    };
+    let last = 100 + Asked::ANSWERED_WITHIN_NS;
+    let question = Exchange::begun(Role::Source, 100);
+    assert!(asked.may_be_answered(&question, 100) && asked.may_be_answered(&question, last));
+    assert!(!asked.may_be_answered(&question, last + 1), "too late");
+    // Another processor's clock may be read a moment before.
+    assert!(asked.may_be_answered(&question, 99));
+    let mut answered = question;
+    assert_eq!(answered.hear(Role::Destination, 101), Some(Count::Established));
+    assert!(
+        asked.may_be_answered(&answered, 102),
+        "what could not be written is tried again"
+    );
+    answered.wrote(Count::Established, 102);
+    assert!(!asked.may_be_answered(&answered, 103));
+    let others = [
+        Exchange::begun(Role::Destination, 100),
+        Exchange::first_seen(Role::Source, 100, 0, || false),
+        Exchange::answering(100),
+    ];
+    assert!(others.iter().all(|other| !asked.may_be_answered(other, 100)));
+}
+
+#[test]
+fn where_somebody_may_wait_for_whoever_comes_nobody_is_taken_for_an_answer() {
+    for port in [53, 7946, 32_767] {
+        assert_eq!(Asking::of(1, port), None);
+    }
+    let asking = |cgroup| Asking::of(cgroup, 32_768);
+    assert_ne!(asking(1), asking(2));
+    assert_ne!(asking(1), Asking::of(1, 32_769));
+}
+
 proptest! {
+    #[test]
+    fn answers_of_another_exchange_are_nothing_by_themselves(
+        steps in prop::collection::vec((any::<bool>(), 0_u64..=2 * Exchange::SILENCE_NS), 0..60),
+    ) {
+        let mut now = 1;
+        let mut exchange = Exchange::answering(now);
+        for (is_source, pause) in steps {
+            now += pause;
+            prop_assert_eq!(exchange.hear(if is_source { Role::Source } else { Role::Destination }, now), None);
+            prop_assert_eq!(exchange.role(), None);
+        }
+    }
+
     #[test]
     fn the_undecided_stay_so_until_they_are_silent(
         steps in prop::collection::vec((any::<bool>(), 0_u64..=Exchange::SILENCE_NS), 0..60),

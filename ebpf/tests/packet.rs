@@ -68,7 +68,10 @@ fn address(bytes: [u8; 16]) -> Address {
 fn read(packet: &[u8]) -> Result<(Signal, Ends), Skipped> {
     let signal = classify(packet)?;
     let ends = signal.ends(packet)?;
-    Ok((signal, ends))
+    match ends.unrecorded() {
+        Some(reason) => Err(Skipped::Counted(reason)),
+        None => Ok((signal, ends)),
+    }
 }
 
 fn event(packet: &[u8]) -> Result<(Transport, Event), Skipped> {
@@ -267,6 +270,28 @@ fn p1_direction_is_what_a_packet_says_and_never_a_port_number() {
         assert_eq!(ends.peer(way), peer, "{flags:#x} {way:?}");
         assert_eq!(ends.listener_port(way, role), port, "{flags:#x} {way:?}");
     }
+}
+
+#[test]
+fn what_is_sent_is_between_the_ends_that_the_socket_has() {
+    let (_, packet) = read(&v4(
+        17,
+        &[&40_000_u16.to_be_bytes()[..], &8080_u16.to_be_bytes(), &[0; 4]].concat(),
+    ))
+    .unwrap();
+    let service = (mapped(u32::from_ne_bytes([198, 19, 0, 80])), 80);
+    let connected = packet.sent_by(40_001, Some(service));
+    assert_eq!(connected.source, packet.source);
+    assert_eq!(connected.ports(Way::Egress), (40_001, 80));
+    assert_eq!(connected.peer(Way::Egress), service.0);
+    let unconnected = packet.sent_by(40_001, None);
+    assert_eq!(unconnected.ports(Way::Egress), (40_001, 8080));
+    assert_eq!(unconnected.peer(Way::Egress), packet.destination);
+    // To a proxy beside the sender, in whose stead the sender means somebody else.
+    let proxy = (mapped(u32::from_ne_bytes([127, 0, 0, 1])), 15_053);
+    let redirected = packet.sent_by(40_001, Some(proxy));
+    assert_eq!(redirected.unrecorded(), Some(Reason::Loopback));
+    assert_eq!(redirected.sent_by(40_001, Some(service)).unrecorded(), None);
 }
 
 /// A chain of extension headers that ends in `last`, with the value for the header before it.

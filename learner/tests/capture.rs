@@ -17,6 +17,7 @@ mod plain;
 mod records;
 mod recycled;
 mod room;
+mod translated;
 mod under_way;
 
 use std::net::{IpAddr, Ipv4Addr};

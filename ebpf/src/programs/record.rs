@@ -6,7 +6,7 @@ use aya_ebpf::bindings::BPF_NOEXIST;
 use aya_ebpf::helpers::{bpf_ktime_get_ns, bpf_skb_cgroup_id};
 use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
-use nanoseg_ebpf::exchange::{Begun, Exchange, ExchangeEntry, ExchangeKey, ExchangeSlot};
+use nanoseg_ebpf::exchange::{Asked, Asking, Begun, Exchange, ExchangeEntry, ExchangeKey, ExchangeSlot};
 use nanoseg_ebpf::packet::{Ends, Event, Signal, Way};
 use nanoseg_ebpf::{
     CGROUPS, Count, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, FlowSlot, LossKey, Reason, Role, Transport,
@@ -14,7 +14,7 @@ use nanoseg_ebpf::{
 };
 
 use super::read::Context;
-use super::socket::{is_copy, is_initiator};
+use super::socket::{is_connected, is_copy, is_initiator};
 
 // The sizes are what the learner sets when it loads, unless it is told otherwise.
 
@@ -29,6 +29,9 @@ pub(super) static CROWDED: LruHashMap<ExchangeSlot, ExchangeEntry> = LruHashMap:
 
 #[map]
 static CROWDS: LruHashMap<u64, Begun> = LruHashMap::with_max_entries(CGROUPS, 0);
+
+#[map]
+static ASKED: LruHashMap<Asking, Asked> = LruHashMap::with_max_entries(CGROUPS, 0);
 
 #[map]
 static GRACE_END: Array<u64> = Array::with_max_entries(1, 0);
@@ -104,9 +107,25 @@ fn exchange(context: Context, cgroup: u64, way: Way, ends: &Ends, now: u64) {
         pad: 0,
     };
     let slot = key.slot();
-    let known = match EXCHANGES.get_ptr_mut(&slot).or_else(|| CROWDED.get_ptr_mut(&slot)) {
+    let known = match find(&slot) {
         Some(known) => known,
+        None if matches!(way, Way::Ingress)
+            && let Some(asked) = question(cgroup, local_port, now) =>
+        {
+            let entry = ExchangeEntry {
+                exchange: Exchange::answering(now),
+                key,
+            };
+            if EXCHANGES.insert(&slot, &entry, u64::from(BPF_NOEXIST)).is_err() {
+                // Its next datagram will look like a question.
+                lose(cgroup, Reason::ExchangeTableFull);
+            }
+            asked
+        }
         None => {
+            if matches!(way, Way::Egress) && !is_connected(context) {
+                asks(cgroup, local_port, &slot, now);
+            }
             let table = if is_one_of_many(cgroup, now) {
                 &CROWDED
             } else {
@@ -133,17 +152,65 @@ fn exchange(context: Context, cgroup: u64, way: Way, ends: &Ends, now: u64) {
         }
     };
     // SAFETY: map values stay readable and writable while the program runs.
-    let (known, owner) = unsafe { (&mut (*known).exchange, (*known).key.cgroup) };
-    if owner != cgroup {
+    let (known, key) = unsafe { (&mut (*known).exchange, whole(&(*known).key)) };
+    if key.cgroup != cgroup {
         lose(cgroup, Reason::ExchangeTableFull);
         return;
     }
     if let Some(count) = known.hear(speaker, now)
         && let Some(role) = known.role()
-        && count_in(&flow_key(cgroup, way, ends, Transport::Udp, role), count, now)
+        && count_in(&key.flow(role), count, now)
     {
         known.wrote(count, now);
     }
+}
+
+/// A key in a map, read so that the compiler cannot choose between places in it: the kernel refuses reads at an offset that is
+/// not a constant to a loader without `CAP_PERFMON`.
+#[inline(always)]
+fn whole(key: &ExchangeKey) -> ExchangeKey {
+    // SAFETY: both ports, which are one behind the other and begin at a multiple of four.
+    let ports = unsafe {
+        (&raw const key.local_port)
+            .cast::<[u16; 2]>()
+            .cast::<u32>()
+            .read_volatile()
+    };
+    let [a, b, c, d] = ports.to_ne_bytes();
+    ExchangeKey {
+        local_port: u16::from_ne_bytes([a, b]),
+        peer_port: u16::from_ne_bytes([c, d]),
+        ..*key
+    }
+}
+
+#[inline(always)]
+fn find(slot: &ExchangeSlot) -> Option<*mut ExchangeEntry> {
+    EXCHANGES.get_ptr_mut(slot).or_else(|| CROWDED.get_ptr_mut(slot))
+}
+
+/// Notes that a port asks, by a socket that anybody may answer.
+#[inline(always)]
+fn asks(cgroup: u64, port: u16, slot: &ExchangeSlot, now: u64) {
+    if let Some(asking) = Asking::of(cgroup, port) {
+        let asked = Asked {
+            slot: *slot,
+            at_ns: now,
+        };
+        // Without it the answer is what it looks like.
+        _ = ASKED.insert(&asking, &asked, 0);
+    }
+}
+
+/// The exchange of which the question may be answered by what comes to a port now.
+#[inline(always)]
+fn question(cgroup: u64, port: u16, now: u64) -> Option<*mut ExchangeEntry> {
+    // SAFETY: map values stay readable while the program runs.
+    let asked = unsafe { ASKED.get(&Asking::of(cgroup, port)?) }?;
+    let known = find(&asked.slot)?;
+    // SAFETY: as above.
+    let entry = unsafe { &*known };
+    (entry.key.cgroup == cgroup && asked.may_be_answered(&entry.exchange, now)).then_some(known)
 }
 
 /// Whether the cgroup begins so many exchanges that they are kept apart. Without room to count it does not.

@@ -4,7 +4,8 @@ use core::mem::MaybeUninit;
 
 use aya_ebpf::bindings::{BPF_F_CURRENT_NETNS, bpf_sock, bpf_sock_tuple};
 use aya_ebpf::helpers::{bpf_sk_fullsock, bpf_sk_lookup_udp, bpf_sk_release};
-use nanoseg_ebpf::packet::{Ends, Way};
+use nanoseg_ebpf::Address;
+use nanoseg_ebpf::packet::{Ends, Way, is_mapped, mapped};
 
 use super::read::Context;
 
@@ -37,15 +38,53 @@ pub(super) fn is_copy(context: Context) -> bool {
 #[inline(always)]
 pub(super) fn is_initiator(context: Context, way: Way, ends: &Ends) -> bool {
     let Some(socket) = socket(context) else { return false };
+    // SAFETY: the verifier makes sure that it is a socket.
+    let kind = unsafe { (&raw const (*socket).type_).read_volatile() };
     let peer = ends.peer(way);
     let (_, peer_port) = ends.ports(way);
-    // Volatile, because the kernel allows only reads of whole fields at constant offsets, and the compiler would join or
-    // move them.
+    let is_v4 = is_mapped(&peer);
+    let is_peer = connected(socket, is_v4).is_some_and(|(address, port)| {
+        port == peer_port
+            && address[0] == peer[0]
+            && address[1] == peer[1]
+            && address[2] == peer[2]
+            && address[3] == peer[3]
+    });
+    if kind != SOCK_DGRAM {
+        return false;
+    }
+    is_peer && !has_listener(context, way, ends, is_v4)
+}
+
+/// The ends of a packet that is sent, as its socket has them.
+#[inline(always)]
+pub(super) fn of_socket(context: Context, ends: Ends) -> Ends {
+    let Some(socket) = socket(context) else { return ends };
     // SAFETY: the verifier makes sure that it is a socket.
-    let (kind, port, v4, v6) = unsafe {
+    let own_port = unsafe { (&raw const (*socket).src_port).read_volatile() };
+    // A raw socket has no port.
+    if own_port == 0 {
+        return ends;
+    }
+    ends.sent_by(own_port as u16, connected(socket, is_mapped(&ends.destination)))
+}
+
+/// Whether the packet's socket takes datagrams of one other end alone.
+#[inline(always)]
+pub(super) fn is_connected(context: Context) -> bool {
+    // SAFETY: the verifier makes sure that it is a socket.
+    socket(context).is_some_and(|socket| unsafe { (&raw const (*socket).dst_port).read_volatile() } != 0)
+}
+
+/// Whom a socket is connected to.
+#[inline(always)]
+fn connected(socket: *const bpf_sock, is_v4: bool) -> Option<(Address, u16)> {
+    // Volatile, because the kernel allows only reads of whole fields at constant offsets, and the compiler would join or
+    // move them; and all of them, because it would choose between offsets where they differ by family.
+    // SAFETY: the verifier makes sure that it is a socket.
+    let (port, v4, v6) = unsafe {
         let read = |field: *const u32| field.read_volatile();
         (
-            read(&raw const (*socket).type_),
             (&raw const (*socket).dst_port).read_volatile(),
             read(&raw const (*socket).dst_ip4),
             [
@@ -56,17 +95,11 @@ pub(super) fn is_initiator(context: Context, way: Way, ends: &Ends) -> bool {
             ],
         )
     };
-    if kind != SOCK_DGRAM || port == 0 || u16::from_be(port) != peer_port {
-        return false;
+    if port == 0 {
+        return None;
     }
-    let is_v4 = peer[0] == 0 && peer[1] == 0 && peer[2] == 0xffff_u32.to_be();
     // A socket of IPv6 that is connected over IPv4 has the IPv4 address in its own field too.
-    let is_peer = if is_v4 {
-        v4 == peer[3]
-    } else {
-        v6[0] == peer[0] && v6[1] == peer[1] && v6[2] == peer[2] && v6[3] == peer[3]
-    };
-    is_peer && !has_listener(context, way, ends, is_v4)
+    Some((if is_v4 { mapped(v4) } else { v6 }, u16::from_be(port)))
 }
 
 /// Whether a socket takes datagrams of anybody at this end's address and port. Nobody has the port 0, so no connected

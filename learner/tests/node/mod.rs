@@ -71,6 +71,8 @@ pub(crate) enum Step {
         to: SocketAddr,
         times: u32,
     },
+    /// Sends datagrams by a socket that is connected, and waits for the answer to each.
+    AskConnected { to: SocketAddr, times: u32 },
     /// Answers datagrams after a time, one by one, from then on.
     EchoLate { at: SocketAddr, after: Duration },
     /// Sends datagrams from one port and gets answers from then on, without a pause, by a connected socket or another.
@@ -169,15 +171,11 @@ impl Step {
                     socket.recv_from(&mut [0; 64]).unwrap();
                 }
             }
+            Self::AskConnected { to, times } => ask_connected(to, times),
             Self::Converse { from, to, connected } => converse(from, to, connected),
             Self::EchoConnected { at, to } => echo_connected(at, to),
             Self::Spray { to, first_port, ports } => {
-                let any: IpAddr = if to.is_ipv4() {
-                    Ipv4Addr::UNSPECIFIED.into()
-                } else {
-                    Ipv6Addr::UNSPECIFIED.into()
-                };
-                let socket = UdpSocket::bind((any, 0)).unwrap();
+                let socket = UdpSocket::bind((any(to), 0)).unwrap();
                 for port in first_port..first_port + ports {
                     // A refusal of an earlier one may be reported here; this one is then not sent yet.
                     while socket.send_to(b"!", (to, port)).is_err() {}
@@ -274,6 +272,25 @@ fn echo(at: SocketAddr, after: Duration) {
             socket.send_to(&buffer[..length], from).unwrap();
         }
     });
+}
+
+fn ask_connected(to: SocketAddr, times: u32) {
+    let socket = UdpSocket::bind((any(to.ip()), 0)).unwrap();
+    socket.set_read_timeout(Some(PATIENCE)).unwrap();
+    socket.connect(to).unwrap();
+    for _ in 0..times {
+        socket.send(b"?").unwrap();
+        socket.recv(&mut [0; 64]).unwrap();
+    }
+}
+
+/// Any address of the same family.
+fn any(of: IpAddr) -> IpAddr {
+    if of.is_ipv4() {
+        Ipv4Addr::UNSPECIFIED.into()
+    } else {
+        Ipv6Addr::UNSPECIFIED.into()
+    }
 }
 
 fn echo_connected(at: SocketAddr, to: SocketAddr) {

@@ -20,12 +20,14 @@ use screen::Screen;
 
 /// Long enough for two runs of a `CronJob` and twenty of everything else.
 const LEARN_FOR: Duration = Duration::from_secs(20);
-/// When a step is given up: each takes a second on an idle machine.
+/// When a step is given up: each takes a second on an idle machine, beside the time that passes in any case.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// Between two looks at what the programs wrote; the learner reports once a second.
 const LOOK: Duration = Duration::from_secs(1);
 /// Violations keep coming in for a while: the last ones are those whose connections run into a timeout.
 const QUIET: Duration = Duration::from_secs(3);
+/// The longest until all windows end: that of a `CronJob` begins with the first run that is seen.
+const LEARNING: Duration = LEARN_FOR.saturating_add(CRON_EVERY);
 /// Fewer runs than finished Jobs stay, so that every flow's pod is still among the manifests that are left.
 const CRON_EVERY: Duration = Duration::from_secs(25);
 /// A policy that is printed in full is to fit on a screen.
@@ -62,13 +64,16 @@ pub(crate) fn run(app: &App, intruder: &str, out: Option<PathBuf>, stay: bool) -
         &mut interrupts,
         &mut programs,
         "the learner to find containers",
+        Duration::ZERO,
         |programs| Ok(Some(programs.containers()?).filter(|found| *found > 0)),
     )?;
     screen.step(
         "the learner",
         &format!("{found} containers found by their cgroups, two eBPF programs attached"),
     );
-    let page = follow(&mut interrupts, &mut programs, "the page", |programs| programs.page())?;
+    let page = follow(&mut interrupts, &mut programs, "the page", Duration::ZERO, |programs| {
+        programs.page()
+    })?;
     screen.detail(&format!("to look at it in a browser, for as long as it runs: {page}"));
     screen.step(
         "the graph",
@@ -146,14 +151,16 @@ fn linger(interrupts: &mut Interrupts, programs: &mut Programs, screen: &mut Scr
     Ok(())
 }
 
-/// Looks again and again until there is something to see.
+/// Looks again and again until there is something to see, which takes so long at least.
 fn follow<T>(
     interrupts: &mut Interrupts,
     programs: &mut Programs,
     what: &str,
+    takes: Duration,
     mut look: impl FnMut(&mut Programs) -> Result<Option<T>>,
 ) -> Result<T> {
-    let deadline = Instant::now() + PATIENCE;
+    let patience = takes + PATIENCE;
+    let deadline = Instant::now() + patience;
     loop {
         if let Some(seen) = look(programs)? {
             return Ok(seen);
@@ -163,7 +170,7 @@ fn follow<T>(
         }
         programs.check()?;
         if Instant::now() > deadline {
-            bail!("waited {} s for {what}", PATIENCE.as_secs());
+            bail!("waited {} s for {what}", patience.as_secs());
         }
         std::thread::sleep(LOOK);
     }
@@ -173,19 +180,25 @@ fn follow<T>(
 fn learn(interrupts: &mut Interrupts, programs: &mut Programs, screen: &mut Screen, cluster: &Path) -> Result<usize> {
     let begin = Instant::now();
     let mut shown = BTreeSet::new();
-    follow(interrupts, programs, "the learning windows to end", |programs| {
-        for edge in programs.edges(cluster)? {
-            if shown.insert(edge.clone()) {
-                screen.news(&edge.to_string());
+    follow(
+        interrupts,
+        programs,
+        "the learning windows to end",
+        LEARNING,
+        |programs| {
+            for edge in programs.edges(cluster)? {
+                if shown.insert(edge.clone()) {
+                    screen.news(&edge.to_string());
+                }
             }
-        }
-        let elapsed = begin.elapsed();
-        screen.progress(
-            elapsed.as_secs_f32() / LEARN_FOR.as_secs_f32(),
-            &format!("{} edges", shown.len()),
-        );
-        Ok((elapsed >= LEARN_FOR && programs.all_proposed()?).then_some(()))
-    })?;
+            let elapsed = begin.elapsed();
+            screen.progress(
+                elapsed.as_secs_f32() / LEARN_FOR.as_secs_f32(),
+                &format!("{} edges", shown.len()),
+            );
+            Ok((elapsed >= LEARN_FOR && programs.all_proposed()?).then_some(()))
+        },
+    )?;
     screen.end_progress();
     Ok(shown.len())
 }
@@ -193,7 +206,7 @@ fn learn(interrupts: &mut Interrupts, programs: &mut Programs, screen: &mut Scre
 /// What the controller reports, once it has reported something and then nothing more for a while.
 fn violations(interrupts: &mut Interrupts, programs: &mut Programs) -> Result<Vec<Violation>> {
     let (mut known, mut since) = (0, Instant::now());
-    let waited = follow(interrupts, programs, "violations", |programs| {
+    let waited = follow(interrupts, programs, "violations", Duration::ZERO, |programs| {
         let violations = programs.violations()?;
         if violations.len() != known {
             (known, since) = (violations.len(), Instant::now());

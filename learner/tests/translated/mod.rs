@@ -1,0 +1,203 @@
+//! Services that are translated in the network of whoever asks, as a node's own processes meet them: where a socket connects,
+//! so that packets bear the backend's address from the start, or by rules behind it.
+
+use std::fs::File;
+use std::io::Write as _;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::process::{Command, Stdio};
+
+use aya::maps::HashMap;
+use aya::programs::{CgroupAttachMode, CgroupSockAddr};
+use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
+use nanoseg_graph::flow::{Reporter, Transport};
+
+use crate::node::learner::Reported as _;
+use crate::node::{Container, Node, Step, is_possible};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-translating"));
+
+const SERVICE_PORT: u16 = 80;
+const BACKEND_PORT: u16 = 8080;
+
+/// Where a Service is asked, in both families.
+fn services() -> [SocketAddr; 2] {
+    [
+        (Ipv4Addr::new(198, 19, 0, 80), SERVICE_PORT).into(),
+        (Ipv6Addr::new(0xfd00, 0x19, 0, 0, 0, 0, 0, 0x80), SERVICE_PORT).into(),
+    ]
+}
+
+/// An end as the programs look it up.
+fn end(of: SocketAddr) -> [u32; 5] {
+    let address = match of.ip() {
+        IpAddr::V4(v4) => v4.to_ipv6_mapped(),
+        IpAddr::V6(v6) => v6,
+    };
+    let bytes = address.octets();
+    let word = |at| u32::from_ne_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+    [word(0), word(4), word(8), word(12), of.port().to_be().into()]
+}
+
+/// Translates for every process of the node until it is dropped.
+fn balance(node: &Node, services: [SocketAddr; 2], backends: [SocketAddr; 2]) -> Ebpf {
+    let mut programs = EbpfLoader::new().load(OBJECT).unwrap();
+    let mut fill = |name, from: [SocketAddr; 2], to: [SocketAddr; 2]| {
+        let mut map: HashMap<_, [u32; 5], [u32; 5]> = programs.map_mut(name).unwrap().try_into().unwrap();
+        for (from, to) in from.into_iter().zip(to) {
+            map.insert(end(from), end(to), 0).unwrap();
+        }
+    };
+    fill("BACKENDS", services, backends);
+    fill("SERVICES", backends, services);
+    let cgroup = File::open(&node.cgroup).unwrap();
+    for (_, program) in programs.programs_mut() {
+        let program: &mut CgroupSockAddr = program.try_into().unwrap();
+        program.load().unwrap();
+        program.attach(&cgroup, CgroupAttachMode::Single).unwrap();
+    }
+    programs
+}
+
+#[test]
+fn what_a_socket_translates_is_one_edge_to_the_backend() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server) = (node.container(), node.container());
+    let _balancer = balance(&node, services(), server.at(BACKEND_PORT));
+    let learner = node.learner(&[]);
+    let both = [
+        server.at(BACKEND_PORT).map(Step::Accept),
+        server.at(BACKEND_PORT).map(Step::Echo),
+    ];
+    let _serving = server.run(&both.concat());
+    let connect = services().map(|to| Step::Connect { to, accepted: true });
+    let ask = client.at(40_000).into_iter().zip(services());
+    let ask: Vec<Step> = ask.map(|(from, to)| Step::Ask { from, to, times: 2 }).collect();
+    client.run(&[&connect[..], &ask].concat()).end();
+
+    let report = learner.end();
+    for transport in [Transport::Tcp, Transport::Udp] {
+        for (servers, clients) in [
+            (IpAddr::from(server.v4), IpAddr::from(client.v4)),
+            (server.v6.into(), client.v6.into()),
+        ] {
+            let source = report.counts(&client.subject(), Reporter::Source, servers, BACKEND_PORT, transport);
+            assert_eq!(source, Some([1, 1, 0]), "{transport:?} to {servers}: {report:#?}");
+            let subject = server.subject();
+            let destination = report.counts(&subject, Reporter::Destination, clients, BACKEND_PORT, transport);
+            assert_eq!(destination, Some([1, 1, 0]), "{transport:?} from {clients}");
+        }
+    }
+    assert_eq!(report.flows.len(), 8, "and nothing to the Service: {report:#?}");
+}
+
+/// Runs a command in the network of a container.
+fn within(container: &Container, command: &[&str], input: &str) {
+    let mut child = Command::new("nsenter")
+        .arg(format!("--net={}", container.network().display()))
+        .args(command)
+        .stdin(Stdio::piped())
+        .spawn()
+        .unwrap();
+    child.stdin.take().unwrap().write_all(input.as_bytes()).unwrap();
+    assert!(child.wait().unwrap().success(), "{command:?}: {input}");
+}
+
+#[test]
+fn what_rules_of_its_own_network_translate_is_as_a_socket_has_it() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (client, server, other) = (node.container(), node.container(), node.container());
+    let [to_v4, to_v6] = services();
+    within(
+        &client,
+        &["ip", "route", "add", &format!("{}/32", to_v4.ip()), "dev", "eth0"],
+        "",
+    );
+    within(
+        &client,
+        &[
+            "ip",
+            "-6",
+            "route",
+            "add",
+            &format!("{}/128", to_v6.ip()),
+            "dev",
+            "eth0",
+        ],
+        "",
+    );
+    // What is sent is translated before it is seen, and what comes back before it is received.
+    let rules = |family, from: IpAddr, to: String| {
+        format!(
+            "table {family} lab {{\n chain output {{\n  type nat hook output priority -100\n\
+             \x20 {family} daddr {from} meta l4proto {{ tcp, udp }} th dport {SERVICE_PORT} dnat to {to}:{BACKEND_PORT}\n }}\n}}\n"
+        )
+    };
+    let (v4, v6) = (server.v4.to_string(), format!("[{}]", server.v6));
+    within(
+        &client,
+        &["nft", "-f", "-"],
+        &(rules("ip", to_v4.ip(), v4) + &rules("ip6", to_v6.ip(), v6)),
+    );
+    // And the other end's the other way: what it receives was translated, and what it sends is translated back.
+    let rules = format!(
+        "table inet lab {{\n chain prerouting {{\n  type nat hook prerouting priority -100\n\
+         \x20 meta l4proto {{ tcp, udp }} th dport {SERVICE_PORT} redirect to :{BACKEND_PORT}\n }}\n}}\n"
+    );
+    within(&server, &["nft", "-f", "-"], &rules);
+
+    let learner = node.learner(&[]);
+    let both = [
+        server.at(BACKEND_PORT).map(Step::Accept),
+        server.at(BACKEND_PORT).map(Step::Echo),
+    ];
+    let _serving = server.run(&both.concat());
+    for (asking, asked) in [(&client, services()), (&other, server.at(SERVICE_PORT))] {
+        let connect = asked.map(|to| Step::Connect { to, accepted: true });
+        let connected = asked.map(|to| Step::AskConnected { to, times: 2 });
+        let unconnected = asking.at(40_000).into_iter().zip(asked);
+        let unconnected: Vec<Step> = unconnected.map(|(from, to)| Step::Ask { from, to, times: 2 }).collect();
+        asking.run(&[&connect[..], &connected, &unconnected].concat()).end();
+    }
+
+    let report = learner.end();
+    let counts = |of: &Container, reporter, peer: IpAddr, port, transport| {
+        report.counts(&of.subject(), reporter, peer, port, transport)
+    };
+    for ((service, backend), at_server) in services()
+        .into_iter()
+        .zip(server.at(BACKEND_PORT))
+        .zip(server.at(SERVICE_PORT))
+    {
+        let (reporter, port) = (Reporter::Source, SERVICE_PORT);
+        let tcp = counts(&client, reporter, service.ip(), port, Transport::Tcp);
+        assert_eq!(tcp, Some([1, 1, 0]), "{report:#?}");
+        let connected = counts(&client, reporter, service.ip(), port, Transport::Udp);
+        assert_eq!(connected, Some([1, 1, 0]), "{report:#?}");
+        // Nothing tells whom a socket asked that is connected to nobody but the packet.
+        let unconnected = counts(&client, reporter, backend.ip(), BACKEND_PORT, Transport::Udp);
+        assert_eq!(unconnected, Some([1, 1, 0]), "{report:#?}");
+        let tcp = counts(&other, reporter, at_server.ip(), port, Transport::Tcp);
+        assert_eq!(tcp, Some([1, 1, 0]), "{report:#?}");
+        let udp = counts(&other, reporter, at_server.ip(), port, Transport::Udp);
+        assert_eq!(udp, Some([2, 2, 0]), "{report:#?}");
+    }
+    for peer in [
+        IpAddr::from(client.v4),
+        client.v6.into(),
+        other.v4.into(),
+        other.v6.into(),
+    ] {
+        for (transport, times) in [(Transport::Tcp, 1), (Transport::Udp, 2)] {
+            let seen = counts(&server, Reporter::Destination, peer, BACKEND_PORT, transport);
+            assert_eq!(seen, Some([times, times, 0]), "{peer}: {report:#?}");
+        }
+    }
+    assert_eq!(report.flows.len(), 6 + 4 + 8, "{report:#?}");
+    assert!(report.losses.is_empty(), "{:?}", report.losses);
+}
