@@ -279,7 +279,7 @@ pub enum Reason {
     /// A UDP exchange that may have begun before the programs were attached: who began it is not known. Counted once for
     /// each exchange.
     UnderWay = 6,
-    /// Not lost: from an address to itself, or a loopback address. It never leaves the pod.
+    /// Not lost: from an address to itself, or by the loopback device. It never leaves the pod.
     Loopback = 7,
     /// Not lost: multicast, broadcast, unspecified or IPv6 link-local. No policy speaks of it.
     NotRouted = 8,

@@ -179,9 +179,17 @@ fn observe_scattered(context: Context, way: Way) {
     }
 }
 
+/// The number of the loopback device, in every network (`LOOPBACK_IFINDEX`).
+const LOOPBACK: u32 = 1;
+
 /// Records or counts what passes between two ends.
 #[inline(always)]
 fn between(context: Context, way: Way, signal: Signal, ends: Ends) {
+    // Rules of a network can lead back into it what is sent to somebody else: to a proxy beside the sender, or to a node itself.
+    // SAFETY: the kernel passes a valid context.
+    if unsafe { (*context.0).ifindex } == LOOPBACK {
+        return skip(context, Reason::Loopback);
+    }
     let ends = match (way, signal.transport) {
         (Way::Egress, Transport::Tcp | Transport::Udp) => of_socket(context, ends),
         (Way::Egress, Transport::Sctp | Transport::Icmp) | (Way::Ingress, _) => ends,

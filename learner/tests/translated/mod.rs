@@ -105,6 +105,15 @@ fn within(container: &Container, command: &[&str], input: &str) {
     assert!(child.wait().unwrap().success(), "{command:?}: {input}");
 }
 
+/// Rules see what is sent only if there is a way to send it.
+fn route_to_services(container: &Container) {
+    for to in services() {
+        let family = if to.is_ipv4() { "-4" } else { "-6" };
+        let to = to.ip().to_string();
+        within(container, &["ip", family, "route", "add", &to, "dev", "eth0"], "");
+    }
+}
+
 #[test]
 fn what_rules_of_its_own_network_translate_is_as_a_socket_has_it() {
     if !is_possible() {
@@ -113,24 +122,7 @@ fn what_rules_of_its_own_network_translate_is_as_a_socket_has_it() {
     let mut node = Node::new();
     let (client, server, other) = (node.container(), node.container(), node.container());
     let [to_v4, to_v6] = services();
-    within(
-        &client,
-        &["ip", "route", "add", &format!("{}/32", to_v4.ip()), "dev", "eth0"],
-        "",
-    );
-    within(
-        &client,
-        &[
-            "ip",
-            "-6",
-            "route",
-            "add",
-            &format!("{}/128", to_v6.ip()),
-            "dev",
-            "eth0",
-        ],
-        "",
-    );
+    route_to_services(&client);
     // What is sent is translated before it is seen, and what comes back before it is received.
     let rules = |family, from: IpAddr, to: String| {
         format!(
@@ -199,5 +191,47 @@ fn what_rules_of_its_own_network_translate_is_as_a_socket_has_it() {
         }
     }
     assert_eq!(report.flows.len(), 6 + 4 + 8, "{report:#?}");
+    assert!(report.losses.is_empty(), "{:?}", report.losses);
+}
+
+#[test]
+fn what_rules_lead_back_never_leaves() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let container = node.container();
+    let beside = container.at_cgroup(&node, "system.slice/beside.service");
+    let [to_v4, to_v6] = services();
+    route_to_services(&container);
+    // One port leads to a proxy on a loopback address, the other to the own address, as a node's does where it is itself behind
+    // a Service.
+    let rules = |family, from: IpAddr, own: String| {
+        let both = format!("  {family} daddr {from} meta l4proto {{ tcp, udp }} th dport");
+        format!(
+            "table {family} lab {{\n chain output {{\n  type nat hook output priority -100\n\
+             {both} {SERVICE_PORT} redirect to :{BACKEND_PORT}\n{both} 81 dnat to {own}:{BACKEND_PORT}\n }}\n}}\n"
+        )
+    };
+    let (v4, v6) = (container.v4.to_string(), format!("[{}]", container.v6));
+    within(
+        &container,
+        &["nft", "-f", "-"],
+        &(rules("ip", to_v4.ip(), v4) + &rules("ip6", to_v6.ip(), v6)),
+    );
+    let learner = node.learner(&[]);
+    let proxy =
+        [IpAddr::from(Ipv4Addr::LOCALHOST), Ipv6Addr::LOCALHOST.into()].map(|own| SocketAddr::new(own, BACKEND_PORT));
+    let places = proxy.into_iter().chain(container.at(BACKEND_PORT));
+    let serving: Vec<Step> = places.flat_map(|at| [Step::Accept(at), Step::Echo(at)]).collect();
+    let _serving = beside.run(&serving);
+    for port in [SERVICE_PORT, 81] {
+        let asked = services().map(|to| SocketAddr::new(to.ip(), port));
+        let connect = asked.map(|to| Step::Connect { to, accepted: true });
+        let connected = asked.map(|to| Step::AskConnected { to, times: 2 });
+        container.run(&[connect, connected].concat()).end();
+    }
+    let report = learner.end();
+    assert!(report.flows.is_empty(), "{report:#?}");
     assert!(report.losses.is_empty(), "{:?}", report.losses);
 }
