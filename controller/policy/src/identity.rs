@@ -57,6 +57,10 @@ const RELEASE: &[&str] = &[
     "version",
 ];
 
+/// Prefixes of the labels that say where a pod runs. API servers copy them from the pod's node (`PodTopologyLabels`, since
+/// Kubernetes 1.35), so that they are on pods whose template has none, and the next pod may have others.
+const PLACE_PREFIXES: [&str; 2] = ["failure-domain.beta.kubernetes.io/", "topology.kubernetes.io/"];
+
 /// Labels that are meant to say who a workload is, the most telling first.
 const TELLING: &[&str] = &[
     "app.kubernetes.io/name",
@@ -248,9 +252,9 @@ pub fn is_generated(key: &str) -> bool {
     key.starts_with(GENERATED_PREFIX) || GENERATED.contains(&key)
 }
 
-/// Whether a label changes with a release by its usual meaning.
-pub fn is_release(key: &str) -> bool {
-    RELEASE.contains(&key)
+/// Whether a label changes with a release or with the node by its usual meaning.
+pub fn is_passing(key: &str) -> bool {
+    RELEASE.contains(&key) || PLACE_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 
 /// The workload that a controller's pods belong to.
@@ -363,13 +367,13 @@ fn identify<'a>(
     let mut usual: Vec<(&str, &str)> = Vec::new();
     let mut fixed: Vec<(&str, &str)> = Vec::new();
     for (key, value) in common {
-        match (is_release(key), selecting(key)) {
+        match (is_passing(key), selecting(key)) {
             (false, true) => {
                 base.insert(key, value);
             }
             (false, false) => usual.push((key, value)),
             (true, true) => fixed.push((key, value)),
-            // It changes with a release and nothing holds it: not an identity.
+            // It changes and nothing holds it: not an identity.
             (true, false) => {}
         }
     }
@@ -382,7 +386,7 @@ fn identify<'a>(
             *key,
         )
     });
-    // A selector's fixed release labels come last: they hold, but a person would not expect them.
+    // A selector's fixed passing labels come last: they hold, but a person would not expect them.
     let candidates: Vec<_> = usual.iter().chain(&fixed).copied().collect();
     let mut narrowest = base.clone();
     narrowest.extend(candidates.iter().copied());

@@ -29,7 +29,9 @@ fn explain_one_connection() {
     ] {
         assert!(denied.out.contains(expected), "{}", denied.out);
     }
-    assert!(!denied.out.contains("pod-template-hash"), "{}", denied.out);
+    for passing in ["pod-template-hash", "topology.kubernetes.io"] {
+        assert!(!denied.out.contains(passing), "{}", denied.out);
+    }
 
     let denied = ask("203.0.113.9", "shop/db-0", "5432", &["-o", "json"]);
     assert_eq!(denied.code, Some(1));

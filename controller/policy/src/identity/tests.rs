@@ -68,7 +68,10 @@ fn p7_labels_of_a_revision_a_run_or_a_replica_are_never_selected() {
         ("rollouts-pod-template-hash", "5d8"),
         ("statefulset.kubernetes.io/pod-name", "x-0"),
         ("app.kubernetes.io/version", "1.2.3"),
+        ("failure-domain.beta.kubernetes.io/zone", "a"),
         ("helm.sh/chart", "x-1.2.3"),
+        ("topology.kubernetes.io/region", "eu"),
+        ("topology.kubernetes.io/zone", "eu-a"),
     ]);
     // Others that share all but what may not be used, so that every usable label is wanted.
     let other = running("y", ("Rollout", "y"), labels([("tier", "front")]));
@@ -205,6 +208,27 @@ fn release_labels_serve_where_the_owners_selector_fixes_them() {
         identity([reviews("v1")], "Deployment", "reviews-v1").labels,
         labels([("app", "reviews")]).into()
     );
+}
+
+#[test]
+fn labels_of_a_node_serve_where_the_owners_selector_fixes_them() {
+    let zone = |zone: &str| labels([("app", "cache"), ("topology.kubernetes.io/zone", zone)]);
+    let cache = |name: &str| deployment(&format!("cache-{name}"), zone(name), zone(name));
+    assert_eq!(
+        identity([cache("a"), cache("b")], "Deployment", "cache-a"),
+        Identity {
+            labels: zone("a").into(),
+            proof: Proof::Exact
+        }
+    );
+    // Nobody's template has them, so that they tell nobody apart for long.
+    let pods = [
+        running("a-0", ("PodSet", "a"), zone("a")),
+        running("b-0", ("PodSet", "b"), zone("b")),
+    ];
+    let a = identity(pods, "PodSet", "a");
+    assert_eq!(a.labels, labels([("app", "cache")]).into());
+    assert!(matches!(a.proof, Proof::Overlaps { .. }), "{:?}", a.proof);
 }
 
 #[test]
@@ -431,12 +455,12 @@ proptest! {
             prop_assert!(faces[index].iter().all(|face| selects(&found.labels, face)), "selects all of its own");
             prop_assert!(!found.labels.contains_key("pod-template-hash"));
             let fixed = |key: &String| keys.contains(key);
-            prop_assert!(found.labels.keys().all(|key| !is_release(key) || fixed(key)));
+            prop_assert!(found.labels.keys().all(|key| !is_passing(key) || fixed(key)));
             match &found.proof {
                 Proof::Exact => {
                     prop_assert!(!found.labels.is_empty());
                     prop_assert!(!others().any(|face| selects(&found.labels, face)), "and nobody else");
-                    for key in found.labels.keys().filter(|key| !fixed(key) || is_release(key)) {
+                    for key in found.labels.keys().filter(|key| !fixed(key) || is_passing(key)) {
                         let mut fewer = (*found.labels).clone();
                         fewer.remove(key);
                         prop_assert!(fewer.is_empty() || others().any(|face| selects(&fewer, face)), "{key} is not needed");
@@ -454,7 +478,7 @@ proptest! {
                     prop_assert!(!with.is_empty());
                     // All usable labels together do not help either.
                     let common = template.iter().filter(|(key, value)| {
-                        !is_generated(key) && (!is_release(key) || fixed(key)) && faces[index].iter().all(|face| face.get(*key) == Some(*value))
+                        !is_generated(key) && (!is_passing(key) || fixed(key)) && faces[index].iter().all(|face| face.get(*key) == Some(*value))
                     });
                     let all: Labels = common.map(|(key, value)| (key.clone(), value.clone())).collect();
                     prop_assert!(others().any(|face| selects(&all, face)));

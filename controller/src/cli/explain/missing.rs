@@ -3,7 +3,7 @@
 use nanoseg_graph::cluster::{Cluster, Labels, NAMESPACE_NAME, Pod};
 use nanoseg_policy::direction::Direction;
 use nanoseg_policy::evaluate::{Cause, Connection, Denial, End, Verdict};
-use nanoseg_policy::identity::{is_generated, is_release};
+use nanoseg_policy::identity::{is_generated, is_passing};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -65,7 +65,7 @@ fn peer_of(peer: &End, namespace: &str, cluster: &Cluster) -> Value {
             let labels: Labels = pod
                 .labels
                 .iter()
-                .filter(|(key, _)| !is_generated(key) && !is_release(key))
+                .filter(|(key, _)| !is_generated(key) && !is_passing(key))
                 .map(|(key, value)| (key.clone(), value.clone()))
                 .collect();
             let pods = if labels.is_empty() {
