@@ -66,8 +66,9 @@ pub fn open(path: &Path) -> io::Result<Box<dyn Read>> {
 }
 
 /// The files of a path, sorted: the path itself, or every file with one of the extensions in the folder and below. What
-/// begins with a dot is left out (own files of editors and of volumes). What is linked counts as if it were there, once. A folder
-/// or a link that leads nowhere is among the files, so that whoever reads it learns why it cannot be read.
+/// begins with a dot is left out (own files of editors and of volumes), and so is a kustomization, which says how manifests are
+/// put together, mostly without a kind. What is linked counts as if it were there, once. A folder or a link that leads nowhere
+/// is among the files, so that whoever reads it learns why it cannot be read.
 pub fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, ReadError> {
     let unreadable = |source| ReadError::Path {
         path: path.to_owned(),
@@ -105,9 +106,10 @@ pub fn files(path: &Path, extensions: &[&str]) -> Result<Vec<PathBuf>, ReadError
             if entry.file_name().as_encoded_bytes().starts_with(b".") {
                 continue;
             }
-            let fits = path
-                .extension()
-                .is_some_and(|extension| extensions.iter().any(|known| extension == *known));
+            let fits = path.file_stem().is_none_or(|stem| stem != "kustomization")
+                && path
+                    .extension()
+                    .is_some_and(|extension| extensions.iter().any(|known| extension == *known));
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_dir() && path.is_symlink() => {
                     linked.insert(path);
@@ -142,6 +144,8 @@ mod tests {
             "outside/b/3.yml",
             "outside/4.json",
             "in/.git/5.yaml",
+            "in/a/kustomization.yaml",
+            "in/kustomization.yml",
             "in/6.txt",
         ] {
             fs::write(at(file), "").unwrap();
@@ -156,5 +160,7 @@ mod tests {
         let names: Vec<_> = found.iter().map(|file| file.strip_prefix(at("in")).unwrap()).collect();
         let expected = ["a/1.yaml", "a/2.yaml", "gone.yaml", "linked/4.json", "linked/b/3.yml"];
         assert_eq!(names, expected.map(Path::new));
+        let kustomization = at("in/kustomization.yml");
+        assert_eq!(files(&kustomization, &MANIFEST_EXTENSIONS).unwrap(), [kustomization]);
     }
 }
