@@ -3,13 +3,14 @@
 use std::borrow::Cow;
 use std::fmt;
 use std::net::IpAddr;
+use std::num::NonZeroU16;
 
 use jiff::Timestamp;
 use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::{Outcome, Reporter, Transport};
 use nanoseg_graph::recorded::{Recorded, RecordedEnd, RecordedKey};
 use serde::Deserialize;
-use serde::de::{self, IgnoredAny, MapAccess, Visitor};
+use serde::de::{self, DeserializeSeed, IgnoredAny, MapAccess, Unexpected, Visitor};
 
 use super::Entry;
 use super::hubble::{Hubble, Layer4};
@@ -22,7 +23,7 @@ pub(super) type Wrong = (String, String);
 pub(super) struct Line<'a> {
     source: Option<EndKeys<'a>>,
     destination: Option<EndKeys<'a>>,
-    port: Option<u16>,
+    port: Option<NonZeroU16>,
     protocol: Option<Cow<'a, str>>,
     count: Option<u64>,
     first_seen: Option<Timestamp>,
@@ -124,10 +125,7 @@ impl<'a> Line<'a> {
         let key = RecordedKey {
             source: source.end("source")?,
             destination: destination.end("destination")?,
-            port: self
-                .port
-                .filter(|port| *port > 0)
-                .ok_or_else(|| missing("port", "a number from 1 to 65535"))?,
+            port: self.port.ok_or_else(|| missing("port", PORT.expected))?.get(),
             transport: match self.protocol {
                 None => Transport::Tcp,
                 Some(protocol) => transport(&protocol)
@@ -220,6 +218,47 @@ fn string<'de, A: MapAccess<'de>>(map: &mut A) -> Result<Option<Cow<'de, str>>, 
     Ok(map.next_value::<Option<Str<'de>>>()?.map(|text| text.0))
 }
 
+/// Which whole numbers a field takes. serde's own integers name the types of Rust to whoever gave another.
+struct Whole<T> {
+    expected: &'static str,
+    read: fn(u64) -> Option<T>,
+}
+
+const PORT: Whole<NonZeroU16> = Whole {
+    expected: "a number from 1 to 65535",
+    read: |number| u16::try_from(number).ok().and_then(NonZeroU16::new),
+};
+
+const COUNT: Whole<u64> = Whole {
+    expected: "a whole number",
+    read: Some,
+};
+
+impl<'de, T> DeserializeSeed<'de> for Whole<T> {
+    type Value = Option<T>;
+
+    fn deserialize<D: de::Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<T> Visitor<'_> for Whole<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.expected)
+    }
+
+    fn visit_unit<E: de::Error>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_u64<E: de::Error>(self, number: u64) -> Result<Self::Value, E> {
+        let read = (self.read)(number).ok_or_else(|| E::invalid_value(Unexpected::Unsigned(number), &self))?;
+        Ok(Some(read))
+    }
+}
+
 impl<'de> Deserialize<'de> for Line<'de> {
     fn deserialize<D: de::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Keys;
@@ -236,9 +275,9 @@ impl<'de> Deserialize<'de> for Line<'de> {
                     match &*key {
                         "source" => line.source = map.next_value()?,
                         "destination" => line.destination = map.next_value()?,
-                        "port" => line.port = map.next_value()?,
+                        "port" => line.port = map.next_value_seed(PORT)?,
                         "protocol" => line.protocol = string(&mut map)?,
-                        "count" => line.count = map.next_value()?,
+                        "count" => line.count = map.next_value_seed(COUNT)?,
                         "first_seen" => line.first_seen = map.next_value()?,
                         "last_seen" => line.last_seen = map.next_value()?,
                         "outcome" => line.outcome = map.next_value()?,

@@ -143,20 +143,28 @@ fn every_fault_names_line_and_field() {
             "f: line 1: left out, because of the field `source`: it is missing",
         ),
         (
+            &PLAIN.replace(",\"port\":443", ""),
+            "f: line 1: left out, because of the field `port`: it is missing: a number from 1 to 65535",
+        ),
+        (
+            &PLAIN.replace("443", "null"),
+            "f: line 1: left out, because of the field `port`: it is missing: a number from 1 to 65535",
+        ),
+        (
             &PLAIN.replace("443", "0"),
-            "f: line 1: left out, because of the field `port`: it is missing: a number from 1",
+            "f: line 1: left out, because of the field `port`: invalid value: integer `0`, expected a number from 1 to 65535",
         ),
         (
             &PLAIN.replace("443", "65536"),
-            "f: line 1: left out, because of the field `port`: invalid value: integer `65536`",
+            "f: line 1: left out, because of the field `port`: invalid value: integer `65536`, expected a number from 1 to 65535",
         ),
         (
             &PLAIN.replace("443", "-1"),
-            "f: line 1: left out, because of the field `port`: invalid value",
+            "f: line 1: left out, because of the field `port`: invalid type: integer `-1`, expected a number from 1 to 65535",
         ),
         (
             &PLAIN.replace("443", "\"https\""),
-            "f: line 1: left out, because of the field `port`: invalid type: string",
+            "f: line 1: left out, because of the field `port`: invalid type: string \"https\", expected a number from 1 to 65535",
         ),
         (
             &PLAIN.replace("TCP", "ICMP"),
@@ -180,7 +188,7 @@ fn every_fault_names_line_and_field() {
         ),
         (
             &PLAIN.replace("\"port\"", "\"count\":-1,\"port\""),
-            "f: line 1: left out, because of the field `count`: ",
+            "f: line 1: left out, because of the field `count`: invalid type: integer `-1`, expected a whole number",
         ),
         (
             &PLAIN.replace("\"port\"", "\"outcome\":\"maybe\",\"port\""),
