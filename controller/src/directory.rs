@@ -164,10 +164,11 @@ impl Directory {
 
 /// The Segment in a file, or why there is none.
 fn segment(path: &Path) -> Result<Segment, String> {
-    let (documents, faults) = read::documents(path);
-    match (&documents[..], &faults[..]) {
-        ([document], []) => document.typed().map_err(|fault| chain(&fault)),
-        (_, [fault, ..]) => Err(chain(fault)),
+    let documents = read::documents(path);
+    let fault = documents.iter().find_map(|document| document.as_ref().err());
+    match (&documents[..], fault) {
+        ([Ok(document)], _) => document.typed().map_err(|fault| chain(&fault)),
+        (_, Some(fault)) => Err(chain(fault)),
         _ => Err(format!("{}: it does not hold exactly one Segment", path.display())),
     }
 }

@@ -166,7 +166,9 @@ pub(crate) fn cluster_policy(mut object: DynamicObject) -> Result<Box<ClusterNet
     match (parsed.manifests.pop(), parsed.unreadable.pop()) {
         (Some(Manifest::ClusterNetworkPolicy(policy)), _) => Ok(policy),
         (_, Some(unreadable)) => Err(Box::new(unreadable)),
-        (_, None) => Err(Box::new(Unreadable::NotAnObject { field: "kind" })),
+        (_, None) => Err(Box::new(Unreadable::NotAnObject {
+            field: "kind".to_owned(),
+        })),
     }
 }
 
@@ -322,7 +324,7 @@ fn is_unknown_kind(error: &watcher::Error) -> bool {
 
 fn subject_of(unreadable: &Unreadable) -> String {
     match unreadable {
-        Unreadable::NotAnObject { field } => (*field).to_owned(),
+        Unreadable::NotAnObject { field } => field.clone(),
         Unreadable::Missing { object, .. } | Unreadable::Invalid { object, .. } | Unreadable::Shape { object, .. } => {
             object.to_string()
         }

@@ -60,8 +60,8 @@ impl Live for OnDirectory {
         let mut segment = write.segment.clone();
         let path = self.segment(&segment);
         // The mode is people's: what stands in the file now is right, whatever was read from it before.
-        let (documents, _faults) = read::documents(&path);
-        if let Some(Ok(current)) = documents.first().map(read::Document::typed::<Segment>) {
+        let current = read::documents(&path).into_iter().find_map(Result::ok);
+        if let Some(Ok(current)) = current.as_ref().map(read::Document::typed::<Segment>) {
             segment.spec.mode = current.spec.mode;
         }
         write_yaml(&path, &segment)?;
@@ -149,9 +149,8 @@ pub fn file(folder: &Path, namespace: &str, name: &str) -> PathBuf {
 
 /// Whether a file holds one policy, and it is ours: nothing else is ever deleted.
 fn is_ours(path: &Path) -> bool {
-    let (documents, faults) = read::documents(path);
-    match &documents[..] {
-        [document] if faults.is_empty() => document
+    match &read::documents(path)[..] {
+        [Ok(document)] => document
             .typed::<NetworkPolicy>()
             .is_ok_and(|policy| owned_workload(&policy).is_some()),
         _ => false,

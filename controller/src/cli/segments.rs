@@ -9,7 +9,7 @@ use super::input::Input;
 use super::output::Screen;
 use super::{CommandError, ReviewError};
 use crate::read::live::with_cluster;
-use crate::read::{Fault, MANIFEST_EXTENSIONS, ReadError, documents, files};
+use crate::read::{Document, Fault, MANIFEST_EXTENSIONS, ReadError, documents, files};
 use crate::segment::{Segment, SegmentName};
 use crate::settings::access::{Access, Which};
 use crate::settings::commands::{InputArguments, ProposalArguments};
@@ -63,13 +63,9 @@ pub(super) fn of_files(
     let mut segments = Vec::new();
     for path in paths {
         for file in files(path, &MANIFEST_EXTENSIONS)? {
-            let (documents, faults) = documents(&file);
-            for fault in &faults {
-                input.faults.about(fault, screen);
-            }
-            for document in documents {
+            for document in documents(&file) {
                 // A list as kubectl prints it, or one object for each document.
-                match document.unfolded::<Segment>() {
+                match document.and_then(Document::unfolded::<Segment>) {
                     Ok(listed) => segments.extend(listed),
                     Err(fault) => input.faults.about(&fault, screen),
                 }

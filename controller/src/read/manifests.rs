@@ -109,10 +109,12 @@ impl Manifests {
         self.take_all(documents_in(file, bytes));
     }
 
-    fn take_all(&mut self, (documents, faults): (Vec<Document>, Vec<Fault>)) {
-        self.faults.extend(faults);
+    fn take_all(&mut self, documents: Vec<Result<Document, Fault>>) {
         for document in documents {
-            self.take(document);
+            match document {
+                Ok(document) => self.take(document),
+                Err(fault) => self.faults.push(fault),
+            }
         }
     }
 
@@ -227,8 +229,8 @@ impl Manifests {
     }
 }
 
-/// The documents of a file, and what had to be left out.
-pub fn documents(file: &Path) -> (Vec<Document>, Vec<Fault>) {
+/// The documents of a file in their order, those that had to be left out among them.
+pub fn documents(file: &Path) -> Vec<Result<Document, Fault>> {
     let read = || {
         if file.as_os_str() == STANDARD_INPUT {
             let mut bytes = Vec::new();
@@ -240,7 +242,7 @@ pub fn documents(file: &Path) -> (Vec<Document>, Vec<Fault>) {
     };
     match read() {
         Ok(bytes) => documents_in(file, &bytes),
-        Err(source) => (Vec::new(), vec![unreadable(file, source)]),
+        Err(source) => vec![Err(unreadable(file, source))],
     }
 }
 
@@ -252,20 +254,19 @@ fn unreadable(file: &Path, source: io::Error) -> Fault {
 }
 
 /// The documents of what a file holds.
-pub fn documents_in(file: &Path, bytes: &[u8]) -> (Vec<Document>, Vec<Fault>) {
+pub fn documents_in(file: &Path, bytes: &[u8]) -> Vec<Result<Document, Fault>> {
     let text = match text(bytes) {
         Ok(text) => text,
         Err(error) => {
             let line = bytes[..error.valid_up_to()].split(|byte| *byte == b'\n').count();
             let source = io::Error::new(io::ErrorKind::InvalidData, format!("line {line} is not UTF-8 text"));
-            return (Vec::new(), vec![unreadable(file, source)]);
+            return vec![Err(unreadable(file, source))];
         }
     };
     let mut reader = Reader {
         file,
         next: 1,
         documents: Vec::new(),
-        faults: Vec::new(),
     };
     let text = text.strip_prefix('\u{feff}').unwrap_or(&text);
     for (line, part) in split(text) {
@@ -273,13 +274,13 @@ pub fn documents_in(file: &Path, bytes: &[u8]) -> (Vec<Document>, Vec<Fault>) {
             reader.json(part, line);
         } else {
             let place = reader.place(line);
-            match yaml::document(part) {
-                Ok(value) => reader.documents.push(Document { place, value }),
-                Err(error) => reader.faults.push(not_yaml(place, part, &error)),
-            }
+            reader.documents.push(match yaml::document(part) {
+                Ok(value) => Ok(Document { place, value }),
+                Err(error) => Err(not_yaml(place, part, &error)),
+            });
         }
     }
-    (reader.documents, reader.faults)
+    reader.documents
 }
 
 /// Text in UTF-8, or in UTF-16 if it begins with a byte order mark that says so, as what a shell on Windows redirects to a file.
@@ -297,8 +298,7 @@ struct Reader<'a> {
     file: &'a Path,
     /// Number of the next document.
     next: usize,
-    documents: Vec<Document>,
-    faults: Vec<Fault>,
+    documents: Vec<Result<Document, Fault>>,
 }
 
 impl Reader<'_> {
@@ -325,17 +325,17 @@ impl Reader<'_> {
                 None => return,
                 Some(Ok(value)) => {
                     let place = self.place(line);
-                    self.documents.push(Document { place, value });
+                    self.documents.push(Ok(Document { place, value }));
                     values.byte_offset()
                 }
                 Some(Err(error)) => {
                     let end = rest.find("\n{").map_or(rest.len(), |at| at + 1);
                     let place = self.place(line);
-                    match yaml::document(&rest[..end]) {
-                        Ok(value) => self.documents.push(Document { place, value }),
-                        Err(_) if is_json(rest) => self.faults.push(not_json(place, &error)),
-                        Err(error) => self.faults.push(not_yaml(place, &rest[..end], &error)),
-                    }
+                    self.documents.push(match yaml::document(&rest[..end]) {
+                        Ok(value) => Ok(Document { place, value }),
+                        Err(_) if is_json(rest) => Err(not_json(place, &error)),
+                        Err(error) => Err(not_yaml(place, &rest[..end], &error)),
+                    });
                     end
                 }
             };

@@ -73,14 +73,17 @@ pub struct Parsed {
 pub fn parse(value: Value) -> Parsed {
     let mut parsed = Parsed::default();
     if !value.is_null() {
-        read(value, &mut parsed);
+        read(value, Path::Root, &mut parsed);
     }
     parsed
 }
 
-fn read(value: Value, parsed: &mut Parsed) {
+fn read(value: Value, path: Path<'_>, parsed: &mut Parsed) {
+    let no = |field| Unreadable::NotAnObject {
+        field: Path::Key(&path, field).to_string(),
+    };
     let Value::Object(mut fields) = value else {
-        parsed.unreadable.push(Unreadable::NotAnObject { field: "kind" });
+        parsed.unreadable.push(no("kind"));
         return;
     };
     let (Some(api_version), Some(kind)) = (text(&fields, "apiVersion"), text(&fields, "kind")) else {
@@ -89,7 +92,7 @@ fn read(value: Value, parsed: &mut Parsed) {
         } else {
             "apiVersion"
         };
-        parsed.unreadable.push(Unreadable::NotAnObject { field });
+        parsed.unreadable.push(no(field));
         return;
     };
     // A custom kind may end in "List" as well; only one that holds items and has no name of its own is a list.
@@ -100,7 +103,8 @@ fn read(value: Value, parsed: &mut Parsed) {
     {
         let items = fields.remove("items");
         let Some(Value::Array(items)) = items else { return };
-        for mut item in items {
+        let list = Path::Key(&path, "items");
+        for (index, mut item) in items.into_iter().enumerate() {
             // The API's own lists (`PodList`) say kind and version once, for all of their items.
             if let (Value::Object(item), Some(of)) = (&mut item, kind.strip_suffix("List").filter(|of| !of.is_empty()))
             {
@@ -108,7 +112,7 @@ fn read(value: Value, parsed: &mut Parsed) {
                     .or_insert_with(|| Value::from(api_version.clone()));
                 item.entry("kind").or_insert_with(|| Value::from(of));
             }
-            read(item, parsed);
+            read(item, Path::Index(&list, index), parsed);
         }
         return;
     }

@@ -93,8 +93,8 @@ pub enum Unreadable {
     /// The document is not an object with `apiVersion` and `kind`.
     #[error("the document has no {field}: every Kubernetes object has apiVersion and kind")]
     NotAnObject {
-        /// The field that is not there, or is not a string.
-        field: &'static str,
+        /// Path of the field that is not there, or is not a string.
+        field: String,
     },
     /// A required field is not there.
     #[error("{object}: {field} is missing")]

@@ -291,8 +291,8 @@ fn p18_one_bad_item_of_a_list_does_not_stop_the_rest() {
             "Pod a/bad: spec.containers cannot be read",
             "Pod a/odd: status.podIP is \"no\", expected an IPv4 or IPv6 address",
             "Pod a/without a name: metadata.name is missing",
-            "the document has no apiVersion: every Kubernetes object has apiVersion and kind",
-            "the document has no kind: every Kubernetes object has apiVersion and kind",
+            "the document has no items[4].apiVersion: every Kubernetes object has apiVersion and kind",
+            "the document has no items[5].kind: every Kubernetes object has apiVersion and kind",
         ]
     );
 }

@@ -10,11 +10,7 @@ use super::*;
 fn read(bytes: impl AsRef<[u8]>) -> (Vec<String>, Vec<String>) {
     let file = Path::new("x.yaml");
     let mut manifests = Manifests::default();
-    let (documents, faults) = documents_in(file, bytes.as_ref());
-    manifests.faults = faults;
-    for document in documents {
-        manifests.take(document);
-    }
+    manifests.add_bytes(file, bytes.as_ref());
     let mut names: Vec<String> = manifests.objects.iter().map(name).collect();
     names.extend(manifests.policies.iter().map(|policy| PolicyName::of(policy).name));
     let faults = manifests
@@ -129,7 +125,7 @@ fn p18_a_bad_document_does_not_take_the_others_with_it() {
         (
             "item of a List",
             format!(r#"{{"kind":"List","apiVersion":"v1","items":[{a},{{"x":1}},{b}]}}"#),
-            "document 1 (line 1): left out: the document has no kind",
+            "document 1 (line 1): left out: the document has no items[1].kind",
         ),
         (
             "field",
@@ -169,6 +165,24 @@ fn p18_a_bad_document_does_not_take_the_others_with_it() {
         assert_eq!(faults.len(), 1, "{what}: {faults:?}");
         assert!(faults[0].starts_with(expected), "{what}: {}", faults[0]);
     }
+}
+
+#[test]
+fn faults_of_a_file_are_told_in_the_order_of_its_lines() {
+    let bad_fields = "kind: Service\napiVersion: v1\nmetadata: {name: s}\nspec: {ports: 1}\n";
+    let text = format!("{bad_fields}---\nkind: [\n---\n{bad_fields}---\n{{kind: }}\n{{\n{bad_fields}");
+    let (_, faults) = read(text);
+    let told: Vec<&str> = faults.iter().filter_map(|fault| fault.split(": ").next()).collect();
+    assert_eq!(
+        told,
+        [
+            "document 1 (line 1)",
+            "document 2 (line 6)",
+            "document 3 (line 8)",
+            "document 4 (line 13)",
+            "document 5 (line 14)"
+        ]
+    );
 }
 
 #[test]
