@@ -19,7 +19,7 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
         proposals,
         output,
     } = arguments;
-    let others = [&flows.flows[..], &proposals.segments].concat();
+    let others = [&flows.flows[..], &proposals.segments.files].concat();
     let mut input = Input::read(from, &policies.policies, &others, screen)?;
     propose(proposals, from, &mut input, screen)?;
     let policies = input.policies(screen);

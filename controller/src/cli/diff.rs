@@ -8,7 +8,7 @@ use super::output::{Screen, by, combined_word};
 use super::segments::{of_cluster, of_files, proposals};
 use super::{CommandError, Found};
 use crate::segment::Segment;
-use crate::settings::commands::DiffArguments;
+use crate::settings::commands::{DiffArguments, SegmentFiles};
 use crate::settings::output::Output;
 
 /// What two sets of policies allow differently.
@@ -18,10 +18,10 @@ pub fn diff_policies(arguments: &DiffArguments, screen: &mut Screen<'_>) -> Resu
         input: from,
         old,
         new,
-        segments,
+        segments: SegmentFiles { files },
         output,
     } = arguments;
-    let others: Vec<_> = old.iter().chain(new).chain(segments).cloned().collect();
+    let others: Vec<_> = old.iter().chain(new).chain(files).cloned().collect();
     let mut input = Input::read(from, &[], &others, screen)?;
     // The command line demands both or none.
     let (old, new) = if let (Some(old), Some(new)) = (old, new) {
@@ -29,8 +29,8 @@ pub fn diff_policies(arguments: &DiffArguments, screen: &mut Screen<'_>) -> Resu
     } else {
         let segments = match &from.cluster[..] {
             [] => of_cluster(which, &from.access, screen)?,
-            [..] if segments.is_empty() => return Err(CommandError::NothingToCompare),
-            [..] => of_files(segments, &mut input, screen)?,
+            [..] if files.is_empty() => return Err(CommandError::NothingToCompare),
+            [..] => of_files(files, &mut input, screen)?,
         };
         let meant: Vec<Segment> = segments
             .into_iter()

@@ -37,7 +37,7 @@ pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<
         flows,
         output,
     } = arguments;
-    let others = [flows.as_slice(), &proposals.segments].concat();
+    let others = [flows.as_slice(), &proposals.segments.files].concat();
     let mut input = Input::read(cluster, &policies.policies, &others, screen)?;
     propose(proposals, cluster, &mut input, screen)?;
     let policies = input.policies(screen);

@@ -18,6 +18,7 @@ use crate::read::place::{file_name, open};
 use crate::read::{Fault, ReadError};
 use crate::segment::Segment;
 use crate::settings::access::Access;
+use crate::settings::commands::SegmentFiles;
 use crate::settings::maps::{ExportArguments, Format};
 use crate::trouble::Trouble;
 
@@ -80,7 +81,7 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
         input: from,
         flows,
         policies,
-        segments: segment_paths,
+        segments: SegmentFiles { files },
         format,
         out,
         since,
@@ -96,7 +97,7 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
     let earlier = since.as_deref().map(|path| earlier(path, format)).transpose()?;
     let others: Vec<_> = flows
         .iter()
-        .chain(segment_paths)
+        .chain(files)
         .chain(&policies.policies)
         .chain(since)
         .cloned()
@@ -106,7 +107,7 @@ pub fn export(arguments: &ExportArguments, screen: &mut Screen<'_>) -> Result<Fo
         screen.busy("reading the Segments");
         listed(&from.access)?
     } else {
-        of_files(segment_paths, &mut input, screen)?
+        of_files(files, &mut input, screen)?
     };
     let live = input.policies(screen);
     let proposed = proposed(&mut input, &policies.policies, &segments, screen)?;

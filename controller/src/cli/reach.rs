@@ -26,7 +26,7 @@ pub fn reach_of(arguments: &ReachArguments, screen: &mut Screen<'_>) -> Result<F
         image,
         output,
     } = arguments;
-    let mut input = Input::read(from, &policies.policies, &proposals.segments, screen)?;
+    let mut input = Input::read(from, &policies.policies, &proposals.segments.files, screen)?;
     propose(proposals, from, &mut input, screen)?;
     let policies = input.policies(screen);
     input.faults.settle(screen)?;

@@ -12,7 +12,7 @@ use crate::read::live::with_cluster;
 use crate::read::{Document, Fault, MANIFEST_EXTENSIONS, ReadError, documents, files};
 use crate::segment::{Segment, SegmentName};
 use crate::settings::access::{Access, Which};
-use crate::settings::commands::{InputArguments, ProposalArguments};
+use crate::settings::commands::{InputArguments, ProposalArguments, SegmentFiles};
 
 /// Those of the cluster that are meant.
 pub(super) fn of_cluster(
@@ -100,11 +100,14 @@ pub(super) fn propose(
     input: &mut Input,
     screen: &mut Screen<'_>,
 ) -> Result<(), CommandError> {
-    let ProposalArguments { proposed, segments } = arguments;
+    let ProposalArguments {
+        proposed,
+        segments: SegmentFiles { files },
+    } = arguments;
     let segments = if *proposed {
         of_cluster(&Which::All, &from.access, screen)?
     } else {
-        of_files(segments, input, screen)?
+        of_files(files, input, screen)?
     };
     let proposals = proposals(&segments, input, screen);
     input.policies.extend(proposals);

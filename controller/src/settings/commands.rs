@@ -116,16 +116,23 @@ pub struct PolicyArguments {
     pub policies: Vec<PathBuf>,
 }
 
+/// Segments of files.
+#[derive(Debug, Args)]
+pub struct SegmentFiles {
+    /// With --cluster, instead of the cluster's Segments: those of files, as `kubectl get segments -A -o yaml` or
+    /// `nanoseg controller --out` write them. Can be given several times
+    #[arg(id = "segments", long = "segments", value_name = "DIR|FILE|-", requires = "cluster")]
+    pub files: Vec<PathBuf>,
+}
+
 /// Policies that are only proposed, taken in.
 #[derive(Debug, Args)]
 pub struct ProposalArguments {
     /// Judge as if what the cluster's Segments propose were applied
     #[arg(long, conflicts_with = "cluster")]
     pub proposed: bool,
-    /// With --cluster, instead of --proposed: Segments, as `kubectl get segments -A -o yaml` or `nanoseg controller --out` write
-    /// them. Can be given several times
-    #[arg(long, value_name = "DIR|FILE|-", requires = "cluster")]
-    pub segments: Vec<PathBuf>,
+    #[command(flatten)]
+    pub segments: SegmentFiles,
 }
 
 /// Arguments of `nanoseg audit`.
@@ -294,10 +301,8 @@ pub struct DiffArguments {
     /// Policies as they will be
     #[arg(long, value_name = "DIR|FILE|-", requires = "old")]
     pub new: Option<PathBuf>,
-    /// With --cluster: Segments, as `kubectl get segments -A -o yaml` or `nanoseg controller --out` write them. Can be given
-    /// several times
-    #[arg(long, value_name = "DIR|FILE|-", requires = "cluster")]
-    pub segments: Vec<PathBuf>,
+    #[command(flatten)]
+    pub segments: SegmentFiles,
     /// How to print; wide: each change by itself, and what decides before and after it
     #[arg(short, long, value_parser = TABLES, default_value = "table")]
     pub output: Output,

@@ -5,7 +5,7 @@ use std::str::FromStr;
 
 use clap::{ArgGroup, Args, ValueEnum};
 
-use super::commands::{InputArguments, PolicyArguments, ProposalArguments};
+use super::commands::{InputArguments, PolicyArguments, ProposalArguments, SegmentFiles};
 use super::output::{Output, TABLES};
 
 pub(super) const EXPORT_EXAMPLES: &str = "\
@@ -63,10 +63,8 @@ pub struct ExportArguments {
     pub flows: Vec<PathBuf>,
     #[command(flatten)]
     pub policies: PolicyArguments,
-    /// With --cluster: Segments, as `kubectl get segments -A -o yaml` or `nanoseg controller --out` write them. Can be given
-    /// several times
-    #[arg(long, value_name = "DIR|FILE|-", requires = "cluster")]
-    pub segments: Vec<PathBuf>,
+    #[command(flatten)]
+    pub segments: SegmentFiles,
     /// What to write [default: as the name of --out ends]
     #[arg(short = 'o', long, value_enum)]
     pub format: Option<Format>,
