@@ -4,7 +4,7 @@ use nanoseg_policy::audit::{self, Audit, Finding, audit_each};
 use serde_json::json;
 
 use super::input::Input;
-use super::output::{Extent, Screen, connection_words, edge_json, edge_words, isolating};
+use super::output::{Extent, Screen, connection_words, counted, edge_json, edge_words, isolating};
 use super::segments::propose;
 use super::{CommandError, Found};
 use crate::settings::commands::AuditArguments;
@@ -43,7 +43,8 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
             Output::Table | Output::Wide | Output::Name => {
                 screen.line(format_args!("denied: {}", edge_words(edge)))?;
                 let example = connection_words(connection);
-                screen.line(format_args!("  {denied} of {pairs} pairs, for example {example}"))?;
+                let pairs = counted(*pairs as u64, "pair", "pairs");
+                screen.line(format_args!("  {denied} of {pairs}, for example {example}"))?;
                 for why in why {
                     screen.line(format_args!("  {why}"))?;
                 }
@@ -80,8 +81,8 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
     }
     if *output == Output::Table {
         screen.line(format_args!(
-            "{} edges: {} denied, {} cannot be decided, {permitted} permitted",
-            graph.len(),
+            "{}: {} denied, {} cannot be decided, {permitted} permitted",
+            counted(graph.len() as u64, "edge", "edges"),
             denied.len(),
             undecided.len()
         ))?;

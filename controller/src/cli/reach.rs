@@ -7,7 +7,7 @@ use nanoseg_graph::endpoint::Workload;
 use nanoseg_policy::map::{Passage, Ports, Reach, reach};
 
 use super::input::Input;
-use super::output::Screen;
+use super::output::{Screen, counted};
 use super::segments::propose;
 use super::{CommandError, Found};
 use crate::settings::maps::{ReachArguments, Wanted};
@@ -116,8 +116,9 @@ fn table(output: Output, found: &Reach, of: &BTreeSet<Workload>, screen: &mut Sc
         screen.line(format_args!("{title}: {ports}"))?;
     }
     if *undecided > 0 {
+        let pairs = counted(*undecided as u64, "pair", "pairs");
         screen.remark(format_args!(
-            "note: of {undecided} pairs of workloads nobody can say whether they can connect"
+            "note: of {pairs} of workloads nobody can say whether they can connect"
         ));
     }
     Ok(())

@@ -7,7 +7,7 @@ mod novel;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
-use super::output::{Screen, padded};
+use super::output::{Screen, counted, padded};
 use super::segments::{failed, get, of_cluster};
 use super::{CommandError, Found};
 use crate::read::live::with_cluster;
@@ -273,7 +273,8 @@ fn one(segment: &Segment, screen: &mut Screen<'_>) -> Result<(), CommandError> {
             .as_ref()
             .map_or_else(String::new, |at| format!(", since {}", at.0));
         let decision = decision.map_or_else(String::new, |decision| format!(", {decision:?}"));
-        screen.line(format_args!("  novel: {edge}, {count} times{since}{decision}"))?;
+        let times = counted(*count, "time", "times");
+        screen.line(format_args!("  novel: {edge}, {times}{since}{decision}"))?;
     }
     for revision in history {
         screen.line(format_args!("  live since {}: {}", revision.at.0, revision.hash))?;

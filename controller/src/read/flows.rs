@@ -66,15 +66,15 @@ pub enum Skip {
 }
 
 impl Skip {
-    /// A few words for a person.
+    /// A few words for a person, of one line as of many.
     pub const fn explain(self) -> &'static str {
         match self {
-            Self::Reply => "replies",
+            Self::Reply => "in reply",
             Self::UnknownDirection => "without a word on who opened the connection",
             Self::NoPorts => "of protocols without ports",
-            Self::Translation => "address translations inside a socket",
+            Self::Translation => "of address translation inside a socket",
             Self::NoVerdict => "without a verdict",
-            Self::NoFlow => "that are no flows",
+            Self::NoFlow => "without a flow",
         }
     }
 }

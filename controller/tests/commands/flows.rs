@@ -58,7 +58,7 @@ fn every_kind_of_flows_makes_one_graph() {
         (&edges[0]["seenBy"], &edges[0]["count"]),
         (&json!(["source", "destination"]), &json!(1))
     );
-    assert_eq!(ran.err, "note: lines passed over: 1 (1 replies)\n");
+    assert_eq!(ran.err, "note: lines passed over: 1 (1 in reply)\n");
     let all = folder.run(&[
         "graph",
         "--cluster",
@@ -135,7 +135,7 @@ fn audit_tells_what_would_be_denied() {
     let fine = folder.run(&["audit", "--cluster", "c.yaml", "--flows", "f.jsonl"]);
     assert_eq!(
         (fine.code, &*fine.out),
-        (Some(0), "1 edges: 0 denied, 0 cannot be decided, 1 permitted\n")
+        (Some(0), "1 edge: 0 denied, 0 cannot be decided, 1 permitted\n")
     );
 
     folder.write(
@@ -159,7 +159,7 @@ fn audit_tells_what_would_be_denied() {
     assert!(
         denied
             .out
-            .starts_with("denied: StatefulSet shop/web -> StatefulSet shop/db TCP 5432\n  1 of 1 pairs"),
+            .starts_with("denied: StatefulSet shop/web -> StatefulSet shop/db TCP 5432\n  1 of 1 pair"),
         "{}",
         denied.out
     );

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 
+use super::counted;
 use super::document::{Control, GroupKind, How, Map, State, Who};
 
 /// Payment Card Industry Data Security Standard, version 4.
@@ -179,10 +180,6 @@ pub(super) fn all(map: &Map) -> Vec<Control> {
         found: found.into_iter().map(str::to_owned).collect(),
     };
     rows.into_iter().map(control).collect()
-}
-
-fn counted(number: usize, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }
 
 fn crossing(map: &Map) -> String {

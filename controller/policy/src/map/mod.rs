@@ -154,3 +154,8 @@ impl Map {
         totals
     }
 }
+
+/// A number with its noun.
+fn counted(number: usize, one: &str, many: &str) -> String {
+    format!("{number} {}", if number == 1 { one } else { many })
+}

@@ -3,6 +3,7 @@
 //! Laws: a decision changes the spec alone; what is approved was a proposal when it was looked at; an edge is accepted or
 //! rejected, never both.
 
+use super::super::output::counted;
 use crate::segment::{BaselineEdge, Mode, Promotion, Segment};
 use crate::settings::review::EdgeArguments;
 
@@ -68,7 +69,8 @@ pub(super) fn decide(segment: &mut Segment, decision: &Decision<'_>) -> Result<S
             let edges = meant(segment, edges)?;
             let spec = &mut segment.spec;
             shift(&edges, &mut spec.rejected_edges, &mut spec.accepted_edges);
-            Ok(format!("{} edges belong to the baseline", edges.len()))
+            let edges = counted(edges.len() as u64, "edge belongs", "edges belong");
+            Ok(format!("{edges} to the baseline"))
         }
         Decision::Reject(edges) if is_none(edges) => {
             spec.promotion = Some(Promotion::Manual);
@@ -82,7 +84,8 @@ pub(super) fn decide(segment: &mut Segment, decision: &Decision<'_>) -> Result<S
             let edges = meant(segment, edges)?;
             let spec = &mut segment.spec;
             shift(&edges, &mut spec.accepted_edges, &mut spec.rejected_edges);
-            Ok(format!("{} edges do not belong to the baseline", edges.len()))
+            let edges = counted(edges.len() as u64, "edge does", "edges do");
+            Ok(format!("{edges} not belong to the baseline"))
         }
         Decision::Promote => {
             let next = match mode {

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::super::counted;
 use super::super::document::{Edge, Map, Place, State, Who};
 use super::text::{beginning, markup};
 use super::{Known, beside, colours, put, words};
@@ -86,10 +87,10 @@ pub(super) fn overview(map: &Map) -> String {
             continue;
         };
         let title = format!(
-            "{} → {}\n{} connections, the most urgent {}",
+            "{} → {}\n{}, the most urgent {}",
             markup(source),
             markup(destination),
-            link.edges,
+            counted(link.edges, "connection", "connections"),
             link.state.words()
         );
         let width = 2 + link.edges.ilog2().min(8);
