@@ -41,7 +41,15 @@ fn facts(map: &Map) -> Facts {
     };
     let ports: BTreeSet<_> = map.edges.iter().map(|edge| (edge.protocol, edge.port)).collect();
     let seen = map.observed.map_or_else(
-        || "no connection was observed".to_owned(),
+        || {
+            let seen = map.edges.iter().any(|edge| edge.observed.is_some());
+            let words = if seen {
+                "observed at times that nobody told"
+            } else {
+                "no connection was observed"
+            };
+            words.to_owned()
+        },
         |period| format!("observed from {} to {}", period.first_seen.0, period.last_seen.0),
     );
     Facts {

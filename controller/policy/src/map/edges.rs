@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use nanoseg_graph::connection::{Edge as Known, EdgeKey, EvidenceRef};
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, Workload};
 use nanoseg_graph::flow::Reporter;
+use nanoseg_graph::recorded::UNTIMED;
 
 use super::document::{
     Answer, Edge, Judgement, Link, Moment, Observed, Party, Period, Policy, Report, Rule, Side, State,
@@ -282,10 +283,14 @@ fn states(
     proposed: Option<&Judgement>,
     marks: Marks<'_>,
 ) -> BTreeSet<State> {
-    let last_seen = observed.map(|observed| observed.last_seen.0).max(marks.last_seen);
-    let is_stale = input
-        .stale_before
-        .is_some_and(|before| last_seen.is_none_or(|at| at < before));
+    let seen = observed.map(|observed| observed.last_seen.map(|moment| moment.0));
+    // What was seen without a time is there now.
+    let is_untimed = seen == Some(None);
+    let last_seen = seen.flatten().max(marks.last_seen);
+    let is_stale = !is_untimed
+        && input
+            .stale_before
+            .is_some_and(|before| last_seen.is_none_or(|at| at < before));
     let would = proposed.map(|judgement| judgement.answer);
     let holds = |state: &State| match state {
         State::Quarantined => marks.suspicion.is_some(),
@@ -308,16 +313,15 @@ fn states(
 
 fn observed(input: &Input<'_>, edge: Known<'_>, evidence: EvidenceRef<'_>) -> Option<Observed> {
     let mut reports: BTreeMap<Reporter, Report> = BTreeMap::new();
-    let mut seen: Option<Period> = None;
+    let mut first_seen = None;
+    let mut last_seen = None;
     for reporter in [Reporter::Source, Reporter::Destination] {
         let Some(tally) = evidence.tally(reporter) else {
             continue;
         };
-        let told = Period {
-            first_seen: Moment(tally.first_seen),
-            last_seen: Moment(tally.last_seen),
-        };
-        seen = Some(seen.map_or(told, |known| joined(known, told)));
+        let [first, last] = [tally.first_seen, tally.last_seen].map(|time| (time != UNTIMED).then_some(Moment(time)));
+        first_seen = first_seen.into_iter().chain(first).min();
+        last_seen = last_seen.max(last);
         let report = Report {
             reporter,
             attempted: tally.attempted,
@@ -328,11 +332,16 @@ fn observed(input: &Input<'_>, edge: Known<'_>, evidence: EvidenceRef<'_>) -> Op
         reports.insert(reporter, report);
     }
     for (reporter, origin, _) in evidence.tallies() {
-        if let Some(report) = reports.get_mut(&reporter) {
+        // Who gives flows may not say where they were seen.
+        if let Some(report) = reports.get_mut(&reporter)
+            && !origin.node.is_empty()
+        {
             report.nodes.insert(origin.node.clone());
         }
     }
-    let Period { first_seen, last_seen } = seen?;
+    if reports.is_empty() {
+        return None;
+    }
     let via = evidence.via.iter();
     let names = input.graph.names(edge.source, edge.destination);
     let processes = |end| {
@@ -357,21 +366,13 @@ fn observed(input: &Input<'_>, edge: Known<'_>, evidence: EvidenceRef<'_>) -> Op
     })
 }
 
-fn joined(one: Period, other: Period) -> Period {
-    Period {
-        first_seen: one.first_seen.min(other.first_seen),
-        last_seen: one.last_seen.max(other.last_seen),
-    }
-}
-
-/// From the first connection to the last.
+/// From the first connection to the last, of those that have times.
 pub(super) fn period(edges: &[Edge]) -> Option<Period> {
-    let seen = edges.iter().filter_map(|edge| edge.observed.as_ref());
-    let periods = seen.map(|observed| Period {
-        first_seen: observed.first_seen,
-        last_seen: observed.last_seen,
-    });
-    periods.reduce(joined)
+    let seen = || edges.iter().filter_map(|edge| edge.observed.as_ref());
+    Some(Period {
+        first_seen: seen().filter_map(|observed| observed.first_seen).min()?,
+        last_seen: seen().filter_map(|observed| observed.last_seen).max()?,
+    })
 }
 
 /// The same by group.

@@ -124,10 +124,12 @@ pub struct Observed {
     /// The best that became of it.
     #[schemars(with = "String")]
     pub outcome: Outcome,
-    /// First packet.
-    pub first_seen: Moment,
-    /// Last packet that was counted.
-    pub last_seen: Moment,
+    /// First packet; not there where flows were given without times.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub first_seen: Option<Moment>,
+    /// Last packet that was counted, likewise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub last_seen: Option<Moment>,
     /// What each end saw.
     pub reports: Vec<Report>,
     /// Services through which it was made, as `namespace/name`.
@@ -169,7 +171,7 @@ pub struct Report {
     pub established: u64,
     /// Connections refused.
     pub refused: u64,
-    /// The nodes whose learners told it.
+    /// The nodes whose learners told it; none where flows were given without them.
     pub nodes: BTreeSet<String>,
 }
 

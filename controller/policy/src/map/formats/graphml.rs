@@ -1,6 +1,7 @@
 //! `GraphML`, for yEd, Gephi, Neo4j and the like.
 
 use super::super::document::{Answer, Map, Who};
+use super::tables::time;
 use super::text::markup;
 use super::{put, words};
 
@@ -97,8 +98,8 @@ pub fn graphml(map: &Map) -> String {
         }
         if let Some(observed) = &edge.observed {
             data(&mut text, "edge-connections", &observed.connections().to_string());
-            data(&mut text, "edge-firstSeen", &observed.first_seen.0.to_string());
-            data(&mut text, "edge-lastSeen", &observed.last_seen.0.to_string());
+            data(&mut text, "edge-firstSeen", &time(observed.first_seen));
+            data(&mut text, "edge-lastSeen", &time(observed.last_seen));
             data(&mut text, "edge-via", &observed.via.join(", "));
         }
         let [opened, listened] = edge.processes();

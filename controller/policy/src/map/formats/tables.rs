@@ -4,7 +4,7 @@ use nanoseg_graph::flow::Reporter;
 
 use super::super::change::{Changes, EdgeChange, WorkloadChange};
 use super::super::document::{
-    Answer, Edge, Exposure, How, Image, Isolation, IsolationStatus, Judgement, Map, Ports, Side, State, Who,
+    Answer, Edge, Exposure, How, Image, Isolation, IsolationStatus, Judgement, Map, Moment, Ports, Side, State, Who,
 };
 use super::Known;
 
@@ -281,6 +281,11 @@ pub(super) fn decides(judgement: &Judgement) -> String {
     )
 }
 
+/// A time, if there is one.
+pub(super) fn time(moment: Option<Moment>) -> String {
+    moment.map(|moment| moment.0.to_string()).unwrap_or_default()
+}
+
 /// Who saw it.
 pub(super) fn evidence(edge: &Edge) -> String {
     let Some(observed) = &edge.observed else {
@@ -292,7 +297,11 @@ pub(super) fn evidence(edge: &Edge) -> String {
             Reporter::Destination => "destination",
         };
         let nodes: Vec<&str> = report.nodes.iter().map(String::as_str).collect();
-        format!("{end} on {}", nodes.join(", "))
+        if nodes.is_empty() {
+            end.to_owned()
+        } else {
+            format!("{end} on {}", nodes.join(", "))
+        }
     });
     reports.collect::<Vec<_>>().join("; ")
 }
@@ -300,8 +309,7 @@ pub(super) fn evidence(edge: &Edge) -> String {
 fn connections(map: &Map, known: &Known<'_>) -> Table {
     let rows = map.edges.iter().map(|edge| {
         let (count, first, last) = edge.observed.as_ref().map_or_else(Default::default, |observed| {
-            let seen = [observed.first_seen, observed.last_seen].map(|moment| moment.0.to_string());
-            let [first, last] = seen;
+            let [first, last] = [observed.first_seen, observed.last_seen].map(time);
             (observed.connections().to_string(), first, last)
         });
         let [source, destination] = known.ends(edge);
