@@ -9,6 +9,7 @@
 //!   [`Asked::ANSWERED_WITHIN_NS`] to a port that the kernel chose is the answer, as long as there is none.
 //! * Datagrams of the other end are answers, until both were silent for [`Exchange::SILENCE_NS`].
 //! * Whoever begins so many exchanges that they would drive out others' is put among those that do as well: see [`Begun`].
+//! * Of datagrams that have nothing to say, one in a second is heard.
 //! * An exchange is counted once when it begins and once when it is answered, however many datagrams it has.
 
 use crate::{Address, Count, FlowKey, Role, Transport};
@@ -188,8 +189,8 @@ const ANSWERED: u32 = 2;
 
 impl Exchange {
     /// Silence after which the next datagram begins a new exchange: the longest that Linux's connection tracking, by which
-    /// policies are enforced, has ever remembered one by default.
-    pub const SILENCE_NS: u64 = 180_000_000_000;
+    /// policies are enforced, has ever remembered one by default, and the second in which not every datagram is heard.
+    pub const SILENCE_NS: u64 = 180_000_000_000 + Self::REFRESH_NS;
     /// How old the last time in a flow record may become while its exchange goes on.
     pub const REFRESH_NS: u64 = 1_000_000_000;
     /// Instead of a role: the exchange may have begun before it could be seen.
@@ -269,6 +270,13 @@ impl Exchange {
             return Some(Count::Established);
         }
         (now > self.written_ns && now - self.written_ns > Self::REFRESH_NS).then_some(Count::Seen)
+    }
+
+    /// Until when another datagram of the end that was just heard, and had nothing to write, has nothing to write either.
+    #[inline(always)]
+    pub const fn nothing_to_write_until(&self, now: u64) -> u64 {
+        let since = if self.written_ns < now { self.written_ns } else { now };
+        since + Self::REFRESH_NS
     }
 
     /// Notes that the flow record has it. Until then the next datagram of the same end tries again.

@@ -178,6 +178,41 @@ proptest! {
         prop_assert_eq!(exchange.role(), Some(role(opener)));
     }
 
+    /// As programs do it, which remember for each way until when there is nothing to say.
+    #[test]
+    fn nothing_is_missed_of_what_is_not_heard(
+        steps in prop::collection::vec((any::<bool>(), prop_oneof![4 => 0_u64..1500, 1 => Just(400_000)]), 1..60),
+    ) {
+        let mut now = 5 * SECOND;
+        let datagrams: Vec<(Role, u64)> = steps
+            .iter()
+            .map(|(is_source, milliseconds)| {
+                now += milliseconds * 1_000_000;
+                (if *is_source { Role::Source } else { Role::Destination }, now)
+            })
+            .collect();
+        let mut exchange: Option<Exchange> = None;
+        let (mut until, mut counts) = ([0; 2], [[0_u64; 2]; 2]);
+        for (speaker, now) in &datagrams {
+            let exchange = exchange.get_or_insert_with(|| Exchange::begun(*speaker, *now));
+            if *now <= until[*speaker as usize] {
+                continue;
+            }
+            if let Some(count) = exchange.hear(*speaker, *now) {
+                match count {
+                    Count::Attempted => counts[role(exchange)][0] += 1,
+                    Count::Established => counts[role(exchange)][1] += 1,
+                    Count::Seen | Count::Refused => {}
+                }
+                exchange.wrote(count, *now);
+            } else {
+                until[*speaker as usize] = exchange.nothing_to_write_until(*now);
+            }
+            prop_assert!(now - exchange.last_ns <= Exchange::REFRESH_NS);
+        }
+        prop_assert_eq!(counts, count(&datagrams));
+    }
+
     #[test]
     fn equal_to_the_model(steps in prop::collection::vec((any::<bool>(), 0_u64..400), 1..60)) {
         let mut now = 5 * SECOND;

@@ -7,6 +7,7 @@
 mod answers;
 mod halves;
 mod headers;
+mod heard;
 mod node;
 mod older;
 mod pinned;

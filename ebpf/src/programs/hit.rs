@@ -1,5 +1,8 @@
 //! The way of nearly every packet that counts: its key is in the map already.
 //!
+//! What costs here is calls: a look-up in a hash map, which is three of the kernel's functions, takes as long as all else together.
+//! So of datagrams that have nothing to say, one in a second is looked up.
+//!
 //! Nothing here is on the program's stack: a loader without `CAP_PERFMON` has writes to it fenced, and a fence costs as much as
 //! half a look-up. So what is looked up is built in memory of this processor, and of what is read from the packet only as much is
 //! kept over a call as one register holds; the rest is read again. Another run of a program may interrupt this one and write
@@ -27,6 +30,9 @@ struct Scratch {
     /// Of either map.
     slot: Slot,
     moment: Moment,
+    /// Of what was heard.
+    number: u32,
+    pad: u32,
 }
 
 /// When the clock was read last.
@@ -38,8 +44,26 @@ struct Moment {
     check: u64,
 }
 
+/// How many exchanges are remembered, so that all of them stay in a processor's cache: as many as the first byte of a hash
+/// tells apart.
+const PLACES: u32 = 256;
+
+/// An exchange of which datagrams that pass one way need not be heard for a while, because there would be nothing to write: to
+/// look it up in its table costs more than all else.
+#[repr(C)]
+struct Heard {
+    key: Words,
+    /// Until when, in nanoseconds: then the exchange's own time is a second old.
+    until: u64,
+    /// The same, combined with a hash of the key: who interrupts while this is read or written makes that differ.
+    check: u64,
+}
+
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+#[map]
+static HEARD: PerCpuArray<Heard> = PerCpuArray::with_max_entries(PLACES, 0);
 
 /// In memory of its own, and not on the stack.
 static FIRST: u32 = 0;
@@ -57,11 +81,11 @@ fn scratch() -> Option<&'static mut Scratch> {
 /// Counts a TCP packet that opens, accepts or refuses, if its key is in the map. Otherwise does nothing.
 #[inline(always)]
 pub(super) fn hit_flow(context: Context, way: Way, family: Family) -> bool {
-    let Some(Sought { slot, cgroup, kept }) = sought::<Flow>(context, way, family) else {
+    let Some(Sought { scratch, cgroup, kept }) = sought::<Flow>(context, way, family) else {
         return false;
     };
     // SAFETY: as large, better aligned, and every bit pattern is a slot.
-    let Some(entry) = FLOWS.get_ptr_mut(unsafe { &*slot.cast::<FlowSlot>() }) else {
+    let Some(entry) = FLOWS.get_ptr_mut(unsafe { &*(&raw const scratch.slot).cast::<FlowSlot>() }) else {
         return false;
     };
     // SAFETY: map values stay readable while the program runs, and the key in them is four words.
@@ -69,7 +93,9 @@ pub(super) fn hit_flow(context: Context, way: Way, family: Family) -> bool {
     if !is_key::<Flow>(found, context, way, family, cgroup, kept) {
         return false;
     }
-    let Some(now) = now() else { return false };
+    // Looked up again: there is no register for it until here.
+    let Some(scratch) = self::scratch() else { return false };
+    let now = now(&mut scratch.moment);
     let Some(count) = counted(found, context, way, family) else {
         return false;
     };
@@ -81,22 +107,82 @@ pub(super) fn hit_flow(context: Context, way: Way, family: Family) -> bool {
 /// Hears a datagram whose exchange is known and has nothing to write. Otherwise does nothing that hearing it again would not.
 #[inline(always)]
 pub(super) fn hit_exchange(context: Context, way: Way, family: Family) -> bool {
-    let Some(Sought { slot, cgroup, kept }) = sought::<Exchange>(context, way, family) else {
+    let Some(Sought {
+        scratch,
+        cgroup,
+        kept: _,
+    }) = sought::<Exchange>(context, way, family)
+    else {
         return false;
     };
+    let now = now(&mut scratch.moment);
+    if is_heard(scratch, context, way, family, cgroup, now) == Some(true) {
+        return true;
+    }
     // SAFETY: as large, better aligned, and every bit pattern is a slot.
-    let slot = unsafe { &*slot.cast::<ExchangeSlot>() };
+    let slot = unsafe { &*(&raw const scratch.slot).cast::<ExchangeSlot>() };
     let Some(entry) = EXCHANGES.get_ptr_mut(slot).or_else(|| CROWDED.get_ptr_mut(slot)) else {
         return false;
     };
     // SAFETY: map values stay readable and writable while the program runs, and the key in them is four words.
     let (known, found) = unsafe { (&mut (*entry).exchange, &*(&raw const (*entry).key).cast::<Words>()) };
-    if !is_key::<Exchange>(found, context, way, family, cgroup, kept) {
+    let Some([left, right, rest]) = again::<Exchange>(context, way, family) else {
+        return false;
+    };
+    if !is_same(found, &[cgroup, left, right, rest]) {
         return false;
     }
-    let Some(now) = now() else { return false };
     // What there is to write is heard again, and written, by the thorough way.
-    known.hear(way.role_of_opener(), now).is_none()
+    if known.hear(way.role_of_opener(), now).is_some() {
+        return false;
+    }
+    let key = [cgroup, left, right, rest | half(way as u64)];
+    let Some((hash, place)) = place(scratch, &key) else {
+        return false;
+    };
+    let until = known.nothing_to_write_until(now);
+    *place = Heard {
+        key,
+        until,
+        check: until ^ hash,
+    };
+    true
+}
+
+/// Whether a datagram was heard, and another one that passes the same way has nothing to say yet.
+#[inline(always)]
+fn is_heard(scratch: &mut Scratch, context: Context, way: Way, family: Family, cgroup: u64, now: u64) -> Option<bool> {
+    let [left, right, rest] = again::<Exchange>(context, way, family)?;
+    let key = [cgroup, left, right, rest | half(way as u64)];
+    let (hash, place) = place(scratch, &key)?;
+    // One test instead of five, because the verifier follows what comes after each.
+    let known = &place.key;
+    let differs = (known[0] ^ key[0]) | (known[1] ^ key[1]) | (known[2] ^ key[2]) | (known[3] ^ key[3]);
+    Some(differs | (place.until ^ place.check ^ hash) == 0 && now <= place.until)
+}
+
+/// A hash of a key, all bits of which depend on all of the key's.
+#[inline(always)]
+const fn hash([cgroup, left, right, rest]: &Words) -> u64 {
+    // Odd, and with about as many ones as zeros.
+    const FACTORS: [u64; 3] = [0x9e37_79b9_7f4a_7c15, 0xc2b2_ae3d_27d4_eb4f, 0x1656_67b1_9e37_79f9];
+    let mixed = left.wrapping_mul(FACTORS[0]) ^ *right ^ rest.wrapping_mul(FACTORS[1]) ^ *cgroup;
+    mixed.wrapping_mul(FACTORS[2])
+}
+
+/// A hash of a key, and where what was heard of it is. Looked up and not an array in the scratch, because of a sum of an address and
+/// a number the verifier follows too much. Who interrupts may change the number: then the key there is another.
+#[inline(always)]
+fn place(scratch: &mut Scratch, key: &Words) -> Option<(u64, &'static mut Heard)> {
+    let hash = self::hash(key);
+    scratch.number = (hash >> 56) as u32;
+    // SAFETY: the map is static and the key in a map; the verifier makes sure that the result is tested.
+    let place = unsafe {
+        bpf_map_lookup_elem((&raw const HEARD).cast_mut().cast(), (&raw const scratch.number).cast())
+            .cast::<Heard>()
+            .as_mut()
+    };
+    Some((hash, place?))
 }
 
 /// What one map is looked up by.
@@ -157,7 +243,7 @@ impl Kind for Exchange {
 
 /// What is looked for, and what of it stays in registers over the look-up: there are four, and the context has one.
 struct Sought {
-    slot: *const Slot,
+    scratch: &'static mut Scratch,
     cgroup: u64,
     kept: u64,
 }
@@ -181,11 +267,7 @@ fn sought<K: Kind>(context: Context, way: Way, family: Family) -> Option<Sought>
         Family::V4 => opaque(right & ADDRESS | rest),
         Family::V6 => 0,
     };
-    Some(Sought {
-        slot: &raw const scratch.slot,
-        cgroup,
-        kept,
-    })
+    Some(Sought { scratch, cgroup, kept })
 }
 
 /// Half of a cgroup's id, in the last half of a word.
@@ -223,33 +305,44 @@ fn opaque(mut value: u64) -> u64 {
     value
 }
 
-/// Whether what was found is what was looked for. Word by word: the compiler would call a function for whole arrays.
+/// Whether what was found is what was looked for.
 #[inline(always)]
 fn is_key<K: Kind>(found: &Words, context: Context, way: Way, family: Family, cgroup: u64, kept: u64) -> bool {
-    let again = match family {
+    let ends = match family {
         Family::V4 => Some([0, kept & ADDRESS | joined(0)[1], kept & !ADDRESS]),
-        Family::V6 => K::headers(context, family).and_then(|packet| ends::<K>(&packet, way, family)),
+        Family::V6 => again::<K>(context, way, family),
     };
-    let Some([left, right, rest]) = again else { return false };
-    found[0] == cgroup && found[1] == left && found[2] == right && found[3] == rest
+    let Some([left, right, rest]) = ends else { return false };
+    is_same(found, &[cgroup, left, right, rest])
+}
+
+/// What of a key comes after the cgroup, read again.
+#[inline(always)]
+fn again<K: Kind>(context: Context, way: Way, family: Family) -> Option<[u64; 3]> {
+    ends::<K>(&K::headers(context, family)?, way, family)
+}
+
+/// Word by word: the compiler would call a function for whole arrays.
+#[inline(always)]
+const fn is_same(left: &Words, right: &Words) -> bool {
+    left[0] == right[0] && left[1] == right[1] && left[2] == right[2] && left[3] == right[3]
 }
 
 /// The time, at most a tick of the kernel ago: to read the clock costs as much as all else here. Ticks are no time by
 /// themselves, because how long one takes and when they began to be counted is not told to programs.
 #[inline(always)]
-fn now() -> Option<u64> {
-    let moment = &mut scratch()?.moment;
+fn now(moment: &mut Moment) -> u64 {
     // SAFETY: takes nothing and always succeeds.
     let tick = unsafe { bpf_jiffies64() };
     if moment.now ^ moment.check == tick {
-        return Some(moment.now);
+        return moment.now;
     }
     // SAFETY: as above.
     let now = unsafe { bpf_ktime_get_ns() };
     // Who interrupts this between the two leaves a pair of which neither is of any tick, and the clock is read again.
     moment.now = now;
     moment.check = now ^ tick;
-    Some(now)
+    now
 }
 
 /// Whether what passes between the ends of a packet is recorded.
