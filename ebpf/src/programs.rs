@@ -24,7 +24,7 @@ use self::answers::hand_on;
 use self::hit::{hit_exchange, hit_flow};
 use self::read::{Context, Linear, Scattered, linear};
 use self::record::{record, skip};
-use self::socket::of_socket;
+use self::socket::{of_socket, own_port};
 
 #[unsafe(link_section = "license")]
 #[unsafe(no_mangle)]
@@ -187,7 +187,7 @@ const LOOPBACK: u32 = 1;
 fn between(context: Context, way: Way, signal: Signal, ends: Ends) {
     // Rules of a network can lead back into it what is sent to somebody else: to a proxy beside the sender, or to a node itself.
     // SAFETY: the kernel passes a valid context.
-    if unsafe { (*context.0).ifindex } == LOOPBACK {
+    if unsafe { (*context.0).ifindex } == LOOPBACK && own_port(context).is_some() {
         return skip(context, Reason::Loopback);
     }
     let ends = match (way, signal.transport) {

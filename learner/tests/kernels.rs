@@ -12,6 +12,7 @@ mod node;
 
 use std::fs;
 use std::net::{IpAddr, SocketAddr};
+use std::os::fd::AsFd as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -19,6 +20,7 @@ use std::time::{Duration, Instant};
 use nanoseg_graph::container::ContainerRef;
 use nanoseg_graph::flow::{Report, Reporter, Subject, Transport};
 use rustix::mount::{MountFlags, mount};
+use rustix::thread::LinkNameSpaceType;
 
 use crate::archive::Archive;
 use crate::node::learner::{Learner, Reported as _};
@@ -81,8 +83,9 @@ fn kernels() -> Vec<PathBuf> {
     kernels
 }
 
-/// What SCTP needs, in this order. Kernels may have some of it without a module.
-const MODULES: [&str; 4] = [
+/// What SCTP needs and the network between both ends, in this order. Kernels may have some of it without a module.
+const MODULES: [&str; 5] = [
+    "drivers/net/veth",
     "lib/libcrc32c",
     "net/ipv4/udp_tunnel",
     "net/ipv6/ip6_udp_tunnel",
@@ -125,7 +128,7 @@ fn modules(kernel: &Path) -> Vec<(&'static str, Vec<u8>)> {
 /// The first file system of a guest.
 fn contents(programs: &[(String, Vec<u8>)], kernel: &Path) -> Vec<u8> {
     let mut archive = Archive::default();
-    for empty in ["/proc", "/sys", "/tmp", "/dev"] {
+    for empty in ["/proc", "/sys", "/tmp", "/dev", "/run"] {
         archive.folder(empty);
     }
     for (path, contents) in programs {
@@ -254,11 +257,6 @@ fn observe_in_the_guest() {
             rustix::system::init_module(&module, c"").expect(name);
         }
     }
-    ip("link set lo up");
-    for address in SERVERS.into_iter().chain(CLIENTS) {
-        let length = if address.contains(':') { 128 } else { 32 };
-        ip(&format!("address add {address}/{length} dev lo"));
-    }
     let [server, client] = [1, 2].map(|number: u8| ContainerRef {
         pod_uid: format!("00000000-0000-4000-8000-{number:012x}"),
         container_id: format!("{number:064x}"),
@@ -271,18 +269,27 @@ fn observe_in_the_guest() {
     };
     let run = |of: &ContainerRef, steps: &[Step]| start(Command::new("/init"), &cgroup(of), steps);
     let at = |address: &str, port: u16| SocketAddr::new(address.parse().unwrap(), port);
-    let _serving = run(
-        &server,
-        &SERVERS
-            .map(|address| {
-                [
-                    Step::Accept(at(address, 8080)),
-                    Step::Echo(at(address, 5000)),
-                    Step::AcceptSctp(at(address, 3868)),
-                ]
-            })
-            .concat(),
-    );
+    let serving = SERVERS.map(|address| {
+        [
+            Step::Accept(at(address, 8080)),
+            Step::Echo(at(address, 5000)),
+            Step::AcceptSctp(at(address, 3868)),
+        ]
+    });
+    ip("link add client type veth peer name server");
+    ip("netns add server");
+    ip("link set server netns server");
+    has_addresses("client", CLIENTS);
+    // Whatever a thread starts is in the network of the thread.
+    let _serving = std::thread::scope(|scope| {
+        let start = || {
+            let network = fs::File::open("/run/netns/server").unwrap();
+            rustix::thread::move_into_link_name_space(network.as_fd(), Some(LinkNameSpaceType::Network)).unwrap();
+            has_addresses("server", SERVERS);
+            run(&server, &serving.concat())
+        };
+        scope.spawn(start).join().unwrap()
+    });
     let arguments = ["--pin", "/sys/fs/bpf/nanoseg"];
     let first = learner(&arguments);
     let calls = [0, 1].map(|family| {
@@ -327,6 +334,13 @@ fn observe_in_the_guest() {
         "another took over"
     );
     assert!(after.losses.is_empty(), "{:?}", after.losses);
+}
+
+/// Gives a device addresses in networks of both families, and begins to use it.
+fn has_addresses(device: &str, [v4, v6]: [&str; 2]) {
+    ip(&format!("address add {v4}/24 dev {device}"));
+    ip(&format!("address add {v6}/64 dev {device} nodad"));
+    ip(&format!("link set {device} up"));
 }
 
 fn learner(arguments: &[&str]) -> Learner {

@@ -60,13 +60,21 @@ pub(super) fn is_initiator(context: Context, way: Way, ends: &Ends) -> bool {
 #[inline(always)]
 pub(super) fn of_socket(context: Context, ends: Ends) -> Ends {
     let Some(socket) = socket(context) else { return ends };
+    let Some(own_port) = port(socket) else { return ends };
+    ends.sent_by(own_port, connected(socket, is_mapped(&ends.destination)))
+}
+
+/// The port of the packet's socket. A raw socket has none, and neither has what the kernel runs programs on request with.
+#[inline(always)]
+pub(super) fn own_port(context: Context) -> Option<u16> {
+    port(socket(context)?)
+}
+
+#[inline(always)]
+fn port(socket: *const bpf_sock) -> Option<u16> {
     // SAFETY: the verifier makes sure that it is a socket.
-    let own_port = unsafe { (&raw const (*socket).src_port).read_volatile() };
-    // A raw socket has no port.
-    if own_port == 0 {
-        return ends;
-    }
-    ends.sent_by(own_port as u16, connected(socket, is_mapped(&ends.destination)))
+    let port = unsafe { (&raw const (*socket).src_port).read_volatile() };
+    if port == 0 { None } else { Some(port as u16) }
 }
 
 /// Whether the packet's socket takes datagrams of one other end alone.
