@@ -43,7 +43,7 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
             Output::Table | Output::Wide | Output::Name => {
                 screen.line(format_args!("denied: {}", edge_words(edge)))?;
                 let example = connection_words(connection);
-                let pairs = counted(*pairs as u64, "pair", "pairs");
+                let pairs = counted(*pairs, "pair", "pairs");
                 screen.line(format_args!("  {denied} of {pairs}, for example {example}"))?;
                 for why in why {
                     screen.line(format_args!("  {why}"))?;
@@ -82,7 +82,7 @@ pub fn audit_flows(arguments: &AuditArguments, screen: &mut Screen<'_>) -> Resul
     if *output == Output::Table {
         screen.line(format_args!(
             "{}: {} denied, {} cannot be decided, {permitted} permitted",
-            counted(graph.len() as u64, "edge", "edges"),
+            counted(graph.len(), "edge", "edges"),
             denied.len(),
             undecided.len()
         ))?;

@@ -212,7 +212,7 @@ impl Input {
             self.cluster.observe(Object::Pod(pod), Timestamp::now());
         }
         if !names.is_empty() {
-            let pods = counted(names.len() as u64, "workload has no pod", "workloads have no pods");
+            let pods = counted(names.len(), "workload has no pod", "workloads have no pods");
             let more = if names.len() > EXAMPLES { ", .." } else { "" };
             let some = &names[..names.len().min(EXAMPLES)];
             screen.remark(format_args!(
@@ -414,7 +414,7 @@ fn tell_unknown(graph: &ConnectionGraph, recording: &Recording, cluster: &Cluste
         }
     }
     for (why, count) in unknown {
-        let ends = counted(count as u64, "edge has an end that is", "edges have an end that is");
+        let ends = counted(count, "edge has an end that is", "edges have an end that is");
         screen.remark(format_args!("note: {ends} not known: {why}"));
     }
     let absent: BTreeSet<&RecordedEnd> = recording
@@ -435,7 +435,7 @@ fn tell_unknown(graph: &ConnectionGraph, recording: &Recording, cluster: &Cluste
     if !absent.is_empty() {
         let some: Vec<String> = absent.iter().take(EXAMPLES).map(ToString::to_string).collect();
         let more = if absent.len() > EXAMPLES { ", .." } else { "" };
-        let pods = counted(absent.len() as u64, "pod", "pods");
+        let pods = counted(absent.len(), "pod", "pods");
         screen.remark(format_args!(
             "note: the flows name {pods} that the cluster does not have: {}{more}",
             some.join(", ")

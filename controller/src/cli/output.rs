@@ -2,6 +2,7 @@
 
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_policy::evaluate::{Connection, Denial, Verdict};
+pub(super) use nanoseg_policy::map::counted;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -81,9 +82,4 @@ pub(super) fn padded<const N: usize>(cells: impl Iterator<Item = String>) -> [St
         *place = cell;
     }
     row
-}
-
-/// A number with its noun.
-pub(super) fn counted(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
 }

@@ -116,7 +116,7 @@ fn table(output: Output, found: &Reach, of: &BTreeSet<Workload>, screen: &mut Sc
         screen.line(format_args!("{title}: {ports}"))?;
     }
     if *undecided > 0 {
-        let pairs = counted(*undecided as u64, "pair", "pairs");
+        let pairs = counted(*undecided, "pair", "pairs");
         screen.remark(format_args!(
             "note: of {pairs} of workloads nobody can say whether they can connect"
         ));

@@ -123,7 +123,7 @@ fn tell_without_dns(graph: &ConnectionGraph, proposals: &[Proposal], screen: &mu
         .filter(|proposal| proposal.directions.contains(&Direction::Egress))
         .count();
     if isolated > 0 && !graph.edges().any(|(edge, _)| DNS.contains(&edge.port)) {
-        let policies = counted(isolated as u64, "policy isolates", "policies isolate");
+        let policies = counted(isolated, "policy isolates", "policies isolate");
         screen.remark(format_args!(
             "note: no flow leads to a name server (port 53), and {policies} egress: whoever looks names up is cut off from that. \
              Add those flows, or allow DNS by a policy of your own"

@@ -11,6 +11,7 @@ use k8s_openapi::api::core::v1::{Node, Pod};
 use k8s_openapi::api::rbac::v1::PolicyRule;
 use kube::api::{Api, ListParams, PostParams};
 use kube::{Client, ResourceExt as _};
+use nanoseg_policy::map::counted;
 use serde::Deserialize as _;
 
 use super::{Finding, Verdict};
@@ -139,7 +140,7 @@ async fn learners(client: &Client, namespace: &str) -> Finding {
         Ok(Some(set)) => {
             let status = set.status.unwrap_or_default();
             let (wanted, ready) = (status.desired_number_scheduled, status.number_ready);
-            let found = format!("{ready} of {wanted} nodes have one that is ready");
+            let found = format!("{ready} ready, for {}", counted(wanted, "node", "nodes"));
             if ready == wanted && wanted > 0 {
                 Finding::well(check, found)
             } else {

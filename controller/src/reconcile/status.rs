@@ -5,6 +5,7 @@ use std::fmt;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::endpoint::Workload;
+use nanoseg_policy::map::counted;
 use nanoseg_policy::synthesize::Proposal;
 
 use super::conditions::{conditions, word_of};
@@ -304,10 +305,8 @@ fn notes_of(subject: &Subject, at: &Standpoint) -> Vec<String> {
             .cloned(),
     );
     if subject.unanswered > 0 {
-        notes.push(format!(
-            "{} connections were seen that nobody answered; no rule comes from them",
-            subject.unanswered
-        ));
+        let seen = counted(subject.unanswered, "connection was seen", "connections were seen");
+        notes.push(format!("{seen} that nobody answered: no rule comes of that"));
     }
     notes.extend(at.label_fault.clone());
     notes
@@ -391,8 +390,9 @@ fn frozen(workload: &Workload, subject: &Subject, at: &Standpoint) -> (Phase, St
         (Stance::Enforce, Standing::Suspended { once }) => (
             Phase::Stable,
             format!(
-                "{once} edges were seen only once and would be cut: name them in spec.acceptedEdges or spec.rejectedEdges \
-                 (status.quarantined lists them), or approve the proposal as it is"
+                "{} only once and would be cut: put what status.quarantined lists into spec.acceptedEdges or \
+                 spec.rejectedEdges, or approve the proposal as it is",
+                counted(*once, "edge was seen", "edges were seen")
             ),
         ),
         (Stance::Enforce, _) => (

@@ -69,7 +69,7 @@ pub(super) fn decide(segment: &mut Segment, decision: &Decision<'_>) -> Result<S
             let edges = meant(segment, edges)?;
             let spec = &mut segment.spec;
             shift(&edges, &mut spec.rejected_edges, &mut spec.accepted_edges);
-            let edges = counted(edges.len() as u64, "edge belongs", "edges belong");
+            let edges = counted(edges.len(), "edge belongs", "edges belong");
             Ok(format!("{edges} to the baseline"))
         }
         Decision::Reject(edges) if is_none(edges) => {
@@ -84,7 +84,7 @@ pub(super) fn decide(segment: &mut Segment, decision: &Decision<'_>) -> Result<S
             let edges = meant(segment, edges)?;
             let spec = &mut segment.spec;
             shift(&edges, &mut spec.accepted_edges, &mut spec.rejected_edges);
-            let edges = counted(edges.len() as u64, "edge does", "edges do");
+            let edges = counted(edges.len(), "edge does", "edges do");
             Ok(format!("{edges} not belong to the baseline"))
         }
         Decision::Promote => {
