@@ -20,7 +20,7 @@ where
     programs.take_map(name).unwrap().try_into().unwrap()
 }
 
-/// Sends a packet of IPv4 to port 8080, as the kernel runs programs on request.
+/// Sends a packet of IPv4 to port 8080.
 fn send(programs: &mut Ebpf, protocol: u8, transport: &[u8]) {
     let mut packet = vec![0; 12];
     packet.extend([
@@ -28,12 +28,17 @@ fn send(programs: &mut Ebpf, protocol: u8, transport: &[u8]) {
     ]);
     packet.extend([0xc0, 0, 0x1f, 0x90]);
     packet.extend(transport);
-    let program: &mut CgroupSkb = programs.program_mut(name::EGRESS).unwrap().try_into().unwrap();
+    on_request(programs, name::EGRESS, &packet);
+}
+
+/// Runs a program on a packet, as the kernel does on request.
+pub(crate) fn on_request(programs: &mut Ebpf, program: &str, packet: &[u8]) {
+    let program: &mut CgroupSkb = programs.program_mut(program).unwrap().try_into().unwrap();
     if program.fd().is_err() {
         program.load().unwrap();
     }
     let options = TestRunOptions {
-        data_in: Some(&packet),
+        data_in: Some(packet),
         ..TestRunOptions::new()
     };
     assert_eq!(program.test_run(options).unwrap().return_value, 1);

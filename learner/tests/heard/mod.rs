@@ -3,11 +3,11 @@
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, HashMap, MapData};
-use aya::programs::{CgroupSkb, TestRun as _, TestRunOptions};
 use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use nanoseg_ebpf::exchange::{ExchangeEntry, ExchangeSlot};
 use nanoseg_ebpf::{FlowEntry, FlowSlot, name};
 
+use crate::halves::on_request;
 use crate::node::{PATIENCE, is_possible};
 use crate::records::Plain;
 
@@ -16,7 +16,7 @@ static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg
 const HERE: [u8; 4] = [198, 18, 0, 1];
 const THERE: [u8; 4] = [198, 18, 0, 2];
 
-/// Sends a datagram, or receives one from the other end, as the kernel runs programs on request.
+/// Sends a datagram, or receives one from the other end.
 fn pass(programs: &mut Ebpf, program: &'static str) {
     let (from, to) = if program == name::EGRESS {
         ((HERE, 1000_u16), (THERE, 2000_u16))
@@ -28,15 +28,7 @@ fn pass(programs: &mut Ebpf, program: &'static str) {
     packet.extend([from.0, to.0].concat());
     packet.extend([from.1.to_be_bytes(), to.1.to_be_bytes()].concat());
     packet.extend([0, 8, 0, 0]);
-    let program: &mut CgroupSkb = programs.program_mut(program).unwrap().try_into().unwrap();
-    if program.fd().is_err() {
-        program.load().unwrap();
-    }
-    let options = TestRunOptions {
-        data_in: Some(&packet),
-        ..TestRunOptions::new()
-    };
-    assert_eq!(program.test_run(options).unwrap().return_value, 1);
+    on_request(programs, program, &packet);
 }
 
 #[test]
