@@ -14,7 +14,7 @@ use nanoseg_graph::recorded::{Recorded, RecordedKey};
 use serde::Deserialize;
 use serde::de::MapAccess;
 
-use super::line::{EndKeys, Wrong};
+use super::line::{EndKeys, Wrong, hubble_port};
 use super::{Entry, Skip};
 
 /// The numeric identity that Cilium reserves for the reporting node itself.
@@ -55,7 +55,7 @@ pub(super) enum Layer4 {
 
 #[derive(Deserialize)]
 pub(super) struct Ports {
-    #[serde(default, alias = "destinationPort")]
+    #[serde(default, alias = "destinationPort", deserialize_with = "hubble_port")]
     destination_port: u16,
     #[serde(default)]
     flags: Option<Flags>,

@@ -229,6 +229,17 @@ const PORT: Whole<NonZeroU16> = Whole {
     read: |number| u16::try_from(number).ok().and_then(NonZeroU16::new),
 };
 
+/// Hubble's: a flow without ports has zeros.
+const HUBBLE_PORT: Whole<u16> = Whole {
+    expected: "a number up to 65535",
+    read: |number| u16::try_from(number).ok(),
+};
+
+/// A port of Hubble's flows.
+pub(super) fn hubble_port<'de, D: de::Deserializer<'de>>(deserializer: D) -> Result<u16, D::Error> {
+    Ok(HUBBLE_PORT.deserialize(deserializer)?.unwrap_or_default())
+}
+
 const COUNT: Whole<u64> = Whole {
     expected: "a whole number",
     read: Some,

@@ -167,6 +167,10 @@ fn every_fault_names_line_and_field() {
             "f: line 1: left out, because of the field `port`: invalid type: string \"https\", expected a number from 1 to 65535",
         ),
         (
+            r#"{"IP":{"source":"10.0.0.1","destination":"10.0.0.2"},"l4":{"TCP":{"destination_port":65536}},"verdict":"FORWARDED"}"#,
+            "f: line 1: left out, because of the field `l4.TCP.destination_port`: invalid value: integer `65536`, expected a number up to 65535",
+        ),
+        (
             &PLAIN.replace("TCP", "ICMP"),
             "f: line 1: left out, because of the field `protocol`: \"ICMP\" is not TCP, UDP or SCTP",
         ),
