@@ -21,7 +21,7 @@ use crate::read::flows::{self, At, Ended, Entry, Visitor};
 use crate::settings::commands::{ExplainArguments, Party};
 use crate::settings::output::{Language, Output};
 use crate::trouble::chain;
-pub(crate) use missing::missing;
+pub(crate) use missing::Rules;
 use missing::{Missing, pod_of};
 
 /// Whether connections are allowed, and what decides.
@@ -60,7 +60,7 @@ pub fn explain(arguments: &ExplainArguments, screen: &mut Screen<'_>) -> Result<
     input.faults.settle(screen)?;
     let answer = Evaluator::new(&policies, &input.cluster).evaluate(&connection);
     let combined = answer.combined();
-    let missing = missing(&combined, &connection, &input.cluster);
+    let missing = Rules::of(&input.cluster).missing(&combined, &connection);
     match output.unwrap_or(Output::Table) {
         Output::Table | Output::Wide | Output::Name => {
             screen.line(connection_words(&connection))?;

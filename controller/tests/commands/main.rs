@@ -22,7 +22,7 @@ use tempfile::TempDir;
 
 const OBJECTS: &str = "
 - {apiVersion: v1, kind: Node, metadata: {name: n1}, spec: {podCIDRs: [198.18.1.0/24]}, status: {addresses: [{type: InternalIP, address: 192.0.2.1}]}}
-- {apiVersion: v1, kind: Pod, metadata: {name: web-0, namespace: shop, labels: {app: web, pod-template-hash: x, topology.kubernetes.io/zone: z}, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: web, uid: w, controller: true}]}, spec: {nodeName: n1, containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.2}, {ip: 'fd00:18::2'}]}}
+- {apiVersion: v1, kind: Pod, metadata: {name: web-0, namespace: shop, labels: {app: web, owner: ann, pod-template-hash: x, topology.kubernetes.io/zone: z}, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: web, uid: w, controller: true}]}, spec: {nodeName: n1, containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.2}, {ip: 'fd00:18::2'}]}}
 - {apiVersion: v1, kind: Pod, metadata: {name: db-0, namespace: shop, labels: {app: db}, ownerReferences: [{apiVersion: apps/v1, kind: StatefulSet, name: db, uid: d, controller: true}]}, spec: {nodeName: n1, containers: []}, status: {phase: Running, podIPs: [{ip: 198.18.1.3}, {ip: 'fd00:18::3'}]}}
 - {apiVersion: v1, kind: Service, metadata: {name: db, namespace: shop}, spec: {clusterIP: 198.19.0.10, selector: {app: db}, ports: [{port: 80, targetPort: 5432}]}}
 ";

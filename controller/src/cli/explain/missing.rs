@@ -1,9 +1,11 @@
 //! The rule that would allow what is denied.
 
+use std::cell::OnceCell;
+
 use nanoseg_graph::cluster::{Cluster, Labels, NAMESPACE_NAME, Pod};
 use nanoseg_policy::direction::Direction;
 use nanoseg_policy::evaluate::{Cause, Connection, Denial, End, Verdict};
-use nanoseg_policy::identity::{is_generated, is_passing};
+use nanoseg_policy::identity::{Identities, is_generated, is_passing};
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -21,31 +23,84 @@ pub(crate) struct Missing {
     rule: Value,
 }
 
-/// What would have to be said for the connection to be allowed; empty when it is.
-pub(crate) fn missing(verdict: &Verdict, connection: &Connection, cluster: &Cluster) -> Vec<Missing> {
-    let Verdict::Denied(why) = verdict else {
-        return Vec::new();
-    };
-    let missing = |denial: &Denial| {
-        let Cause::NoRule(policies) = &denial.cause else {
-            // No rule of a NetworkPolicy helps against a rule of the cluster.
-            return None;
+/// A cluster, and the labels by which rules know its workloads, found when a rule is first asked for.
+pub(crate) struct Rules<'a> {
+    cluster: &'a Cluster,
+    identities: OnceCell<Identities>,
+}
+
+impl<'a> Rules<'a> {
+    pub(crate) const fn of(cluster: &'a Cluster) -> Self {
+        Self {
+            cluster,
+            identities: OnceCell::new(),
+        }
+    }
+
+    /// What would have to be said for the connection to be allowed; empty when it is.
+    pub(crate) fn missing(&self, verdict: &Verdict, connection: &Connection) -> Vec<Missing> {
+        let Verdict::Denied(why) = verdict else {
+            return Vec::new();
         };
-        let (key, peer) = match denial.direction {
-            Direction::Ingress => ("from", &connection.source),
-            Direction::Egress => ("to", &connection.destination),
+        let missing = |denial: &Denial| {
+            let Cause::NoRule(policies) = &denial.cause else {
+                // No rule of a NetworkPolicy helps against a rule of the cluster.
+                return None;
+            };
+            let (key, peer) = match denial.direction {
+                Direction::Ingress => ("from", &connection.source),
+                Direction::Egress => ("to", &connection.destination),
+            };
+            Some(Missing {
+                direction: denial.direction.as_str(),
+                policies: policies.iter().map(ToString::to_string).collect(),
+                pod: format!("{}/{}", denial.namespace, denial.pod),
+                rule: json!({
+                    key: [self.peer(peer, &denial.namespace)],
+                    "ports": [{ "port": connection.port, "protocol": connection.transport.as_str() }],
+                }),
+            })
         };
-        Some(Missing {
-            direction: denial.direction.as_str(),
-            policies: policies.iter().map(ToString::to_string).collect(),
-            pod: format!("{}/{}", denial.namespace, denial.pod),
-            rule: json!({
-                key: [peer_of(peer, &denial.namespace, cluster)],
-                "ports": [{ "port": connection.port, "protocol": connection.transport.as_str() }],
-            }),
-        })
-    };
-    why.iter().filter_map(missing).collect()
+        why.iter().filter_map(missing).collect()
+    }
+
+    fn peer(&self, peer: &End, namespace: &str) -> Value {
+        match (pod_of(peer, self.cluster), peer) {
+            (Some(pod), _) => {
+                let labels = self.labels(pod);
+                let pods = if labels.is_empty() {
+                    json!({})
+                } else {
+                    json!({ "matchLabels": labels })
+                };
+                if *pod.namespace == *namespace {
+                    json!({ "podSelector": pods })
+                } else {
+                    let name = json!({ "matchLabels": { NAMESPACE_NAME: &*pod.namespace } });
+                    json!({ "namespaceSelector": name, "podSelector": pods })
+                }
+            }
+            (None, End::Address(address)) => {
+                let length = if address.is_ipv4() { 32 } else { 128 };
+                json!({ "ipBlock": { "cidr": format!("{address}/{length}") } })
+            }
+            // Without the pod there is no verdict that denies.
+            (None, End::Pod { .. } | End::Uid(_)) => json!({ "podSelector": {} }),
+        }
+    }
+
+    /// Those by which synthesis would name the pod, too.
+    fn labels(&self, pod: &Pod) -> Labels {
+        let identities = self.identities.get_or_init(|| Identities::new(self.cluster));
+        if let Some(identity) = identities.get(&self.cluster.workload_of(pod)) {
+            return (*identity.labels).clone();
+        }
+        let own = pod
+            .labels
+            .iter()
+            .filter(|(key, _)| !is_generated(key) && !is_passing(key));
+        own.map(|(key, value)| (key.clone(), value.clone())).collect()
+    }
 }
 
 /// The pod that an end is, if it is one.
@@ -56,36 +111,6 @@ pub(super) fn pod_of<'a>(end: &End, cluster: &'a Cluster) -> Option<&'a Pod> {
         End::Address(address) => cluster
             .pods()
             .find(|pod| !pod.host_network && pod.addresses.contains(address)),
-    }
-}
-
-fn peer_of(peer: &End, namespace: &str, cluster: &Cluster) -> Value {
-    match (pod_of(peer, cluster), peer) {
-        (Some(pod), _) => {
-            let labels: Labels = pod
-                .labels
-                .iter()
-                .filter(|(key, _)| !is_generated(key) && !is_passing(key))
-                .map(|(key, value)| (key.clone(), value.clone()))
-                .collect();
-            let pods = if labels.is_empty() {
-                json!({})
-            } else {
-                json!({ "matchLabels": labels })
-            };
-            if *pod.namespace == *namespace {
-                json!({ "podSelector": pods })
-            } else {
-                let name = json!({ "matchLabels": { NAMESPACE_NAME: &*pod.namespace } });
-                json!({ "namespaceSelector": name, "podSelector": pods })
-            }
-        }
-        (None, End::Address(address)) => {
-            let length = if address.is_ipv4() { 32 } else { 128 };
-            json!({ "ipBlock": { "cidr": format!("{address}/{length}") } })
-        }
-        // Without the pod there is no verdict that denies.
-        (None, End::Pod { .. } | End::Uid(_)) => json!({ "podSelector": {} }),
     }
 }
 

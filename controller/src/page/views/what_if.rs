@@ -9,7 +9,7 @@ use nanoseg_policy::evaluate::{Answer, Connection, Decision, End, Evaluator, Pol
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::cli::{by, combined_word, connection_words, direction_word, missing};
+use crate::cli::{Rules, by, combined_word, connection_words, direction_word};
 use crate::page::board::Copy;
 use crate::reconcile::Snapshot;
 use crate::segment::EdgeEnd;
@@ -139,9 +139,10 @@ impl Asked {
             }
         }
         ways.sort_by_key(|(.., pairs)| std::cmp::Reverse(*pairs));
+        let rules = Rules::of(&snapshot.cluster);
         let told: Vec<Value> = ways
             .iter()
-            .map(|(_, answer, connection, pairs)| way(answer, connection, *pairs, &snapshot.cluster))
+            .map(|(_, answer, connection, pairs)| way(answer, connection, *pairs, &rules))
             .collect();
         let mut words = ways.iter().map(|(_, answer, ..)| combined_word(&answer.combined()));
         let first = words.next().unwrap_or("Unknown");
@@ -154,10 +155,11 @@ impl Asked {
     }
 }
 
-fn way(answer: &Answer, connection: &Connection, pairs: usize, cluster: &Cluster) -> Value {
+fn way(answer: &Answer, connection: &Connection, pairs: usize, rules: &Rules<'_>) -> Value {
     let Answer { egress, ingress } = answer;
     let combined = answer.combined();
-    let missing: Vec<String> = missing(&combined, connection, cluster)
+    let missing: Vec<String> = rules
+        .missing(&combined, connection)
         .iter()
         .filter_map(|missing| missing.text().ok())
         .collect();
