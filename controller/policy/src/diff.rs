@@ -162,10 +162,12 @@ pub struct Diff {
     pub closed: Vec<Change>,
     /// Not decidable before or now, and the other way decided.
     pub unclear: Vec<Change>,
+    /// Parties of which other rules apply than before to pods that use their nodes' network: nobody can say what that changes.
+    pub undecided: BTreeSet<Party>,
 }
 
 impl Diff {
-    /// Whether the two sets decide everything alike.
+    /// Whether the two sets decide everything alike that can be decided.
     pub const fn is_empty(&self) -> bool {
         self.opened.is_empty() && self.closed.is_empty() && self.unclear.is_empty()
     }
@@ -189,7 +191,15 @@ pub fn diff(old: &PolicySet, new: &PolicySet, cluster: &Cluster) -> Diff {
             }
         }
     }
-    collect(found, &ends)
+    Diff {
+        undecided: groups
+            .iter()
+            .zip(&changed)
+            .filter(|(group, [ingress, egress])| (*ingress || *egress) && sides.is_on_a_nodes_network(group))
+            .map(|(group, _)| group.party.clone())
+            .collect(),
+        ..collect(found, &ends)
+    }
 }
 
 /// A place in both evaluators.
@@ -281,6 +291,12 @@ impl Sides<'_> {
     fn changed(&self, group: &Group) -> [bool; 2] {
         let Spot { old, new } = group.spots[0];
         Direction::ALL.map(|direction| !self.old.says_the_same(&old, &self.new, &new, direction))
+    }
+
+    /// Whether policies select its pods, before and now, and cannot be shown to do anything.
+    fn is_on_a_nodes_network(&self, group: &Group) -> bool {
+        let Spot { old, new } = group.spots[0];
+        self.old.is_on_a_nodes_network(&old) && self.new.is_on_a_nodes_network(&new)
     }
 
     fn compare(&self, source: &Group, destination: &Group, found: &mut Found) {

@@ -47,6 +47,12 @@ pub fn diff_policies(arguments: &DiffArguments, screen: &mut Screen<'_>) -> Resu
     input.faults.settle(screen)?;
     screen.busy("comparing what both allow");
     let found = diff(&old, &new, &input.cluster);
+    for party in &found.undecided {
+        screen.remark(format_args!(
+            "note: other rules than before apply to {party}; its pods use their nodes' network, and what policies do to them \
+             depends on the network plugin"
+        ));
+    }
     match output {
         // In full, as one needs it to look for something in it.
         Output::Wide | Output::Document(_) => {

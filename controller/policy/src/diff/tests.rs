@@ -334,3 +334,18 @@ proptest! {
         prop_assert_eq!(widths(told), widths(expected));
     }
 }
+
+#[test]
+fn pods_on_their_nodes_network_are_named_where_other_rules_apply_to_them() {
+    let agent = "{apiVersion: v1, kind: Pod, metadata: {namespace: shop, name: agent, labels: {app: agent}}, spec: {hostNetwork: true, nodeName: n1, containers: []}, status: {phase: Running, podIP: 192.0.2.1}}";
+    let cluster = cluster_of(&format!("{CLUSTER}---\n{agent}\n"));
+    let closed = "{podSelector: {matchLabels: {app: agent}}}";
+    let open = "{podSelector: {matchLabels: {app: agent}}, ingress: [{}]}";
+    let [old, new] = [closed, open].map(|spec| set(&[spec], "p"));
+    let changed = diff(&old, &new, &cluster);
+    let named: Vec<String> = changed.undecided.iter().map(ToString::to_string).collect();
+    assert_eq!(named, ["Pod shop/agent"]);
+    assert!(diff(&old, &old, &cluster).undecided.is_empty());
+    let other = set(&["{podSelector: {matchLabels: {app: db}}}"], "p");
+    assert!(diff(&set(&[], "p"), &other, &cluster).undecided.is_empty());
+}

@@ -29,6 +29,12 @@ impl<'a> Evaluator<'a> {
         }
     }
 
+    /// Whether it is a pod that policies select and that uses its node's network.
+    pub(crate) fn is_on_a_nodes_network(&self, place: &Place) -> bool {
+        let class = self.compiled.classes.get(place.class as usize);
+        class.is_some_and(|class| class.host_network)
+    }
+
     fn says(&self, class: u32, direction: Direction) -> Says<'a> {
         let Governing {
             admin,
