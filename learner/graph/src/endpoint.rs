@@ -18,6 +18,13 @@ pub struct Workload {
     pub name: String,
 }
 
+impl Workload {
+    /// Where a person puts a label that the workload's pods are to have, in a sentence about the workload.
+    pub fn labels_stand_on(&self) -> &'static str {
+        if self.kind == "Pod" { "it" } else { "its pod template" }
+    }
+}
+
 impl fmt::Display for Workload {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { namespace, kind, name } = self;

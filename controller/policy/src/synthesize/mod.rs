@@ -70,24 +70,27 @@ pub enum Refusal {
         workload: Workload,
     },
     /// Its pods have no stable labels.
-    #[error("{workload} gets no policy: no stable label selects its pods; add the label {hint} to its pod template")]
+    #[error(
+        "{workload} gets no policy: no stable label selects its pods; add the label {hint} to {}",
+        workload.labels_stand_on()
+    )]
     NoLabels {
         /// The workload.
         workload: Workload,
-        /// A label which, on its pod template, would identify it.
+        /// A label which, on its pods, would identify it.
         hint: Box<Label>,
     },
     /// A selector for it would select others.
     #[error(
-        "{workload} gets no policy: its stable labels also select pods of {with}; add the label {hint} to its pod \
-         template"
+        "{workload} gets no policy: its stable labels also select pods of {with}; add the label {hint} to {}",
+        workload.labels_stand_on()
     )]
     Overlaps {
         /// The workload.
         workload: Workload,
         /// The others.
         with: Overlap,
-        /// A label which, on its pod template, would separate it.
+        /// A label which, on its pods, would separate it.
         hint: Box<Label>,
     },
     /// It has no edge in the baseline.

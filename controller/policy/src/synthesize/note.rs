@@ -314,7 +314,7 @@ impl fmt::Display for Note {
                 if !also.is_empty() {
                     write!(f, ", also those of {also}")?;
                 }
-                write!(f, "; the label {hint} on its pod template would separate it")
+                write!(f, "; the label {hint} on {} would separate it", peer.labels_stand_on())
             }
             Self::HostNetwork {
                 direction,

@@ -517,6 +517,22 @@ fn p9_a_subject_that_cannot_be_selected_is_refused_and_a_peer_is_noted() {
 }
 
 #[test]
+fn a_pod_of_its_own_has_no_template_to_put_a_label_on() {
+    let mut cluster = shop();
+    cluster.observe(
+        Object::Pod(pod("shop", "solo", labels([("app", "db")]), &["198.18.1.77"])),
+        crate::fixture::at(2),
+    );
+    let seen = graph([edge(end("web"), end("db"), 5432, Transport::Tcp)]);
+    let refusal = synthesize(&workload("Pod", "shop", "solo"), &seen, &cluster, &Settings::default()).unwrap_err();
+    assert_eq!(
+        refusal.to_string(),
+        "Pod shop/solo gets no policy: its stable labels also select pods of StatefulSet shop/db; \
+         add the label app.kubernetes.io/component: solo to it"
+    );
+}
+
+#[test]
 fn p39_verify_takes_other_peoples_policies_in() {
     let seen = graph([edge(end("web"), end("api"), 8080, Transport::Tcp)]);
     let cluster = shop();
