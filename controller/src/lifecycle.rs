@@ -274,11 +274,13 @@ impl Life {
             let edges = segment::from_edges(std::slice::from_ref(edge))?;
             let first_seen = first_seen.as_ref().map_or(now, |at| at.0);
             let novel = Novel::found(first_seen, *count, *decision);
-            life.novel.extend(edges.into_keys().map(|key| (key, novel.clone())));
+            life.novel
+                .extend(segment::into_keys(edges).map(|key| (key, novel.clone())));
         }
         for QuarantinedEdge { edge, suspicion } in &status.quarantined {
             let edges = segment::from_edges(std::slice::from_ref(edge))?;
-            life.quarantined.extend(edges.into_keys().map(|key| (key, *suspicion)));
+            life.quarantined
+                .extend(segment::into_keys(edges).map(|key| (key, *suspicion)));
         }
         Ok(life)
     }
@@ -292,7 +294,7 @@ impl Life {
             edges.retain(|key, _| key.source == subject || key.destination == subject);
             Ok(edges)
         };
-        let rejected: BTreeSet<EdgeKey> = of_subject(&segment.spec.rejected_edges)?.into_keys().collect();
+        let rejected: BTreeSet<EdgeKey> = segment::into_keys(of_subject(&segment.spec.rejected_edges)?).collect();
         let mut accepted = of_subject(&segment.spec.accepted_edges)?;
         accepted.retain(|key, _| !rejected.contains(key));
         let changed = accepted != self.accepted || rejected != self.rejected;
@@ -322,7 +324,7 @@ impl Life {
     /// baseline lets it ask anybody.
     pub fn cut_name_lookup(&self, workload: &Workload, baseline: &Baseline) -> Option<&EdgeKey> {
         let asks = |key: &EdgeKey| key.port == DNS && key.source.workload() == Some(workload);
-        if baseline.keys().any(asks) {
+        if baseline.keys().any(|key| asks(key)) {
             return None;
         }
         let waiting = self.quarantined.iter();
@@ -448,46 +450,11 @@ impl Life {
         if self.frozen_at.is_some() {
             for (key, known) in &self.accepted {
                 if !self.kept.contains_key(key) {
-                    Arc::make_mut(&mut self.kept).insert(key.clone(), known.clone());
+                    Arc::make_mut(&mut self.kept).insert(Arc::clone(key), known.clone());
                 }
                 self.novel.remove(key);
             }
-            // What nobody answered may be what a policy refused, so it counts here. An unknown end does not: it may turn out to
-            // be one of the baseline's.
-            let mut violations = Vec::new();
-            for Seen {
-                key,
-                known,
-                suspicion: _,
-            } in seen
-            {
-                if let Some(kept) = self.kept.get(key) {
-                    let mut sightings = kept.sightings;
-                    sightings.extend(known.sightings);
-                    if sightings != kept.sightings
-                        && let Some(kept) = Arc::make_mut(&mut self.kept).get_mut(key)
-                    {
-                        kept.sightings = sightings;
-                    }
-                    continue;
-                }
-                if has_unknown_end(key) {
-                    continue;
-                }
-                let (first_seen, attempts) = (known.sightings.first_seen.unwrap_or(now), known.sightings.count);
-                if let Some(novel) = self.novel.get_mut(key) {
-                    novel.count(first_seen, attempts);
-                } else {
-                    let novel = Novel::found(first_seen, attempts, None);
-                    self.novel.insert(key.clone(), novel);
-                    violations.push(key.clone());
-                }
-            }
-            return Judgement {
-                baseline: Arc::clone(&self.kept),
-                violations,
-                ..Judgement::default()
-            };
+            return self.compare(seen, now);
         }
 
         // An earlier run may have taken a pod's address for an external one before it had seen the pod.
@@ -495,7 +462,9 @@ impl Life {
         let misread = |key: &EdgeKey| misread(&key.source) || misread(&key.destination);
         leave(&mut self.kept, misread);
         self.quarantined.retain(|key, _| !misread(key));
-        let mut baseline = Baseline::clone(&self.kept);
+        let kept = self.kept.iter();
+        let mut baseline: BTreeMap<Arc<EdgeKey>, Known> =
+            kept.map(|(key, known)| (Arc::clone(key), known.clone())).collect();
         let mut unanswered = 0;
         for Seen { key, known, suspicion } in seen {
             if self.rejected.contains(key) {
@@ -517,10 +486,13 @@ impl Life {
                 None => {}
             }
             self.quarantined.remove(key);
-            baseline.entry(key.clone()).or_default().extend(known);
+            match baseline.get_mut(key) {
+                Some(told) => told.extend(known),
+                None => drop(baseline.insert(Arc::new(key.clone()), known)),
+            }
         }
         for (key, known) in &self.accepted {
-            baseline.entry(key.clone()).or_default().extend(known.clone());
+            baseline.entry(Arc::clone(key)).or_default().extend(known.clone());
         }
         if baseline
             .keys()
@@ -530,7 +502,7 @@ impl Life {
         }
         let is_over = |timing| self.awaits().is_none() && self.ends_at(timing) <= now;
         let froze = timing.is_some_and(is_over) && !baseline.is_empty();
-        let baseline = Arc::new(baseline);
+        let baseline = Arc::new(Baseline::from(baseline));
         if froze {
             self.frozen_at = Some(now);
             self.kept = Arc::clone(&baseline);
@@ -542,11 +514,51 @@ impl Life {
             froze,
         }
     }
+
+    /// Compares what was seen with a baseline that is frozen.
+    fn compare<'a>(&mut self, seen: impl IntoIterator<Item = Seen<'a>>, now: Timestamp) -> Judgement {
+        // What nobody answered may be what a policy refused, so it counts here. An unknown end does not: it may turn out to
+        // be one of the baseline's.
+        let mut violations = Vec::new();
+        for Seen {
+            key,
+            known,
+            suspicion: _,
+        } in seen
+        {
+            if let Some(kept) = self.kept.get(key) {
+                let mut sightings = kept.sightings;
+                sightings.extend(known.sightings);
+                if sightings != kept.sightings
+                    && let Some(kept) = Arc::make_mut(&mut self.kept).get_mut(key)
+                {
+                    kept.sightings = sightings;
+                }
+                continue;
+            }
+            if has_unknown_end(key) {
+                continue;
+            }
+            let (first_seen, attempts) = (known.sightings.first_seen.unwrap_or(now), known.sightings.count);
+            if let Some(novel) = self.novel.get_mut(key) {
+                novel.count(first_seen, attempts);
+            } else {
+                let novel = Novel::found(first_seen, attempts, None);
+                self.novel.insert(key.clone(), novel);
+                violations.push(key.clone());
+            }
+        }
+        Judgement {
+            baseline: Arc::clone(&self.kept),
+            violations,
+            ..Judgement::default()
+        }
+    }
 }
 
 /// Takes edges out. A baseline that has none of them stays shared.
 fn leave(baseline: &mut Arc<Baseline>, is_out: impl Fn(&EdgeKey) -> bool) {
-    if baseline.keys().any(&is_out) {
+    if baseline.keys().any(|key| is_out(key)) {
         Arc::make_mut(baseline).retain(|key, _| !is_out(key));
     }
 }

@@ -8,6 +8,7 @@
 mod baseline;
 mod coverage;
 mod evidence;
+mod listed;
 mod on_map;
 mod packed;
 mod window;
@@ -26,10 +27,12 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use self::baseline::{
-    Baseline, BaselineEdge, EdgeEnd, Known, NotAnEnd, Protocol, SeenAt, from_edges, hash_of, hash_of_text, to_edges,
+    Baseline, BaselineEdge, EdgeEnd, Known, NotAnEnd, Protocol, SeenAt, from_edges, hash_of, hash_of_text, into_keys,
+    to_edges,
 };
 pub use self::coverage::{Coverage, LISTED_CAPTURES, LISTED_NODES};
 pub use self::evidence::{Answered, Became, LearnedEdge, Sightings, from_learned, to_learned, to_learned_since};
+pub use self::listed::{Few, Listed};
 pub use self::window::{LearningWindow, NotAWindow};
 
 /// Novel edges that a status lists at most: enough for a person to see what goes on, and few beside the object's size limit.

@@ -9,12 +9,12 @@
 //!   policy fails although whoever counts began anew. What passed since it told last is open again, and that is never more than
 //!   [`OPEN`].
 
-use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use jiff::{SignedDuration, Timestamp};
 use nanoseg_graph::connection::EdgeKey;
 
-use crate::segment::Answered;
+use crate::segment::{Answered, Listed};
 
 /// How long an answer may take, and a learner to tell of it: a lost SYN is sent again after one second, an increment takes another.
 pub const PATIENCE: SignedDuration = SignedDuration::from_secs(3);
@@ -75,7 +75,7 @@ impl Course {
 pub struct Trial {
     hash: String,
     since: Timestamp,
-    edges: BTreeMap<EdgeKey, Course>,
+    edges: Listed<Arc<EdgeKey>, Course>,
 }
 
 /// What came out so far.
@@ -93,12 +93,12 @@ impl Trial {
         Self {
             hash,
             since,
-            edges: BTreeMap::new(),
+            edges: Listed::new(),
         }
     }
 
     /// Of a policy that another run of the controller has tried, from what it told of edges.
-    pub fn resume(hash: String, since: Timestamp, told: impl IntoIterator<Item = (EdgeKey, Answered)>) -> Self {
+    pub fn resume(hash: String, since: Timestamp, told: impl IntoIterator<Item = (Arc<EdgeKey>, Answered)>) -> Self {
         let course = |answered| match answered {
             Answered::Learning => Course::Told,
             Answered::Enforced => Course::Passed,
@@ -139,7 +139,7 @@ impl Trial {
     /// Takes in what is known of the baseline's edges by `now`. Learners are all back at `ready`.
     pub fn watch(
         &mut self,
-        edges: impl IntoIterator<Item = (EdgeKey, Counts)>,
+        edges: impl IntoIterator<Item = (Arc<EdgeKey>, Counts)>,
         ready: Timestamp,
         now: Timestamp,
     ) -> Finding {
@@ -153,8 +153,18 @@ impl Trial {
         if now < counts_from {
             finding.again = Some(counts_from);
         }
+        let edges: Vec<(Arc<EdgeKey>, Counts)> = edges.into_iter().collect();
+        if edges.iter().any(|(key, _)| !self.edges.contains_key(key)) {
+            let known = std::mem::take(&mut self.edges);
+            let begun = edges
+                .iter()
+                .map(|(key, counts)| (Arc::clone(key), Course::watched(*counts, false)));
+            self.edges = begun.chain(known).collect();
+        }
         for (key, counts) in edges {
-            let course = self.edges.entry(key.clone()).or_insert(Course::watched(counts, false));
+            let Some(course) = self.edges.get_mut(&key) else {
+                continue;
+            };
             if *course == Course::Told {
                 *course = Course::watched(counts, true);
             }
@@ -177,7 +187,7 @@ impl Trial {
             } else if *was_answered && counts.attempted > reference.attempted {
                 let decided = later(*failing.get_or_insert(now), PATIENCE);
                 if decided <= now {
-                    finding.failed.get_or_insert(key);
+                    finding.failed.get_or_insert_with(|| EdgeKey::clone(&key));
                 } else {
                     finding.again = Some(finding.again.map_or(decided, |again| again.min(decided)));
                 }
@@ -204,8 +214,8 @@ mod tests {
         Timestamp::from_second(1_800_000_000 + second).unwrap()
     }
 
-    fn edge() -> EdgeKey {
-        EdgeKey {
+    fn edge() -> Arc<EdgeKey> {
+        Arc::new(EdgeKey {
             source: Endpoint::External("203.0.113.9".parse().unwrap()),
             destination: Endpoint::Workload(Workload {
                 namespace: "shop".to_owned(),
@@ -214,7 +224,7 @@ mod tests {
             }),
             port: 80,
             transport: Transport::Tcp,
-        }
+        })
     }
 
     #[test]

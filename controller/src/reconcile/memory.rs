@@ -198,7 +198,7 @@ fn trial_of(status: &SegmentStatus) -> Option<Trial> {
     let told = status
         .baseline
         .iter()
-        .filter_map(|edge| Some((edge.edge.key(), edge.answered?)));
+        .filter_map(|edge| Some((Arc::new(edge.edge.key()), edge.answered?)));
     Some(Trial::resume(live.hash.clone(), live.at.0, told))
 }
 

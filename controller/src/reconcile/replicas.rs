@@ -265,7 +265,7 @@ impl Core {
     fn is_in_a_baseline(&self, end: &Endpoint) -> bool {
         self.subjects.values().any(|subject| {
             let kept = subject.baseline.keys().chain(subject.life.kept().keys());
-            let mut edges = kept.chain(subject.life.quarantined().keys());
+            let mut edges = kept.map(|key| &**key).chain(subject.life.quarantined().keys());
             edges.any(|key| key.source == *end || key.destination == *end)
         })
     }

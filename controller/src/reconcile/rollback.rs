@@ -3,6 +3,8 @@
 //! Law: what was taken back is applied again only after a person took the mode away from Enforce or approved the proposal anew,
 //! whoever restarts in between.
 
+use std::sync::Arc;
+
 use jiff::Timestamp;
 use nanoseg_graph::connection::{ConnectionGraph, EvidenceRef};
 use nanoseg_graph::flow::Reporter;
@@ -67,7 +69,7 @@ impl Subject {
         };
         let counted = self.baseline.keys().filter_map(|key| {
             let evidence = graph.evidence(key)?;
-            Some((key.clone(), counts(evidence)))
+            Some((Arc::clone(key), counts(evidence)))
         });
         let finding = trial.watch(counted, ready, now);
         if let Some(key) = &finding.failed {

@@ -154,7 +154,7 @@ impl Core {
 
         let mut members = self.members(about, now);
         let mut violations = Vec::new();
-        let mut learned: BTreeMap<EdgeKey, Known> = BTreeMap::new();
+        let mut learned: BTreeMap<Arc<EdgeKey>, Known> = BTreeMap::new();
         let is_internal =
             |address| self.cluster.is_cluster_address(address) || !self.cluster.owners_of(address, now, now).is_empty();
         let subjects = self.subjects.iter_mut().filter(|(workload, _)| about.is(workload));
@@ -200,7 +200,7 @@ impl Core {
             let judgement = subject.life.judge(edges, &subject.baseline, until, is_internal, now);
             for (key, known) in judgement.baseline.iter() {
                 if !subject.baseline.contains_key(key) {
-                    learned.entry(key.clone()).or_default().extend(known.clone());
+                    learned.entry(Arc::clone(key)).or_default().extend(known.clone());
                 }
             }
             if was_frozen && subject.life.frozen_at.is_none() {
@@ -476,9 +476,9 @@ fn by_workload<'a>(
             seen.entry(end.clone()).or_default().push(Seen {
                 key,
                 known: Known {
-                    via: evidence.via.clone(),
-                    seen_at: evidence.reporters(),
-                    names: graph.names(&key.source, &key.destination).clone(),
+                    via: evidence.via.iter().cloned().collect(),
+                    seen_at: evidence.reporters().into(),
+                    names: graph.names(&key.source, &key.destination).iter().cloned().collect(),
                     sightings,
                 },
                 suspicion: suspicions.get(key).copied(),
@@ -494,7 +494,8 @@ pub(super) fn earlier(one: Option<Timestamp>, other: Option<Timestamp>) -> Optio
 
 /// Whether the same policy follows from both: when and how often edges were seen makes no difference.
 fn means_the_same(one: &Baseline, other: &Baseline) -> bool {
-    let same = |((one_key, one), (other_key, other)): ((&EdgeKey, &Known), (&EdgeKey, &Known))| {
+    type Entry<'a> = (&'a Arc<EdgeKey>, &'a Known);
+    let same = |((one_key, one), (other_key, other)): (Entry<'_>, Entry<'_>)| {
         let Known {
             via,
             seen_at,
@@ -533,13 +534,13 @@ fn graph_of(baseline: &Baseline) -> ConnectionGraph {
             .map(|reporter| ((*reporter, nobody.clone()), once))
             .collect();
         graph.insert(
-            key.clone(),
+            EdgeKey::clone(key),
             &Evidence {
                 tallies,
-                via: via.clone(),
+                via: via.to_set(),
             },
         );
-        for name in names {
+        for name in &**names {
             graph.name(&key.source, &key.destination, name);
         }
     }

@@ -283,7 +283,7 @@ pub enum News {
     /// Everything was read, and rounds begin.
     InSync,
     /// An edge joined a baseline.
-    EdgeLearned(EdgeKey, Known),
+    EdgeLearned(Arc<EdgeKey>, Known),
     /// A window ended.
     Frozen(Workload, usize),
     /// A policy is taken back, because this edge of its baseline is not answered any more.
@@ -313,7 +313,7 @@ impl News {
                     destination,
                     port,
                     transport,
-                } = key;
+                } = &**key;
                 let via: Vec<String> = via.iter().map(ToString::to_string).collect();
                 let via = (!via.is_empty()).then(|| via.join(", "));
                 if has_unknown_end(key) {

@@ -2,9 +2,10 @@
 //!
 //! Law: reading back what was written gives the same edges.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::borrow::Borrow;
 use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, UnknownReason, Workload};
@@ -16,6 +17,7 @@ use sha2::{Digest as _, Sha256};
 
 use super::SegmentError;
 use super::evidence::Sightings;
+use super::listed::{Few, Listed};
 
 /// One connection of the baseline: who opens it, to whom, on which port of the listener.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -225,11 +227,11 @@ fn parse_service(text: &str) -> Option<ServiceName> {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Known {
     /// Services through which the source reaches the destination.
-    pub via: BTreeSet<ServiceName>,
+    pub via: Few<ServiceName>,
     /// The ends whose nodes saw it.
-    pub seen_at: BTreeSet<Reporter>,
+    pub seen_at: Few<Reporter>,
     /// Names by which the source asked for the destination.
-    pub names: BTreeSet<DnsName>,
+    pub names: Few<DnsName>,
     /// When and how often.
     pub sightings: Sightings,
 }
@@ -243,28 +245,37 @@ impl Known {
             names,
             sightings,
         } = other;
-        for name in &names {
-            DnsName::keep(&mut self.names, name);
+        if self.names != names {
+            let mut all = self.names.to_set();
+            for name in &*names {
+                DnsName::keep(&mut all, name);
+            }
+            self.names = all.into();
         }
-        self.via.extend(via);
-        self.seen_at.extend(seen_at);
+        self.via.extend(&via);
+        self.seen_at.extend(&seen_at);
         self.sightings.extend(sightings);
     }
 }
 
-/// The edges that a workload's policy allows.
-pub type Baseline = BTreeMap<EdgeKey, Known>;
+/// The edges that a workload's policy allows. A trial holds the same keys.
+pub type Baseline = Listed<Arc<EdgeKey>, Known>;
+
+/// The edges of a baseline, in order, by themselves.
+pub fn into_keys(baseline: Baseline) -> impl Iterator<Item = EdgeKey> {
+    baseline.into_iter().map(|(key, _)| Arc::unwrap_or_clone(key))
+}
 
 /// SHA-256 over the edges of a baseline, as `sha256:` and 64 hex digits. What they are reached through does not count.
 pub fn hash_of(baseline: &Baseline) -> String {
     let mut hasher = Sha256::new();
-    for EdgeKey {
-        source,
-        destination,
-        port,
-        transport,
-    } in baseline.keys()
-    {
+    for key in baseline.keys() {
+        let EdgeKey {
+            source,
+            destination,
+            port,
+            transport,
+        } = &**key;
         for part in [
             EdgeEnd(source.clone()).to_string(),
             EdgeEnd(destination.clone()).to_string(),
@@ -294,8 +305,13 @@ fn hex(bytes: &[u8]) -> String {
 }
 
 /// Edges as people read them.
-pub fn to_edges<'a>(baseline: impl IntoIterator<Item = (&'a EdgeKey, &'a Known)>) -> Vec<BaselineEdge> {
-    baseline.into_iter().map(|(key, known)| to_edge(key, known)).collect()
+pub fn to_edges<'a, K: Borrow<EdgeKey> + 'a>(
+    baseline: impl IntoIterator<Item = (&'a K, &'a Known)>,
+) -> Vec<BaselineEdge> {
+    baseline
+        .into_iter()
+        .map(|(key, known)| to_edge(key.borrow(), known))
+        .collect()
 }
 
 pub(super) fn to_edge(key: &EdgeKey, known: &Known) -> BaselineEdge {
@@ -327,7 +343,7 @@ pub(super) fn to_edge(key: &EdgeKey, known: &Known) -> BaselineEdge {
                 Reporter::Destination => SeenAt::Destination,
             })
             .collect(),
-        names: names.iter().cloned().collect(),
+        names: names.to_vec(),
     }
 }
 
@@ -369,7 +385,7 @@ pub fn from_edges(edges: &[BaselineEdge]) -> Result<Baseline, SegmentError> {
                     names,
                     sightings: Sightings::default(),
                 };
-                Ok((key, known))
+                Ok((Arc::new(key), known))
             },
         )
         .collect()
@@ -438,12 +454,12 @@ mod tests {
         };
         let baseline: Baseline = [
             (
-                EdgeKey {
+                Arc::new(EdgeKey {
                     source: Endpoint::Workload(workload("Deployment", "web")),
                     destination: Endpoint::Workload(workload("StatefulSet", "db")),
                     port: 5432,
                     transport: Transport::Tcp,
-                },
+                }),
                 Known {
                     via: [service].into(),
                     seen_at: [Reporter::Source, Reporter::Destination].into(),
@@ -452,12 +468,12 @@ mod tests {
                 },
             ),
             (
-                EdgeKey {
+                Arc::new(EdgeKey {
                     source: Endpoint::Node("node1".to_owned()),
                     destination: Endpoint::Workload(workload("Deployment", "web")),
                     port: 8080,
                     transport: Transport::Sctp,
-                },
+                }),
                 Known::default(),
             ),
         ]

@@ -1,5 +1,7 @@
 //! When and how often an edge of a baseline was seen.
 
+use std::collections::BTreeMap;
+
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use nanoseg_graph::connection::{EdgeKey, EvidenceRef};
@@ -181,7 +183,7 @@ pub fn to_learned_since(baseline: &Baseline, written: &[LearnedEdge]) -> Vec<Lea
 
 /// A baseline from what a status lists.
 pub fn from_learned(edges: &[LearnedEdge]) -> Result<Baseline, SegmentError> {
-    let mut baseline = Baseline::new();
+    let mut baseline = BTreeMap::new();
     for LearnedEdge {
         edge,
         first_seen,
@@ -204,12 +206,13 @@ pub fn from_learned(edges: &[LearnedEdge]) -> Result<Baseline, SegmentError> {
                 .map(|(key, known)| (key, Known { sightings, ..known })),
         );
     }
-    Ok(baseline)
+    Ok(baseline.into())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::segment::Few;
 
     const WRITTEN: &str = "[
         {source: shop/Deployment/web, destination: shop/StatefulSet/db, port: 5432, protocol: TCP, via: [shop/db], seenAt: [Source],
@@ -236,7 +239,7 @@ mod tests {
                 outcome: Some(Outcome::Attempted),
             });
             if !via {
-                known.via.clear();
+                known.via = Few::default();
             }
             to_learned_since(&baseline, &written)
         };

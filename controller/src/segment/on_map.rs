@@ -1,20 +1,21 @@
 //! What a Segment has to say to the segmentation map.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::connection::EdgeKey;
 use nanoseg_policy::map;
 
-use super::{BaselineEdge, Segment, SegmentError, from_edges, from_learned};
+use super::{BaselineEdge, Segment, SegmentError, from_edges, from_learned, into_keys};
 
 impl Segment {
     /// Its part of the map.
     pub fn on_map(&self) -> Result<map::Segment, SegmentError> {
         let workload = self.subject()?;
         let keys = |edges: &[BaselineEdge]| -> Result<BTreeSet<EdgeKey>, SegmentError> {
-            Ok(from_edges(edges)?.into_keys().collect())
+            Ok(into_keys(from_edges(edges)?).collect())
         };
         let mut facts = map::SegmentFacts {
             name: self.segment_name().name,
@@ -41,7 +42,7 @@ impl Segment {
         status.phase.as_str().clone_into(&mut facts.phase);
         facts.reason.clone_from(&status.reason);
         facts.loss = status.loss;
-        let baseline: BTreeSet<EdgeKey> = from_learned(&status.baseline)?.into_keys().collect();
+        let baseline: BTreeSet<EdgeKey> = into_keys(from_learned(&status.baseline)?).collect();
         facts.baseline = baseline.len();
         let mut quarantined = BTreeMap::new();
         for edge in &status.quarantined {
@@ -66,7 +67,7 @@ impl Segment {
         let learned = self.status.as_ref().map_or(&[][..], |status| &status.baseline);
         let seen = from_learned(learned)?.into_iter();
         Ok(seen
-            .filter_map(|(key, known)| Some((key, known.sightings.last_seen?)))
+            .filter_map(|(key, known)| Some((Arc::unwrap_or_clone(key), known.sightings.last_seen?)))
             .collect())
     }
 

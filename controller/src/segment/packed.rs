@@ -67,6 +67,8 @@ impl<'de> Deserialize<'de> for SegmentStatus {
             status.baseline = baseline;
             status.proposal = proposal;
         }
+        // It is kept as long as its Segment is there.
+        status.baseline.shrink_to_fit();
         Ok(status)
     }
 }
