@@ -35,7 +35,8 @@ struct Scratch {
     pad: u32,
 }
 
-/// When the clock was read last.
+/// The time, at most a tick of the kernel ago: to read the clock costs as much as all else here. Ticks are no time by
+/// themselves, because how long one takes and when they began to be counted is not told to programs.
 #[repr(C)]
 struct Moment {
     /// Nanoseconds.
@@ -81,42 +82,32 @@ fn scratch() -> Option<&'static mut Scratch> {
 /// Counts a TCP packet that opens, accepts or refuses, if its key is in the map. Otherwise does nothing.
 #[inline(always)]
 pub(super) fn hit_flow(context: Context, way: Way, family: Family) -> bool {
-    let Some(Sought { scratch, cgroup, kept }) = sought::<Flow>(context, way, family) else {
+    let Some(Sought { scratch, cgroup }) = sought::<Flow>(context, way, family) else {
         return false;
     };
+    scratch.moment.bring_up();
     // SAFETY: as large, better aligned, and every bit pattern is a slot.
     let Some(entry) = FLOWS.get_ptr_mut(unsafe { &*(&raw const scratch.slot).cast::<FlowSlot>() }) else {
         return false;
     };
     // SAFETY: map values stay readable while the program runs, and the key in them is four words.
     let found = unsafe { &*(&raw const (*entry).key).cast::<Words>() };
-    if !is_key::<Flow>(found, context, way, family, cgroup, kept) {
-        return false;
-    }
-    // Looked up again: there is no register for it until here.
-    let Some(scratch) = self::scratch() else { return false };
-    let now = now(&mut scratch.moment);
-    let Some(count) = counted(found, context, way, family) else {
+    let Some(count) = counted(found, context, way, family, cgroup) else {
         return false;
     };
     // SAFETY: a part of a map value.
-    increment(unsafe { &raw mut (*entry).record }, count, now);
+    increment(unsafe { &raw mut (*entry).record }, count, scratch.moment.now());
     true
 }
 
 /// Hears a datagram whose exchange is known and has nothing to write. Otherwise does nothing that hearing it again would not.
 #[inline(always)]
 pub(super) fn hit_exchange(context: Context, way: Way, family: Family) -> bool {
-    let Some(Sought {
-        scratch,
-        cgroup,
-        kept: _,
-    }) = sought::<Exchange>(context, way, family)
-    else {
+    let Some(Sought { scratch, cgroup }) = sought::<Exchange>(context, way, family) else {
         return false;
     };
-    let now = now(&mut scratch.moment);
-    if is_heard(scratch, context, way, family, cgroup, now) == Some(true) {
+    scratch.moment.bring_up();
+    if is_heard(scratch, context, way, family, cgroup) == Some(true) {
         return true;
     }
     // SAFETY: as large, better aligned, and every bit pattern is a slot.
@@ -133,14 +124,16 @@ pub(super) fn hit_exchange(context: Context, way: Way, family: Family) -> bool {
         return false;
     }
     // What there is to write is heard again, and written, by the thorough way.
+    let now = scratch.moment.now();
     if known.hear(way.role_of_opener(), now).is_some() {
         return false;
     }
+    let until = known.nothing_to_write_until(now);
     let key = [cgroup, left, right, rest | half(way as u64)];
-    let Some((hash, place)) = place(scratch, &key) else {
+    let hash = hash(&key);
+    let Some(place) = place(scratch, hash) else {
         return false;
     };
-    let until = known.nothing_to_write_until(now);
     *place = Heard {
         key,
         until,
@@ -151,14 +144,15 @@ pub(super) fn hit_exchange(context: Context, way: Way, family: Family) -> bool {
 
 /// Whether a datagram was heard, and another one that passes the same way has nothing to say yet.
 #[inline(always)]
-fn is_heard(scratch: &mut Scratch, context: Context, way: Way, family: Family, cgroup: u64, now: u64) -> Option<bool> {
-    let [left, right, rest] = again::<Exchange>(context, way, family)?;
-    let key = [cgroup, left, right, rest | half(way as u64)];
-    let (hash, place) = place(scratch, &key)?;
+fn is_heard(scratch: &mut Scratch, context: Context, way: Way, family: Family, cgroup: u64) -> Option<bool> {
+    let key = |[left, right, rest]: [u64; 3]| [cgroup, left, right, rest | half(way as u64)];
+    let place = place(scratch, hash(&key(again::<Exchange>(context, way, family)?)))?;
+    // Made of the packet anew: there are no registers for it over the look-up.
+    let key = key(again::<Exchange>(context, way, family)?);
     // One test instead of five, because the verifier follows what comes after each.
     let known = &place.key;
     let differs = (known[0] ^ key[0]) | (known[1] ^ key[1]) | (known[2] ^ key[2]) | (known[3] ^ key[3]);
-    Some(differs | (place.until ^ place.check ^ hash) == 0 && now <= place.until)
+    Some(differs | (place.until ^ place.check ^ hash(&key)) == 0 && scratch.moment.now() <= place.until)
 }
 
 /// A hash of a key, all bits of which depend on all of the key's.
@@ -170,19 +164,17 @@ const fn hash([cgroup, left, right, rest]: &Words) -> u64 {
     mixed.wrapping_mul(FACTORS[2])
 }
 
-/// A hash of a key, and where what was heard of it is. Looked up and not an array in the scratch, because of a sum of an address and
+/// Where what was heard of the key with this hash is. Looked up and not an array in the scratch, because of a sum of an address and
 /// a number the verifier follows too much. Who interrupts may change the number: then the key there is another.
 #[inline(always)]
-fn place(scratch: &mut Scratch, key: &Words) -> Option<(u64, &'static mut Heard)> {
-    let hash = self::hash(key);
+fn place(scratch: &mut Scratch, hash: u64) -> Option<&'static mut Heard> {
     scratch.number = (hash >> 56) as u32;
     // SAFETY: the map is static and the key in a map; the verifier makes sure that the result is tested.
-    let place = unsafe {
+    unsafe {
         bpf_map_lookup_elem((&raw const HEARD).cast_mut().cast(), (&raw const scratch.number).cast())
             .cast::<Heard>()
             .as_mut()
-    };
-    Some((hash, place?))
+    }
 }
 
 /// What one map is looked up by.
@@ -208,6 +200,13 @@ impl Kind for Flow {
     #[inline(always)]
     fn rest(packet: &Headers, way: Way, family: Family) -> Option<u64> {
         let (role, _) = said(packet, way, family)?;
+        Self::rest_of(packet, way, family, role)
+    }
+}
+
+impl Flow {
+    #[inline(always)]
+    fn rest_of(packet: &Headers, way: Way, family: Family, role: Role) -> Option<u64> {
         let (sender, receiver) = ports(packet, transport_at(family))?;
         let port = match (way, role) {
             (Way::Ingress, Role::Source) | (Way::Egress, Role::Destination) => sender,
@@ -241,33 +240,26 @@ impl Kind for Exchange {
     }
 }
 
-/// What is looked for, and what of it stays in registers over the look-up: there are four, and the context has one.
+/// What is looked for, as it stays in registers over the look-up: there are four, the context has one, and a function of the kernel
+/// that is called with one more takes the last.
 struct Sought {
     scratch: &'static mut Scratch,
     cgroup: u64,
-    kept: u64,
 }
 
 /// Builds a slot in this processor's memory, if what passes between the ends of the packet is recorded.
 #[inline(always)]
 fn sought<K: Kind>(context: Context, way: Way, family: Family) -> Option<Sought> {
-    // Of IPv6 the addresses are more than there are registers for beside the key.
-    if matches!(family, Family::V6) && !is_recorded(&Exchange::headers(context, family)?, family)? {
+    // Before the calls, and what is read for it is read again: there are no registers for all of it beside the key.
+    if !is_recorded(&Exchange::headers(context, family)?, family)? {
         return None;
     }
     let cgroup = cgroup_of(context);
     let scratch = scratch()?;
     let packet = K::headers(context, family)?;
-    if matches!(family, Family::V4) && !is_recorded(&packet, family)? {
-        return None;
-    }
     let [left, right, rest] = ends::<K>(&packet, way, family)?;
     scratch.slot = [left, right, rest | half(cgroup)];
-    let kept = match family {
-        Family::V4 => opaque(right & ADDRESS | rest),
-        Family::V6 => 0,
-    };
-    Some(Sought { scratch, cgroup, kept })
+    Some(Sought { scratch, cgroup })
 }
 
 /// Half of a cgroup's id, in the last half of a word.
@@ -283,37 +275,18 @@ const fn half(cgroup: u64) -> u64 {
 /// What of a key comes after the cgroup.
 #[inline(always)]
 fn ends<K: Kind>(packet: &Headers, way: Way, family: Family) -> Option<[u64; 3]> {
-    let [left, right] = match (family, way) {
-        (Family::V4, Way::Ingress) => joined(packet.word(12)?),
-        (Family::V4, Way::Egress) => joined(packet.word(16)?),
-        (Family::V6, Way::Ingress) => address(packet, 8)?,
-        (Family::V6, Way::Egress) => address(packet, 24)?,
-    };
+    let [left, right] = other_end(packet, way, family)?;
     Some([left, right, K::rest(packet, way, family)?])
 }
 
-/// Where the address of IPv4 is in the second word of a mapped one. In the same place of what comes after it is nothing, so
-/// that one register holds both.
-const ADDRESS: u64 = u64::from_ne_bytes([0, 0, 0, 0, 255, 255, 255, 255]);
-
-/// The same, in a way that hides from the compiler how it came about: it would keep what it was made of, in more registers than
-/// there are.
 #[inline(always)]
-fn opaque(mut value: u64) -> u64 {
-    // SAFETY: changes nothing.
-    unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(pure, nomem, nostack, preserves_flags)) };
-    value
-}
-
-/// Whether what was found is what was looked for.
-#[inline(always)]
-fn is_key<K: Kind>(found: &Words, context: Context, way: Way, family: Family, cgroup: u64, kept: u64) -> bool {
-    let ends = match family {
-        Family::V4 => Some([0, kept & ADDRESS | joined(0)[1], kept & !ADDRESS]),
-        Family::V6 => again::<K>(context, way, family),
-    };
-    let Some([left, right, rest]) = ends else { return false };
-    is_same(found, &[cgroup, left, right, rest])
+fn other_end(packet: &Headers, way: Way, family: Family) -> Option<[u64; 2]> {
+    match (family, way) {
+        (Family::V4, Way::Ingress) => Some(joined(packet.word(12)?)),
+        (Family::V4, Way::Egress) => Some(joined(packet.word(16)?)),
+        (Family::V6, Way::Ingress) => address(packet, 8),
+        (Family::V6, Way::Egress) => address(packet, 24),
+    }
 }
 
 /// What of a key comes after the cgroup, read again.
@@ -328,21 +301,29 @@ const fn is_same(left: &Words, right: &Words) -> bool {
     left[0] == right[0] && left[1] == right[1] && left[2] == right[2] && left[3] == right[3]
 }
 
-/// The time, at most a tick of the kernel ago: to read the clock costs as much as all else here. Ticks are no time by
-/// themselves, because how long one takes and when they began to be counted is not told to programs.
-#[inline(always)]
-fn now(moment: &mut Moment) -> u64 {
-    // SAFETY: takes nothing and always succeeds.
-    let tick = unsafe { bpf_jiffies64() };
-    if moment.now ^ moment.check == tick {
-        return moment.now;
+impl Moment {
+    /// Reads the clock if it was read before this tick. All of it goes through memory: there is no register for anything over these
+    /// calls.
+    #[inline(always)]
+    fn bring_up(&mut self) {
+        // SAFETY: takes nothing and always succeeds.
+        let tick = unsafe { bpf_jiffies64() };
+        if self.now() ^ self.check == tick {
+            return;
+        }
+        // Who interrupts this anywhere leaves a pair of one time and its tick, or one that is of no tick and is read again.
+        // SAFETY: as above.
+        self.now = unsafe { bpf_ktime_get_ns() };
+        // SAFETY: as above.
+        self.check = unsafe { bpf_jiffies64() } ^ self.now();
     }
-    // SAFETY: as above.
-    let now = unsafe { bpf_ktime_get_ns() };
-    // Who interrupts this between the two leaves a pair of which neither is of any tick, and the clock is read again.
-    moment.now = now;
-    moment.check = now ^ tick;
-    now
+
+    /// In nanoseconds, as it is now: who interrupted may have read a later one.
+    #[inline(always)]
+    fn now(&self) -> u64 {
+        // SAFETY: a part of a map value.
+        unsafe { (&raw const self.now).read_volatile() }
+    }
 }
 
 /// Whether what passes between the ends of a packet is recorded.
@@ -357,15 +338,23 @@ fn is_recorded(packet: &Headers, family: Family) -> Option<bool> {
     })
 }
 
-/// What is counted by a packet whose key was found: only what an end is answered is not in the key.
+/// What a packet counts, if the key that was found is its own. One part after the other is read again and compared: all of them at
+/// once would be more than there are registers for.
 #[inline(always)]
-fn counted(found: &Words, context: Context, way: Way, family: Family) -> Option<Count> {
-    let is_destination = found[3] & together(0, u16::from_ne_bytes([0, 1])) != 0;
-    match (way, is_destination) {
-        (Way::Egress, true) => Some(Count::Established),
-        (Way::Egress, false) | (Way::Ingress, true) => Some(Count::Attempted),
-        (Way::Ingress, false) => Some(said(&Flow::headers(context, family)?, way, family)?.1),
+fn counted(found: &Words, context: Context, way: Way, family: Family, cgroup: u64) -> Option<Count> {
+    if found[0] != cgroup {
+        return None;
     }
+    let packet = Flow::headers(context, family)?;
+    let [left, right] = other_end(&packet, way, family)?;
+    if found[1] != left || found[2] != right {
+        return None;
+    }
+    let (role, count) = said(&packet, way, family)?;
+    if found[3] != Flow::rest_of(&packet, way, family, role)? {
+        return None;
+    }
+    Some(count)
 }
 
 /// Who this end is and what is counted.
