@@ -96,7 +96,14 @@ where
     let (reader, writer) = reflector::store::<K>();
     let objects = watcher(Api::<K>::all(client.clone()), watcher::Config::default());
     let objects = objects.modify(|object| object.managed_fields_mut().clear());
-    tasks.spawn(reflector(writer, objects).for_each(|_| std::future::ready(())));
+    // Without waiting in between it would ask again and again for what cannot be answered, for ever and without a word.
+    let objects = objects.default_backoff();
+    tasks.spawn(reflector(writer, objects).for_each(|event| {
+        if let Err(error) = event {
+            eprintln!("a bare client's caches: {}: {error}", K::kind(&()));
+        }
+        std::future::ready(())
+    }));
     reader.wait_until_ready().await.unwrap();
     reader.len()
 }
