@@ -3,11 +3,10 @@
 //! What costs here is calls: a look-up in a hash map, which is three of the kernel's functions, takes as long as all else together.
 //! So of datagrams that have nothing to say, one in a second is looked up.
 //!
-//! Nothing here is on the program's stack: a loader without `CAP_PERFMON` has writes to it fenced, and a fence costs as much as
-//! half a look-up. So what is looked up is built in memory of this processor, and of what is read from the packet only as much is
-//! kept over a call as one register holds; the rest is read again. Another run of a program may interrupt this one and write
-//! its own; so what was found carries its key with it, and counts only if that is the packet's. Anything else is left to the
-//! thorough way.
+//! Nothing of that way is on the program's stack: a loader without `CAP_PERFMON` has writes to it fenced, and a fence costs as much as
+//! half a look-up. So what is looked up is built in memory of this processor, where the time is too, and nothing that was read from
+//! the packet is kept over a call: it is read again. Another run of a program may interrupt this one and write its own; so what was
+//! found carries its key with it, and counts only if that is the packet's. Anything else is left to the thorough way.
 
 use aya_ebpf::helpers::{bpf_jiffies64, bpf_ktime_get_ns, bpf_map_lookup_elem};
 use aya_ebpf::macros::map;
