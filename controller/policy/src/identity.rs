@@ -248,12 +248,12 @@ impl Identities {
 }
 
 /// Whether a label names a revision, a run or a replica, and so never belongs into a selector of ours.
-pub fn is_generated(key: &str) -> bool {
+fn is_generated(key: &str) -> bool {
     key.starts_with(GENERATED_PREFIX) || GENERATED.contains(&key)
 }
 
 /// Whether a label changes with a release or with the node by its usual meaning.
-pub fn is_passing(key: &str) -> bool {
+fn is_passing(key: &str) -> bool {
     RELEASE.contains(&key) || PLACE_PREFIXES.iter().any(|prefix| key.starts_with(prefix))
 }
 

@@ -160,7 +160,7 @@ impl<K: Ord, V> Listed<K, V> {
 
     /// All, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.0.iter().map(|(key, value)| (key, value))
+        self.into_iter()
     }
 
     /// All, in order, to be changed.

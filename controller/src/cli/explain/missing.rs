@@ -5,7 +5,7 @@ use std::cell::OnceCell;
 use nanoseg_graph::cluster::{Cluster, Labels, NAMESPACE_NAME, Pod};
 use nanoseg_policy::direction::Direction;
 use nanoseg_policy::evaluate::{Cause, Connection, Denial, End, Verdict};
-use nanoseg_policy::identity::{Identities, is_generated, is_passing};
+use nanoseg_policy::identity::Identities;
 use serde::Serialize;
 use serde_json::{Value, json};
 
@@ -92,14 +92,9 @@ impl<'a> Rules<'a> {
     /// Those by which synthesis would name the pod, too.
     fn labels(&self, pod: &Pod) -> Labels {
         let identities = self.identities.get_or_init(|| Identities::new(self.cluster));
-        if let Some(identity) = identities.get(&self.cluster.workload_of(pod)) {
-            return (*identity.labels).clone();
-        }
-        let own = pod
-            .labels
-            .iter()
-            .filter(|(key, _)| !is_generated(key) && !is_passing(key));
-        own.map(|(key, value)| (key.clone(), value.clone())).collect()
+        let identity = identities.get(&self.cluster.workload_of(pod));
+        // Every pod of the cluster is of a workload that is known there.
+        identity.map(|identity| (*identity.labels).clone()).unwrap_or_default()
     }
 }
 
