@@ -10,10 +10,11 @@
 use crate::{EVERY_CGROUP, FlowKey, FlowRecord, LossKey, name};
 
 /// Raised with every change to what a pinned map holds or means.
-pub const LAYOUT: u64 = 4;
+pub const LAYOUT: u64 = 5;
 
-/// Layouts that can be taken over as they are. Of the one before, nothing means something else, and [`Kept::Left`] is not there.
-pub const LAYOUTS: [u64; 2] = [3, LAYOUT];
+/// Layouts that can be taken over as they are. In none of them does anything mean something else: in the first [`Kept::Left`] is not
+/// there, and neither of those before counts what is [`crate::Reason::Returned`] or an [`crate::Reason::OtherAnswer`].
+pub const LAYOUTS: [u64; 3] = [3, 4, LAYOUT];
 
 /// What the header says, by place. It is written from the end to the beginning: with the layout in it all is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

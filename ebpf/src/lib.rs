@@ -14,6 +14,7 @@
 pub mod exchange;
 pub mod kept;
 pub mod packet;
+pub mod returning;
 
 /// Names of the maps and programs in the object file.
 pub mod name {
@@ -27,6 +28,8 @@ pub mod name {
     pub const CROWDS: &str = "CROWDS";
     /// `LruHashMap<exchange::Asking, exchange::Asked>`: whom a port asked last. Never pinned: nothing in it is of use for long.
     pub const ASKED: &str = "ASKED";
+    /// `Array<u64>` of [`returning::Sent`](super::returning::Sent): connections that were just asked for. Never pinned, as above.
+    pub const SENT: &str = "SENT";
     /// Constant of the programs: how many exchanges a cgroup may begin in the time of one silence before it is one of many.
     pub const EXCHANGES_SHARE: &str = "EXCHANGES_SHARE";
     /// `Array<u64>` of one: from when on, in `CLOCK_MONOTONIC` nanoseconds, the first datagram that is seen between two ports
@@ -293,11 +296,18 @@ pub enum Reason {
     Unheard = 12,
     /// A TCP connection that was open before the programs were attached and has no known direction. Learners count it.
     Undecided = 13,
+    /// Not lost: a connection that came back to its sender. It is told as one to whom was asked.
+    Returned = 14,
+    /// Not lost, as far as can be told: a datagram of somebody who was not asked, taken for the answer of who was.
+    OtherAnswer = 15,
 }
 
 impl Reason {
+    /// How many the map has room for: more than there are, so that a pinned one can count those of a later version.
+    pub const PLACES: u32 = 32;
+
     /// Every reason, in the order of their numbers.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 16] = [
         Self::MapFull,
         Self::ExchangeTableFull,
         Self::Truncated,
@@ -312,6 +322,8 @@ impl Reason {
         Self::Copy,
         Self::Unheard,
         Self::Undecided,
+        Self::Returned,
+        Self::OtherAnswer,
     ];
 
     /// Whether something that a policy could speak of was lost.
@@ -325,7 +337,14 @@ impl Reason {
             | Self::OtherTransport
             | Self::UnderWay
             | Self::Undecided => true,
-            Self::Loopback | Self::NotRouted | Self::Icmp | Self::Unannounced | Self::Copy | Self::Unheard => false,
+            Self::Loopback
+            | Self::NotRouted
+            | Self::Icmp
+            | Self::Unannounced
+            | Self::Copy
+            | Self::Unheard
+            | Self::Returned
+            | Self::OtherAnswer => false,
         }
     }
 

@@ -334,6 +334,19 @@ impl Event {
 }
 
 impl Signal {
+    /// The initial sequence number of the end that opens a TCP connection, as it is in memory: where it opens it, and where the
+    /// other end accepts it (RFC 9293, 3.5).
+    #[inline(always)]
+    pub fn opener<B: Bytes + ?Sized>(&self, packet: &B) -> Option<u32> {
+        match (self.transport, self.event) {
+            (Transport::Tcp, Event::Open) => packet.word(self.at + 4),
+            (Transport::Tcp, Event::Accept) => packet
+                .word(self.at + 8)
+                .map(|next| u32::from_be(next).wrapping_sub(1).to_be()),
+            _ => None,
+        }
+    }
+
     /// Addresses and ports as they are in the packet, whatever passes between them.
     #[inline(always)]
     pub fn ends<B: Bytes + ?Sized>(&self, packet: &B) -> Result<Ends, Skipped> {
@@ -398,6 +411,15 @@ impl Ends {
             unrecorded_v4(source[3], destination[3])
         } else {
             unrecorded_v6(source, destination)
+        }
+    }
+
+    /// This cgroup's end.
+    #[inline(always)]
+    pub const fn own(&self, way: Way) -> Address {
+        match way {
+            Way::Ingress => self.destination,
+            Way::Egress => self.source,
         }
     }
 

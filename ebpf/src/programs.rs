@@ -143,7 +143,7 @@ fn conclude(context: Context, way: Way, packet: &Linear, signal: Result<Signal, 
     let reason = match signal {
         Ok(signal) => match signal.ends(packet) {
             Ok(ends) => {
-                between(context, way, signal, ends);
+                between(context, way, signal, signal.opener(packet), ends);
                 return true;
             }
             Err(Skipped::Data) => return true,
@@ -173,7 +173,7 @@ fn sent_scattered(context: Context) {
 fn observe_scattered(context: Context, way: Way) {
     let packet = Scattered(context);
     match classify(&packet).and_then(|signal| Ok((signal, signal.ends(&packet)?))) {
-        Ok((signal, ends)) => between(context, way, signal, ends),
+        Ok((signal, ends)) => between(context, way, signal, signal.opener(&packet), ends),
         Err(Skipped::Data) => {}
         Err(Skipped::Counted(reason)) => skip(context, reason),
     }
@@ -184,7 +184,7 @@ const LOOPBACK: u32 = 1;
 
 /// Records or counts what passes between two ends.
 #[inline(always)]
-fn between(context: Context, way: Way, signal: Signal, ends: Ends) {
+fn between(context: Context, way: Way, signal: Signal, opener: Option<u32>, ends: Ends) {
     // Rules of a network can lead back into it what is sent to somebody else: to a proxy beside the sender, or to a node itself.
     // SAFETY: the kernel passes a valid context.
     if unsafe { (*context.0).ifindex } == LOOPBACK && own_port(context).is_some() {
@@ -196,7 +196,7 @@ fn between(context: Context, way: Way, signal: Signal, ends: Ends) {
     };
     match ends.unrecorded() {
         Some(reason) => skip(context, reason),
-        None => record(context, way, signal, &ends),
+        None => record(context, way, signal, opener, &ends),
     }
 }
 

@@ -476,14 +476,15 @@ impl Capture {
 
     /// What was not recorded for one reason, in all.
     pub(crate) fn total(&self, reason: Reason) -> Result<u64, CaptureError> {
-        let values = self
-            .counters
-            .get(&(reason as u32), 0)
-            .map_err(|source| CaptureError::Read {
+        match self.counters.get(&(reason as u32), 0) {
+            Ok(values) => Ok(values.iter().sum()),
+            // A map that was taken over has no place for what its version did not count.
+            Err(MapError::KeyNotFound) => Ok(0),
+            Err(source) => Err(CaptureError::Read {
                 name: name::COUNTERS,
                 source,
-            })?;
-        Ok(values.iter().sum())
+            }),
+        }
     }
 
     /// Takes the count of a loss out of the kernel's map, of a cgroup that is gone: its place is another one's then. `told` is

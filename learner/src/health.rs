@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use nanoseg_ebpf::Reason;
 use nanoseg_graph::flow::{Loss, LossReason};
 use nanoseg_health::process::Process;
 use nanoseg_health::{ListenError, Pulse, Vital};
@@ -23,6 +24,18 @@ use crate::settings::{Settings, Sink};
 /// How long the loop may not come round, beside its own interval: to read a full map takes a second on a busy node.
 const SILENCE: Duration = Duration::from_mins(1);
 
+/// What is not lost, as the metric names it.
+const SKIPPED: [(Reason, &str); 8] = [
+    (Reason::Loopback, "loopback"),
+    (Reason::NotRouted, "not_routed"),
+    (Reason::Icmp, "icmp"),
+    (Reason::Unannounced, "unannounced"),
+    (Reason::Copy, "copy"),
+    (Reason::Unheard, "unheard"),
+    (Reason::Returned, "returned"),
+    (Reason::OtherAnswer, "other_answer"),
+];
+
 #[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct ReasonLabels {
     reason: &'static str,
@@ -35,6 +48,8 @@ pub(crate) struct Turn<'a> {
     pub(crate) delivered: u64,
     /// What no flow accounts for.
     pub(crate) losses: &'a [Loss],
+    /// What is in no flow by itself, by reason, losses among it.
+    pub(crate) skipped: &'a [u64; Reason::ALL.len()],
     /// Flows that are kept.
     pub(crate) flows: usize,
     /// Keys in the kernel's map.
@@ -56,6 +71,7 @@ pub(crate) struct Health {
     observing: AtomicBool,
     recorded: Counter,
     lost: Family<ReasonLabels, Counter>,
+    skipped: Family<ReasonLabels, Counter>,
     flows: Gauge,
     held: Gauge,
     capacity: Gauge,
@@ -134,6 +150,15 @@ impl Health {
                 reason: reason.as_str(),
             }));
         }
+        let skipped = Family::<ReasonLabels, Counter>::default();
+        registry.register(
+            "nanoseg_learner_skipped",
+            "What is in no flow by itself and not lost, by reason",
+            skipped.clone(),
+        );
+        for (_, reason) in SKIPPED {
+            drop(skipped.get_or_create(&ReasonLabels { reason }));
+        }
         Self {
             registry: Arc::new(registry),
             pulse: Pulse::default(),
@@ -141,6 +166,7 @@ impl Health {
             observing: AtomicBool::new(false),
             recorded,
             lost,
+            skipped,
             flows,
             held,
             capacity,
@@ -158,6 +184,7 @@ impl Health {
         let Turn {
             delivered,
             losses,
+            skipped,
             flows,
             held,
             capacity,
@@ -176,6 +203,10 @@ impl Health {
                 }),
                 total,
             );
+        }
+        for (number, reason) in SKIPPED {
+            let total = skipped.get(number as usize).copied().unwrap_or(0);
+            catch_up(&self.skipped.get_or_create(&ReasonLabels { reason }), total);
         }
         catch_up(&self.archive_left, kept.left);
         catch_up(&self.archive_refused, kept.refused);
@@ -274,10 +305,13 @@ mod tests {
             loss(LossReason::MapFull, 4),
             loss(LossReason::Fragment, 1),
         ];
+        let mut skipped = [0; Reason::ALL.len()];
+        skipped[Reason::Returned as usize] = 8;
         for delivered in [10, 10, 25] {
             health.turned(&Turn {
                 delivered,
                 losses: &losses,
+                skipped: &skipped,
                 flows: 5,
                 held: 4,
                 capacity: 7,
@@ -296,6 +330,8 @@ mod tests {
             "nanoseg_learner_lost_total{reason=\"map_full\"} 7",
             "nanoseg_learner_lost_total{reason=\"fragment\"} 1",
             "nanoseg_learner_lost_total{reason=\"under_way\"} 0",
+            "nanoseg_learner_skipped_total{reason=\"returned\"} 8",
+            "nanoseg_learner_skipped_total{reason=\"loopback\"} 0",
             "nanoseg_learner_flows 5",
             "nanoseg_learner_map_entries 4",
             "nanoseg_learner_archive_entries 3",
@@ -306,6 +342,13 @@ mod tests {
         ] {
             assert!(text.lines().any(|found| found == line), "{line}:\n{text}");
         }
+    }
+
+    #[test]
+    fn what_is_not_lost_is_told_as_skipped() {
+        let named: Vec<Reason> = SKIPPED.into_iter().map(|(reason, _)| reason).collect();
+        let not_lost: Vec<Reason> = Reason::ALL.into_iter().filter(|reason| !reason.is_loss()).collect();
+        assert_eq!(named, not_lost);
     }
 
     #[test]

@@ -308,6 +308,11 @@ impl Table {
         keys
     }
 
+    /// Keys that the kernel holds.
+    pub(crate) fn held(&self) -> impl ExactSizeIterator<Item = &kernel::FlowKey> {
+        self.kernel.keys()
+    }
+
     /// Whether the kernel holds keys of a cgroup.
     pub(crate) fn is_held(&self, cgroup: u64) -> bool {
         self.of_cgroup.contains_key(&cgroup)
@@ -507,7 +512,9 @@ const fn loss_reason(reason: kernel::Reason) -> Option<LossReason> {
         | kernel::Reason::Icmp
         | kernel::Reason::Unannounced
         | kernel::Reason::Copy
-        | kernel::Reason::Unheard => None,
+        | kernel::Reason::Unheard
+        | kernel::Reason::Returned
+        | kernel::Reason::OtherAnswer => None,
     }
 }
 

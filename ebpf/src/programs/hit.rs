@@ -13,10 +13,11 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::PerCpuArray;
 use nanoseg_ebpf::exchange::ExchangeSlot;
 use nanoseg_ebpf::packet::{Bytes as _, Family, Way, mapped, tcp_event, unrecorded_v4, unrecorded_v6};
+use nanoseg_ebpf::returning::Sent;
 use nanoseg_ebpf::{Address, Count, FlowSlot, Role, Transport};
 
 use super::read::{Context, Headers, linear};
-use super::record::{CROWDED, EXCHANGES, FLOWS, cgroup_of, increment};
+use super::record::{CROWDED, EXCHANGES, FLOWS, SENT, cgroup_of, increment};
 
 /// A flow's key or an exchange's, which both begin with the cgroup and the other end's address.
 type Words = [u64; 4];
@@ -96,7 +97,37 @@ pub(super) fn hit_flow(context: Context, way: Way, family: Family) -> bool {
     };
     // SAFETY: a part of a map value.
     increment(unsafe { &raw mut (*entry).record }, count, scratch.moment.now());
+    if matches!(way, Way::Egress) && matches!(count, Count::Attempted) {
+        _ = sends(scratch, context, family);
+    }
     true
+}
+
+/// Remembers that a connection was asked for. Who interrupts may change the number, and then it is remembered nowhere.
+#[inline(always)]
+fn sends(scratch: &mut Scratch, context: Context, family: Family) -> Option<()> {
+    scratch.number = sent(context, family)?.place();
+    // SAFETY: the map is static and the key in a map; the verifier makes sure that the result is tested.
+    let place = unsafe {
+        bpf_map_lookup_elem((&raw const SENT).cast_mut().cast(), (&raw const scratch.number).cast()).cast::<u64>()
+    };
+    if place.is_null() {
+        return None;
+    }
+    // SAFETY: map values stay writable while the program runs.
+    unsafe { place.write_volatile(sent(context, family)?.mark()) };
+    Some(())
+}
+
+/// What a packet asks for, read again.
+#[inline(always)]
+fn sent(context: Context, family: Family) -> Option<Sent> {
+    let packet = Flow::headers(context, family)?;
+    let own = match family {
+        Family::V4 => mapped(packet.word(12)?),
+        Family::V6 => halves(address(&packet, 8)?),
+    };
+    Some(Sent::new(packet.word(transport_at(family) + 4)?, &own))
 }
 
 /// Hears a datagram whose exchange is known and has nothing to write. Otherwise does nothing that hearing it again would not.

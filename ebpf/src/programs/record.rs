@@ -8,6 +8,7 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use nanoseg_ebpf::exchange::{Asked, Asking, Begun, Exchange, ExchangeEntry, ExchangeKey, ExchangeSlot};
 use nanoseg_ebpf::packet::{Ends, Event, Signal, Way};
+use nanoseg_ebpf::returning::{PLACES, Sent};
 use nanoseg_ebpf::{
     CGROUPS, Count, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, FlowSlot, LossKey, Reason, Role, Transport,
     is_admitted,
@@ -46,7 +47,10 @@ static RELEASED: HashMap<u64, u64> = HashMap::with_max_entries(CGROUPS, 0);
 static LOSSES: HashMap<LossKey, u64> = HashMap::with_max_entries(CGROUPS, 0);
 
 #[map]
-static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::ALL.len() as u32, 0);
+static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::PLACES, 0);
+
+#[map]
+pub(super) static SENT: Array<u64> = Array::with_max_entries(PLACES, 0);
 
 #[map]
 static ANNOUNCEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
@@ -59,11 +63,23 @@ static FLOWS_CAPACITY: u32 = 131_072;
 #[unsafe(no_mangle)]
 static EXCHANGES_SHARE: u32 = Begun::share(65_536);
 
+/// `opener` is the packet's [`Signal::opener`].
 #[inline(always)]
-pub(super) fn record(context: Context, way: Way, signal: Signal, ends: &Ends) {
+pub(super) fn record(context: Context, way: Way, signal: Signal, opener: Option<u32>, ends: &Ends) {
     let is_copy = matches!(way, Way::Ingress) && is_copy(context);
     if is_copy && signal.event != Event::EchoReply {
         return tally(Reason::Copy);
+    }
+    if let Some(number) = opener {
+        let sent = Sent::new(number, &ends.own(way));
+        match (signal.event, way) {
+            (Event::Open, Way::Egress) => sends(sent),
+            // Who accepts what came back names it in its answer.
+            (Event::Open, Way::Ingress) | (Event::Accept, Way::Egress) if has_sent(sent) => {
+                return tally(Reason::Returned);
+            }
+            _ => {}
+        }
     }
     let cgroup = cgroup_of(context);
     // SAFETY: takes nothing and always succeeds.
@@ -80,6 +96,21 @@ pub(super) fn record(context: Context, way: Way, signal: Signal, ends: &Ends) {
     } else if signal.event == Event::Datagram {
         exchange(context, cgroup, way, ends, now);
     }
+}
+
+/// Remembers what is sent.
+#[inline(always)]
+fn sends(sent: Sent) {
+    if let Some(place) = SENT.get_ptr_mut(sent.place()) {
+        // SAFETY: map values stay writable while the program runs.
+        unsafe { place.write_volatile(sent.mark()) };
+    }
+}
+
+/// Whether it was sent just now, and from here.
+#[inline(always)]
+fn has_sent(sent: Sent) -> bool {
+    SENT.get(sent.place()) == Some(&sent.mark())
 }
 
 #[inline(always)]
@@ -116,6 +147,7 @@ fn exchange(context: Context, cgroup: u64, way: Way, ends: &Ends, now: u64) {
                 exchange: Exchange::answering(now),
                 key,
             };
+            tally(Reason::OtherAnswer);
             if EXCHANGES.insert(&slot, &entry, u64::from(BPF_NOEXIST)).is_err() {
                 // Its next datagram will look like a question.
                 lose(cgroup, Reason::ExchangeTableFull);

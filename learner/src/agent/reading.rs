@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use nanoseg_ebpf::{FlowRecord, Reason};
+use nanoseg_ebpf::{FlowKey, FlowRecord, Reason};
 
 use super::room::{capacity, is_roomy};
 use super::{Agent, AgentError};
@@ -25,6 +25,12 @@ const LEAST: usize = 32_768;
 
 /// How long a pass over a large map may take. Answers are waited for longer than this and the time in which nearly all come.
 const PASS: Duration = Duration::from_secs(4);
+
+/// Whether flows that are known are read one by one: to look one up takes as long as it takes the kernel to look into about a
+/// hundred places of its map, and to find all of them it looks into each place.
+const fn is_few(held: usize, capacity: usize) -> bool {
+    held <= capacity / 256
+}
 
 /// How many flows to read in a turn of those that are held.
 fn share(held: usize, interval: Duration) -> usize {
@@ -86,7 +92,8 @@ impl Agent {
             tracing::warn!("the wall clock was set; times from now on follow it");
             self.clock = clock;
         }
-        for change in self.read_flows()? {
+        let held = self.capture.held()?;
+        for change in self.read_flows(held)? {
             self.changed(change)?;
         }
         let now = monotonic_ns();
@@ -94,7 +101,6 @@ impl Agent {
         if self.plain.look(self.clock.timestamp(now)) {
             self.other_version += 1;
         }
-        let held = self.capture.held()?;
         self.make_room(held)?;
         self.keep_owners()?;
         let counters = self.lost.with(self.capture.counters()?);
@@ -109,6 +115,7 @@ impl Agent {
         self.health.turned(&Turn {
             delivered: self.table.delivered(),
             losses: &self.losses,
+            skipped: &counters.totals,
             flows: self.table.len(),
             held,
             capacity: capacity(&self.capture),
@@ -119,8 +126,7 @@ impl Agent {
     }
 
     /// Reads flows, and returns what they changed beyond counts.
-    fn read_flows(&mut self) -> Result<Vec<Change>, AgentError> {
-        let held = self.capture.held()?;
+    fn read_flows(&mut self, held: usize) -> Result<Vec<Change>, AgentError> {
         let unannounced = self.capture.total(Reason::Unannounced)?;
         // What nobody announced is found only here, and who makes room must know what is idle.
         let is_urgent = unannounced != self.reading.unannounced || !is_roomy(&self.capture, &self.table, held);
@@ -135,6 +141,10 @@ impl Agent {
             reading,
             ..
         } = self;
+        // As many are known as are held, so these are all of them.
+        let is_pass = from.is_beginning() && most < usize::MAX;
+        let few: Option<Vec<FlowKey>> = (is_pass && is_few(held, capacity(capture)) && table.held().len() == held)
+            .then(|| table.held().copied().collect());
         cgroups.absorb();
         let mut changes = Vec::new();
         let mut seen = 0_usize;
@@ -152,12 +162,16 @@ impl Agent {
                 changes.push(change);
             }
         };
-        // To find nothing in an empty map takes a millisecond: the kernel looks into each of its buckets. What enters now is later
-        // than what need not be looked at.
-        let reached = if held == 0 {
-            Place::default()
-        } else {
-            capture.scan_part(from, most, &mut take)?
+        let reached = match few {
+            None => capture.scan_part(from, most, &mut take)?,
+            Some(keys) => {
+                for key in keys {
+                    if let Some(record) = capture.record(&key)? {
+                        take(key, record);
+                    }
+                }
+                Place::default()
+            }
         };
         reading.reached(reached);
         reading.unannounced = unannounced;

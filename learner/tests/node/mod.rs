@@ -496,6 +496,11 @@ impl Node {
         node
     }
 
+    /// Where its own network is, to which those of its containers are connected.
+    pub(crate) fn network(&self) -> PathBuf {
+        Path::new("/run/netns").join(&self.bridge)
+    }
+
     /// Makes a container with the addresses 198.18.200.N and `fd00:200::N`, N counted from 1.
     pub(crate) fn container(&mut self) -> Container {
         let number = u8::try_from(self.namespaces.len()).unwrap();

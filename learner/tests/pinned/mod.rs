@@ -7,12 +7,16 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use aya::maps::{Array, Map, MapData, RingBuf};
+use aya::{EbpfLoader, include_bytes_aligned};
 use nanoseg_ebpf::kept::{Header, LAYOUT, LAYOUTS};
+use nanoseg_ebpf::name;
 use nanoseg_graph::flow::{Loss, LossReason, Report, Reporter, Transport};
 use rustix::process::Signal;
 
 use crate::node::learner::{Learner, Reported as _};
 use crate::node::{Container, Node, PATIENCE, Step, is_possible};
+
+static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-capture"));
 
 /// A node where one learner pins for the next.
 struct Pinned {
@@ -293,6 +297,14 @@ fn what_the_version_before_left_is_gone_on_with() {
     let left = archive.keys().map(Result::unwrap).find(|key| key[..8] == [0; 8]);
     archive.remove(&left.unwrap()).unwrap();
     assert!(archive.keys().count() > 0, "something left the flow map");
+    // And without places for what it did not count by itself.
+    let older = EbpfLoader::new()
+        .map_max_entries(name::COUNTERS, 14)
+        .load(OBJECT)
+        .unwrap();
+    let counters = Path::new(pins).join(name::COUNTERS);
+    fs::remove_file(&counters).unwrap();
+    older.map(name::COUNTERS).unwrap().pin(&counters).unwrap();
     pinned.spray(1000, 1);
 
     let second = pinned.learner(&["--map-entries", "32", "--health-listen=127.0.0.1:0"]);

@@ -4,7 +4,9 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::path::Path;
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use aya::maps::HashMap;
 use aya::programs::{CgroupAttachMode, CgroupSockAddr};
@@ -12,7 +14,7 @@ use aya::{Ebpf, EbpfLoader, include_bytes_aligned};
 use nanoseg_graph::flow::{Reporter, Transport};
 
 use crate::node::learner::Reported as _;
-use crate::node::{Container, Node, Step, is_possible};
+use crate::node::{Container, Node, PATIENCE, Step, is_possible};
 
 static OBJECT: &[u8] = include_bytes_aligned!(concat!(env!("OUT_DIR"), "/nanoseg-translating"));
 
@@ -93,10 +95,10 @@ fn what_a_socket_translates_is_one_edge_to_the_backend() {
     assert_eq!(report.flows.len(), 8, "and nothing to the Service: {report:#?}");
 }
 
-/// Runs a command in the network of a container.
-fn within(container: &Container, command: &[&str], input: &str) {
+/// Runs a command in a network.
+fn within(network: &Path, command: &[&str], input: &str) {
     let mut child = Command::new("nsenter")
-        .arg(format!("--net={}", container.network().display()))
+        .arg(format!("--net={}", network.display()))
         .args(command)
         .stdin(Stdio::piped())
         .spawn()
@@ -110,7 +112,11 @@ fn route_to_services(container: &Container) {
     for to in services() {
         let family = if to.is_ipv4() { "-4" } else { "-6" };
         let to = to.ip().to_string();
-        within(container, &["ip", family, "route", "add", &to, "dev", "eth0"], "");
+        within(
+            &container.network(),
+            &["ip", family, "route", "add", &to, "dev", "eth0"],
+            "",
+        );
     }
 }
 
@@ -132,7 +138,7 @@ fn what_rules_of_its_own_network_translate_is_as_a_socket_has_it() {
     };
     let (v4, v6) = (server.v4.to_string(), format!("[{}]", server.v6));
     within(
-        &client,
+        &client.network(),
         &["nft", "-f", "-"],
         &(rules("ip", to_v4.ip(), v4) + &rules("ip6", to_v6.ip(), v6)),
     );
@@ -141,7 +147,7 @@ fn what_rules_of_its_own_network_translate_is_as_a_socket_has_it() {
         "table inet lab {{\n chain prerouting {{\n  type nat hook prerouting priority -100\n\
          \x20 meta l4proto {{ tcp, udp }} th dport {SERVICE_PORT} redirect to :{BACKEND_PORT}\n }}\n}}\n"
     );
-    within(&server, &["nft", "-f", "-"], &rules);
+    within(&server.network(), &["nft", "-f", "-"], &rules);
 
     let learner = node.learner(&[]);
     let both = [
@@ -215,7 +221,7 @@ fn what_rules_lead_back_never_leaves() {
     };
     let (v4, v6) = (container.v4.to_string(), format!("[{}]", container.v6));
     within(
-        &container,
+        &container.network(),
         &["nft", "-f", "-"],
         &(rules("ip", to_v4.ip(), v4) + &rules("ip6", to_v6.ip(), v6)),
     );
@@ -233,5 +239,93 @@ fn what_rules_lead_back_never_leaves() {
     }
     let report = learner.end();
     assert!(report.flows.is_empty(), "{report:#?}");
+    assert!(report.losses.is_empty(), "{:?}", report.losses);
+}
+
+#[test]
+fn what_a_service_leads_back_to_its_sender_is_one_connection_to_the_service() {
+    if !is_possible() {
+        return;
+    }
+    let mut node = Node::new();
+    let (own, other) = (node.container(), node.container());
+    let network = node.network();
+    // As a node does it for Services: the backend's address for the Service's, and for what would go back to its sender the
+    // node's own address and any port.
+    let [of_v4, of_v6] = [
+        IpAddr::from([198, 18, 200, 254]),
+        IpAddr::from([0xfd00, 0x200, 0, 0, 0, 0, 0, 0xfe]),
+    ];
+    for (family, of, bits) in [("-4", of_v4, 24), ("-6", of_v6, 64)] {
+        let address = format!("{of}/{bits}");
+        within(
+            &network,
+            &["ip", family, "address", "add", &address, "dev", "bridge", "nodad"],
+            "",
+        );
+    }
+    within(&network, &["sysctl", "-qw", "net.ipv4.ip_forward=1"], "");
+    // Where rules see what passes the bridge, it has to send back what is for whom it came from.
+    let port = format!("port{}", own.v4.octets()[3]);
+    within(
+        &network,
+        &["ip", "link", "set", &port, "type", "bridge_slave", "hairpin", "on"],
+        "",
+    );
+    within(&network, &["sysctl", "-qw", "net.ipv6.conf.all.forwarding=1"], "");
+    let rules = |family, from: IpAddr, own: IpAddr, to: SocketAddr| {
+        format!(
+            "table {family} lab {{\n chain prerouting {{\n  type nat hook prerouting priority -100\n\
+             \x20 {family} daddr {from} tcp dport {SERVICE_PORT} dnat to {to}\n }}\n\
+             \x20chain postrouting {{\n  type nat hook postrouting priority 100\n\
+             \x20 {family} saddr {own} {family} daddr {own} masquerade fully-random\n }}\n}}\n"
+        )
+    };
+    let [to_v4, to_v6] = services();
+    let [at_v4, at_v6] = own.at(BACKEND_PORT);
+    let both = rules("ip", to_v4.ip(), own.v4.into(), at_v4) + &rules("ip6", to_v6.ip(), own.v6.into(), at_v6);
+    within(&network, &["nft", "-f", "-"], &both);
+    for (of, to) in [&own, &other].into_iter().flat_map(|of| services().map(|to| (of, to))) {
+        let (family, via) = if to.is_ipv4() { ("-4", of_v4) } else { ("-6", of_v6) };
+        let (to, via) = (to.ip().to_string(), via.to_string());
+        within(&of.network(), &["ip", family, "route", "add", &to, "via", &via], "");
+    }
+
+    let learner = node.learner_with_two_capabilities(&["--health-listen=127.0.0.1:0"]);
+    let _serving = own.run(&own.at(BACKEND_PORT).map(Step::Accept));
+    let connect = services().map(|to| Step::Connect { to, accepted: true });
+    // The first is new in the kernel's map, and the second is there.
+    own.run(&[connect.clone(), connect.clone()].concat()).end();
+    other.run(&connect).end();
+    // Asked and accepted, twice over each family.
+    let end = Instant::now() + PATIENCE;
+    while learner.metric("nanoseg_learner_skipped_total{reason=\"returned\"}") < 8 {
+        assert!(Instant::now() < end, "it was not seen to come back");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+
+    let report = learner.end();
+    for ((service, at), client) in services().into_iter().zip(own.at(BACKEND_PORT)).zip(other.at(0)) {
+        let asked = |of: &Container| {
+            report.counts(
+                &of.subject(),
+                Reporter::Source,
+                service.ip(),
+                SERVICE_PORT,
+                Transport::Tcp,
+            )
+        };
+        assert_eq!(asked(&own), Some([2, 2, 0]), "{report:#?}");
+        assert_eq!(asked(&other), Some([1, 1, 0]), "{report:#?}");
+        let seen = report.counts(
+            &own.subject(),
+            Reporter::Destination,
+            client.ip(),
+            at.port(),
+            Transport::Tcp,
+        );
+        assert_eq!(seen, Some([1, 1, 0]), "{report:#?}");
+    }
+    assert_eq!(report.flows.len(), 6, "and nothing of the node's: {report:#?}");
     assert!(report.losses.is_empty(), "{:?}", report.losses);
 }
