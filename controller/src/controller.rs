@@ -184,9 +184,7 @@ async fn on_directory(
             pace.take(event);
         }
         while pace.is_time() {
-            for event in pace.round(&live).await {
-                directory.wrote(&event);
-            }
+            pace.round(&live, |event| directory.wrote(event)).await;
         }
         if pace.page.is_due() {
             pace.page.publish(&pace.core);
@@ -301,7 +299,7 @@ async fn on_cluster(
                 // Watches end only with this loop, or by a fault in the program itself.
                 tracing::error!(?ended, "a watch ended");
             }
-            () = tokio::time::sleep(pace.rest()) => drop(pace.round(&live).await),
+            () = tokio::time::sleep(pace.rest()) => pace.round(&live, |_| {}).await,
             () = pace.page.due() => pace.page.publish(&pace.core),
         }
     }
@@ -459,8 +457,8 @@ impl Pace {
         self.rest().is_zero()
     }
 
-    /// Holds a round. Returns what was written.
-    async fn round(&mut self, live: &impl Live) -> Vec<Event> {
+    /// Holds a round, and tells `wrote` what was written.
+    async fn round(&mut self, live: &impl Live, mut wrote: impl FnMut(&Event)) {
         let (began, work) = (Instant::now(), self.core.work());
         let span = info_span!(
             target: ROUND,
@@ -489,7 +487,6 @@ impl Pace {
             news.tell();
         }
         self.page.note(&writes.violations);
-        let mut written = Vec::new();
         if !writes.is_empty() {
             // Who reads a status on the API server finds it counted.
             self.health.metrics.census(&self.core.census());
@@ -500,7 +497,7 @@ impl Pace {
                 .collect();
             let counted = Counted { live, health: &health };
             let applying = info_span!(target: ROUND, parent: &span, "apply");
-            written = apply(&counted, writes).instrument(applying).await;
+            let written = apply(&counted, writes).instrument(applying).await;
             let failed = written
                 .iter()
                 .filter(|event| matches!(event, Event::Failed { .. }))
@@ -516,8 +513,9 @@ impl Pace {
                     health.metrics.repaired(*why);
                 }
             }
-            for event in &written {
-                self.core.take(event.clone(), Timestamp::now());
+            for event in written {
+                wrote(&event);
+                self.core.take(event, Timestamp::now());
             }
         }
         self.health.metrics.round(cost, &self.core.census());
@@ -527,6 +525,5 @@ impl Pace {
         self.ended = Instant::now();
         self.note();
         self.acknowledge();
-        written
     }
 }

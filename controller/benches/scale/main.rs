@@ -411,7 +411,7 @@ impl Bench {
             .args(arguments);
         let log = self.server.folder.path().join(format!("controller-{}.log", self.runs));
         Controller {
-            process: Running::start(&mut command, log),
+            process: Running::start(&command, log),
             began: Instant::now(),
             port,
             health,

@@ -136,11 +136,10 @@ impl Core {
         if known.is_some_and(|known| is_older(&policy.metadata, &known.metadata)) {
             return;
         }
-        let before = self.policies.insert(name.clone(), policy);
-        let now = self.policies.get(&name);
-        if before.as_ref() != now {
-            let differ = are_theirs_other(before.as_ref(), now);
+        if known != Some(&policy) {
+            let differ = are_theirs_other(known, Some(&policy));
             self.policy_changed(&name.namespace, differ);
+            self.policies.insert(name.clone(), policy);
         }
         self.let_go(ObjectId::Policy(name));
     }

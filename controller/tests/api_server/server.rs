@@ -38,21 +38,25 @@ fn built() -> Option<PathBuf> {
     found.pop()
 }
 
-/// A process that ends with the test.
+/// A process that ends with the test, and with the thread that started it whatever becomes of that.
 pub(crate) struct Running {
     child: Child,
     log: PathBuf,
 }
 
 impl Running {
-    pub(crate) fn start(command: &mut Command, log: PathBuf) -> Self {
+    pub(crate) fn start(command: &Command, log: PathBuf) -> Self {
         let file = File::options().create(true).append(true).open(&log).unwrap();
-        command
+        let mut dying = Command::new("setpriv");
+        dying.args(["--pdeathsig", "KILL", "--"]);
+        dying.arg(command.get_program()).args(command.get_args());
+        dying.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        dying
             .stdin(Stdio::null())
             .stdout(file.try_clone().unwrap())
             .stderr(file);
         Self {
-            child: command.spawn().unwrap(),
+            child: dying.spawn().unwrap(),
             log,
         }
     }
@@ -148,7 +152,7 @@ impl Server {
             .arg("--kubeconfig")
             .arg(kubeconfig)
             .args(arguments);
-        Running::start(&mut command, self.folder.path().join(format!("{name}.log")))
+        Running::start(&command, self.folder.path().join(format!("{name}.log")))
     }
 
     /// The same, taking reports of whoever connects to this port.
@@ -184,8 +188,8 @@ impl Server {
         let (etcd_port, peer_port, port) = (free_port(), free_port(), free_port());
         let peers = format!("http://127.0.0.1:{peer_port}");
         let clients = format!("http://127.0.0.1:{etcd_port}");
-        let mut etcd = Command::new("etcd");
-        etcd.arg("--data-dir").arg(at("etcd")).args([
+        let mut etcd_command = Command::new("etcd");
+        etcd_command.arg("--data-dir").arg(at("etcd")).args([
             "--listen-client-urls",
             &clients,
             "--advertise-client-urls",
@@ -197,8 +201,7 @@ impl Server {
             "--initial-cluster",
             &format!("default={peers}"),
         ]);
-        let mut etcd_command = etcd;
-        let etcd = Running::start(&mut etcd_command, at("etcd.log"));
+        let etcd = Running::start(&etcd_command, at("etcd.log"));
         fs::write(
             at("kubeconfig"),
             format!(
@@ -238,7 +241,7 @@ impl Server {
             "--leader-elect=false".to_owned(),
             "--secure-port=0".to_owned(),
         ]);
-        Running::start(&mut command, at("controller-manager.log"))
+        Running::start(&command, at("controller-manager.log"))
     }
 
     pub(crate) fn kubeconfig(&self) -> PathBuf {
@@ -248,7 +251,7 @@ impl Server {
     /// Kills etcd and starts it again on what it has kept.
     pub(crate) fn restart_etcd(&mut self) {
         self.etcd.kill();
-        self.etcd = Running::start(&mut self.etcd_command, self.folder.path().join("etcd.log"));
+        self.etcd = Running::start(&self.etcd_command, self.folder.path().join("etcd.log"));
     }
 
     /// Stops the API server; what it keeps stays.
@@ -276,7 +279,7 @@ impl Server {
             "--disable-admission-plugins=ServiceAccount".to_owned(),
             "--endpoint-reconciler-type=none".to_owned(),
         ]);
-        let api = Running::start(&mut command, self.folder.path().join("api-server.log"));
+        let api = Running::start(&command, self.folder.path().join("api-server.log"));
         let client = self.client().await;
         let began = Instant::now();
         loop {

@@ -51,6 +51,26 @@ pub struct Node {
     pub containerd: PathBuf,
     /// Its own files.
     folder: PathBuf,
+    services: Services,
+}
+
+/// How a node translates Services: each node another way, so that all of them are met.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+enum Services {
+    /// By kube-proxy's rules for iptables.
+    Iptables,
+    /// By its rules for nftables.
+    Nftables,
+}
+
+impl Services {
+    /// As kube-proxy names it.
+    const fn mode(self) -> &'static str {
+        match self {
+            Self::Iptables => "iptables",
+            Self::Nftables => "nftables",
+        }
+    }
 }
 
 impl Node {
@@ -64,6 +84,11 @@ impl Node {
             cgroup,
             containerd: folder.join("containerd.sock"),
             folder,
+            services: if number.is_multiple_of(2) {
+                Services::Nftables
+            } else {
+                Services::Iptables
+            },
         }
     }
 
@@ -213,7 +238,7 @@ authorization: {{mode: AlwaysAllow}}
         let config = format!(
             "apiVersion: kubeproxy.config.k8s.io/v1alpha1
 kind: KubeProxyConfiguration
-mode: iptables
+mode: {mode}
 clientConnection:
   kubeconfig: {kubeconfig}
 hostnameOverride: {name}
@@ -224,6 +249,7 @@ conntrack:
   maxPerCore: 0
 nodePortAddresses: [primary]
 ",
+            mode = self.services.mode(),
             kubeconfig = kubeconfig(site, "kube-proxy").display(),
             name = self.name,
         );

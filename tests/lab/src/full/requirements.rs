@@ -7,7 +7,7 @@ use super::error::Error;
 use super::node::PLUGINS;
 
 /// Programs of the distribution, each with the Debian package that has it.
-const PROGRAMS: [(&str, &str); 16] = [
+const PROGRAMS: [(&str, &str); 17] = [
     ("conntrack", "conntrack"),
     ("containerd", "containerd"),
     ("ctr", "containerd"),
@@ -18,6 +18,7 @@ const PROGRAMS: [(&str, &str); 16] = [
     ("iptables", "iptables"),
     ("ldd", "libc-bin"),
     ("mount", "mount"),
+    ("nft", "nftables"),
     ("nice", "coreutils"),
     ("nsenter", "util-linux"),
     ("openssl", "openssl"),
