@@ -79,7 +79,10 @@ impl World {
             object["status"] = json!({ "addresses": [{ "type": "InternalIP", "address": node_address(number) }] });
             (format!("/registry/minions/{name}"), object)
         });
-        namespaces.chain(nodes).chain((0..self.workloads()).flat_map(workload))
+        namespaces
+            .chain(nodes)
+            .chain([services_range()])
+            .chain((0..self.workloads()).flat_map(workload))
     }
 
     /// The pods, and each node's learner's.
@@ -200,6 +203,33 @@ fn service_address(workload: usize) -> String {
     address(Ipv4Addr::new(10, 128, 0, 1), workload)
 }
 
+/// Where the addresses of Services are from. Without it and an object for each address the API server complains of all Services by
+/// an Event of each, every three minutes.
+fn services_range() -> Kept {
+    let name = "simulated";
+    let mut range = object("networking.k8s.io/v1", "ServiceCIDR", None, name, &json!({}));
+    range["spec"] = json!({ "cidrs": ["10.128.0.0/16"] });
+    let ready = json!({
+        "type": "Ready", "status": "True", "reason": "", "message": "", "lastTransitionTime": "2026-01-01T00:00:10Z",
+    });
+    range["status"] = json!({ "conditions": [ready] });
+    (format!("/registry/servicecidrs/{name}"), range)
+}
+
+/// That a Service has its address.
+fn taken(workload: usize) -> Kept {
+    let (namespace, name) = names(workload);
+    let address = service_address(workload);
+    let labels = json!({
+        "ipaddress.kubernetes.io/ip-family": "IPv4", "ipaddress.kubernetes.io/managed-by": "ipallocator.k8s.io",
+    });
+    let mut object = object("networking.k8s.io/v1", "IPAddress", None, &address, &labels);
+    object["spec"] = json!({
+        "parentRef": { "group": "", "resource": "services", "namespace": namespace, "name": name },
+    });
+    (format!("/registry/ipaddresses/{address}"), object)
+}
+
 fn node_address(number: usize) -> String {
     address(Ipv4Addr::new(172, 16, 0, 1), number)
 }
@@ -256,6 +286,7 @@ fn workload(number: usize) -> Vec<Kept> {
         (at("replicasets", &set_name), set),
         (at("services/specs", &name), service),
         (at("endpointslices", &name), slice),
+        taken(number),
     ]
 }
 
