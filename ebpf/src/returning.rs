@@ -6,7 +6,8 @@
 //! * A TCP connection is known by its initial sequence number (RFC 9293, 3.4.1), which no translation of addresses changes, and by
 //!   the own address, which is that of both ends. Another one that has the same number at the same address, within the time in
 //!   which [`PLACES`] connections begin, is one in thousands of millions.
-//! * What is forgotten too early is told twice. Nothing else becomes of it.
+//! * What is forgotten too early is told twice, and where the node connects to the same port itself, what comes back is counted with
+//!   that. Nothing else becomes of it.
 
 use crate::Address;
 

@@ -101,6 +101,8 @@ impl Agent {
         if self.plain.look(self.clock.timestamp(now)) {
             self.other_version += 1;
         }
+        // In a flood many more than before.
+        let held = self.capture.held()?;
         self.make_room(held)?;
         self.keep_owners()?;
         let counters = self.lost.with(self.capture.counters()?);
