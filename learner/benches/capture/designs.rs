@@ -78,7 +78,7 @@ pub(crate) fn measure() -> Vec<Row> {
 fn load(node: &mut Node) -> (Worker, Worker, Container, Container) {
     let (client, server) = (node.container(), node.container());
     let mut serving = Worker::start(&server);
-    serving.ask(Task::Serve);
+    serving.ask(&Task::Serve);
     (Worker::start(&client), serving, client, server)
 }
 
@@ -103,7 +103,7 @@ fn ours(away: Duration) -> Outcome {
     if !away.is_zero() {
         learner.signal(Signal::STOP);
     }
-    calling.begin(work(&server));
+    calling.begin(&work(&server));
     std::thread::sleep(away);
     learner.signal(Signal::CONT);
     calling.answer();
@@ -153,7 +153,7 @@ fn theirs(design: Design, away: Duration) -> Outcome {
             };
             (read, on_core("thread-self") - before)
         });
-        calling.ask(work(&server));
+        calling.ask(&work(&server));
         is_over.store(true, Ordering::Relaxed);
         reader.join().unwrap()
     });

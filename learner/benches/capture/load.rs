@@ -10,6 +10,8 @@ use crate::worker::{Task, Worker};
 
 const CLIENTS: u16 = 4;
 const RATE: u32 = 10_000;
+/// Edges of a node on which little happens.
+const KNOWN: u32 = 200;
 const ROUNDS: usize = 5;
 /// Longer than what is done now and then is apart.
 const ROUND: Duration = Duration::from_secs(10);
@@ -30,7 +32,7 @@ pub(crate) fn measure() -> Vec<Row> {
         let learner = Learner::start_with(command, folder.path(), "1s");
         // Nobody listens, and the server's processes need not run for its addresses to refuse.
         let mut workers: Vec<Worker> = clients.iter().map(Worker::start).collect();
-        let knock = |rate: u32, within| Task::Knock {
+        let knock = |edges: u32, rate: u32, within| Task::Knock {
             to: server.v4,
             ports: u16::try_from(edges / u32::from(CLIENTS)).unwrap_or(u16::MAX),
             rate: rate / u32::from(CLIENTS),
@@ -38,16 +40,22 @@ pub(crate) fn measure() -> Vec<Row> {
         };
         if edges == 10_000 {
             rows.push(Row::new("idle", "millicores", &idle(&learner), Goal::AtMost(1.0)));
+            all(&mut workers, &knock(KNOWN, KNOWN * 2, Duration::from_secs(1)));
+            let name = format!("idle, {KNOWN} edges known");
+            rows.push(Row::new(name, "millicores", &idle(&learner), Goal::AtMost(1.0)));
         }
         // Every edge once.
-        all(&mut workers, knock(RATE * 2, Duration::from_secs(1) * edges / RATE));
+        all(
+            &mut workers,
+            &knock(edges, RATE * 2, Duration::from_secs(1) * edges / RATE),
+        );
         let (mut cores, mut reached, mut kernel) = (Vec::new(), Vec::new(), Vec::new());
         let programs = learner.program_ids();
         for _ in 0..ROUNDS {
             let process = learner.child.id().to_string();
             let measuring = Measuring::begin();
             let (begun, before, before_in_kernel) = (Instant::now(), on_core(&process), in_kernel(&programs));
-            let done = all(&mut workers, knock(RATE, ROUND));
+            let done = all(&mut workers, &knock(edges, RATE, ROUND));
             let took = begun.elapsed().as_secs_f64();
             let in_kernel = (in_kernel(&programs) - before_in_kernel) / took;
             drop(measuring);
@@ -91,7 +99,7 @@ fn idle(learner: &Learner) -> Vec<f64> {
         .collect()
 }
 
-fn all(workers: &mut [Worker], task: Task) -> f64 {
+fn all(workers: &mut [Worker], task: &Task) -> f64 {
     for worker in &mut *workers {
         worker.begin(task);
     }

@@ -1,8 +1,9 @@
 //! The same work with a learner and without, in turns.
 //!
 //! Equal nodes: one has a learner, one has programs that do nothing where a learner has its own, two have one of these each, two
-//! have nothing. Each turn does the same on each of them, in an order that rotates; a ratio is of two that were measured one
-//! after the other. That of the two nodes without anything says what a ratio is worth.
+//! have nothing. One client and one server go from node to node, by the cgroup of their sockets alone: the same processes, in the
+//! same networks. Each turn does the same on each node, in an order that rotates; a ratio is of two that were measured one after
+//! the other. That of the two nodes without anything says what a ratio is worth.
 //!
 //! Client and server share one processor, and what counts is what they do in the time that they have it: on two they wait for
 //! each other, and for whatever else this machine does, longer than any program takes.
@@ -48,14 +49,12 @@ const BOTH: &[CgroupSkbAttachType] = &[CgroupSkbAttachType::Ingress, CgroupSkbAt
 const INGRESS: &[CgroupSkbAttachType] = &[CgroupSkbAttachType::Ingress];
 const EGRESS: &[CgroupSkbAttachType] = &[CgroupSkbAttachType::Egress];
 
-/// A client and a server on a node of their own.
+/// Cgroups of a client and a server on a node of their own.
 struct Place {
-    client: Worker,
-    server: Worker,
-    to: std::net::Ipv4Addr,
+    client: Container,
+    server: Container,
     _learner: Option<Learner>,
     _programs: Option<Ebpf>,
-    _containers: [Container; 2],
     _node: Node,
 }
 
@@ -68,29 +67,58 @@ impl Place {
             With::EmptyPrograms(hooks) => (None, Some(attach_empty(&node, hooks))),
             With::Nothing => (None, None),
         };
-        let [mut calling, mut serving] = [&client, &server].map(Worker::start);
-        for worker in [&mut calling, &mut serving] {
-            worker.ask(Task::Stay { on: PROCESSOR });
+        Self {
+            client,
+            server,
+            _learner: learner,
+            _programs: programs,
+            _node: node,
         }
-        serving.ask(Task::Serve);
+    }
+}
+
+/// A client and a server that go from place to place.
+struct Walk<const N: usize> {
+    client: Worker,
+    server: Worker,
+    to: std::net::Ipv4Addr,
+    places: [Place; N],
+}
+
+impl<const N: usize> Walk<N> {
+    fn new(with: [With; N]) -> Self {
+        let places = with.map(Place::new);
+        let Place { client, server, .. } = &places[0];
+        let (mut calling, mut serving) = (Worker::start(client), Worker::start(server));
+        for worker in [&mut calling, &mut serving] {
+            worker.ask(&Task::Stay { on: PROCESSOR });
+        }
+        for (place, number) in places.iter().zip(0..) {
+            serving.ask(&Task::Enter {
+                cgroup: place.server.cgroup().to_owned(),
+                place: number,
+            });
+            serving.ask(&Task::Serve);
+        }
         Self {
             client: calling,
             server: serving,
             to: server.v4,
-            _learner: learner,
-            _programs: programs,
-            _containers: [client, server],
-            _node: node,
+            places,
         }
     }
 
     /// Nanoseconds that both had a core.
     fn spent(&mut self) -> f64 {
-        self.client.ask(Task::Spent) + self.server.ask(Task::Spent)
+        self.client.ask(&Task::Spent) + self.server.ask(&Task::Spent)
     }
 
-    /// Does it, and says what it comes to: nanoseconds are of both ends.
-    fn done(&mut self, task: Task, measured: Measured) -> f64 {
+    /// Does it at a place, and says what it comes to: nanoseconds are of both ends.
+    fn done(&mut self, place: usize, task: &Task, measured: Measured) -> f64 {
+        self.client.ask(&Task::Enter {
+            cgroup: self.places[place].client.cgroup().to_owned(),
+            place: u16::try_from(place).unwrap(),
+        });
         let before = self.spent();
         let said = self.client.ask(task);
         match measured {
@@ -123,7 +151,14 @@ enum Measured {
 type Tasked = Box<dyn Fn(std::net::Ipv4Addr) -> Task>;
 
 pub(crate) fn measure() -> Vec<Row> {
-    let mut places = [With::Learner, With::EmptyPrograms(BOTH), With::Nothing, With::Nothing].map(Place::new);
+    let mut walk = Walk::new([
+        With::Learner,
+        With::EmptyPrograms(BOTH),
+        With::Nothing,
+        With::Nothing,
+        With::EmptyPrograms(INGRESS),
+        With::EmptyPrograms(EGRESS),
+    ]);
     let send = |streams| {
         move |to| Task::Send {
             to,
@@ -176,16 +211,17 @@ pub(crate) fn measure() -> Vec<Row> {
             Goal::AtMost(1.02),
         ),
     ];
-    let mut rows = hooks(&mut places);
+    let mut rows = hooks(&mut walk);
     for (name, task, measured, pairs, goal) in tasks {
         // Of a tail most is other work of this machine. Only then: who uses all of a processor must not go before others.
         if matches!(measured, Measured::Itself) {
-            for place in &mut places {
-                place.client.ask(Task::GoFirst);
-                place.server.ask(Task::GoFirst);
-            }
+            walk.client.ask(&Task::GoFirst);
+            walk.server.ask(&Task::GoFirst);
         }
-        let values = in_turns(&mut places, pairs, |place| place.done(task(place.to), measured));
+        let values = in_turns(pairs, |place| {
+            let task = task(walk.to);
+            walk.done(place, &task, measured)
+        });
         let [on, empty, off, again] = &values;
         let compared = [
             ("with a learner", on, off, goal),
@@ -199,18 +235,14 @@ pub(crate) fn measure() -> Vec<Row> {
 }
 
 /// What a connection takes in all, and what of it programs that do nothing take at each hook, and a learner at both.
-fn hooks(places: &mut [Place; 4]) -> Vec<Row> {
-    let mut single = [INGRESS, EGRESS].map(|hooks| Place::new(With::EmptyPrograms(hooks)));
-    let [learner, both, off, again] = places;
-    let [ingress, egress] = &mut single;
-    let mut all = [learner, both, off, again, ingress, egress];
-    let values = in_turns(&mut all, PAIRS, |place| {
+fn hooks(walk: &mut Walk<6>) -> Vec<Row> {
+    let values = in_turns(PAIRS, |place| {
         let task = Task::Connect {
-            to: place.to,
+            to: walk.to,
             most: u64::MAX,
             within: TURN,
         };
-        1e9 / place.done(task, Measured::ForItsTime)
+        1e9 / walk.done(place, &task, Measured::ForItsTime)
     });
     let [learner, both, off, again, ingress, egress] = &values;
     let mut rows = vec![Row::interval("a connection: without", "ns", off, Goal::None)];
@@ -225,17 +257,14 @@ fn hooks(places: &mut [Place; 4]) -> Vec<Row> {
     rows
 }
 
-/// What each place comes to in each turn, in an order that rotates. The first turn of each is for what is only done once.
-fn in_turns<P, const N: usize>(
-    places: &mut [P; N],
-    turns: usize,
-    mut each: impl FnMut(&mut P) -> f64,
-) -> [Vec<f64>; N] {
+/// What each of the first places comes to in each turn, in an order that rotates. The first turn of each is for what is only done
+/// once.
+fn in_turns<const N: usize>(turns: usize, mut each: impl FnMut(usize) -> f64) -> [Vec<f64>; N] {
     let mut values = [const { Vec::new() }; N];
     for turn in 0..=turns {
         for step in 0..N {
             let which = (turn + step) % N;
-            let value = each(&mut places[which]);
+            let value = each(which);
             if turn > 0 {
                 values[which].push(value);
             }

@@ -2,8 +2,9 @@
 
 use std::io::{BufRead as _, BufReader, Lines, Read as _, Write as _};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpListener, TcpStream, UdpSocket};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use rustix::thread::{CpuSet, sched_setaffinity};
@@ -15,15 +16,24 @@ use crate::node::Container;
 /// Set for a worker: the cgroup that it enters.
 pub(crate) const CGROUP: &str = "NANOSEG_BENCH_CGROUP";
 
-/// Where the server accepts and answers one byte; takes bytes; takes datagrams.
+/// Where the server accepts and answers one byte; takes bytes; takes datagrams. At each place these are ten further.
 const ANSWERS: u16 = 8080;
 const TAKES: u16 = 8081;
 const TAKES_DATAGRAMS: u16 = 8082;
 
-/// What a worker does. All but `Serve`, `Stay` and `GoFirst` answer with a number.
-#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+/// At which place this worker is.
+static PLACE: AtomicU16 = AtomicU16::new(0);
+
+fn at_this_place(port: u16) -> u16 {
+    port + 10 * PLACE.load(Ordering::Relaxed)
+}
+
+/// What a worker does. All but `Enter`, `Serve`, `Stay` and `GoFirst` answer with a number.
+#[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) enum Task {
-    /// Serves from then on.
+    /// Is in a cgroup from then on, and at ports of its own: a socket stays in the cgroup in which it was made.
+    Enter { cgroup: PathBuf, place: u16 },
+    /// Serves from then on, in this cgroup and at its ports.
     Serve,
     /// Stays on one processor from then on.
     Stay { on: usize },
@@ -78,8 +88,8 @@ impl Worker {
     }
 
     /// Starts a task without waiting for its answer.
-    pub(crate) fn begin(&mut self, task: Task) {
-        writeln!(self.stdin, "{}", serde_json::to_string(&task).unwrap()).unwrap();
+    pub(crate) fn begin(&mut self, task: &Task) {
+        writeln!(self.stdin, "{}", serde_json::to_string(task).unwrap()).unwrap();
     }
 
     /// Waits for the answer.
@@ -87,7 +97,7 @@ impl Worker {
         self.answers.next().unwrap().unwrap().parse().unwrap()
     }
 
-    pub(crate) fn ask(&mut self, task: Task) -> f64 {
+    pub(crate) fn ask(&mut self, task: &Task) -> f64 {
         self.begin(task);
         self.answer()
     }
@@ -102,16 +112,25 @@ impl Drop for Worker {
 
 /// What a worker is.
 pub(crate) fn run(cgroup: &Path) {
-    std::fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
+    enter(cgroup);
     for line in std::io::stdin().lines() {
         let task: Task = serde_json::from_str(&line.unwrap()).unwrap();
         println!("{}", task.done());
     }
 }
 
+fn enter(cgroup: &Path) {
+    std::fs::write(cgroup.join("cgroup.procs"), "0").unwrap();
+}
+
 impl Task {
     fn done(self) -> u64 {
         match self {
+            Self::Enter { cgroup, place } => {
+                enter(&cgroup);
+                PLACE.store(place, Ordering::Relaxed);
+                0
+            }
             Self::Serve => {
                 serve();
                 0
@@ -148,7 +167,7 @@ impl Task {
                 let senders: Vec<_> = (0..streams)
                     .map(|_| {
                         std::thread::spawn(move || {
-                            let mut stream = TcpStream::connect((to, TAKES)).unwrap();
+                            let mut stream = TcpStream::connect((to, at_this_place(TAKES))).unwrap();
                             let (block, mut sent) = (vec![7; 64 * 1024], 0);
                             while begun.elapsed() < within {
                                 stream.write_all(&block).unwrap();
@@ -162,7 +181,7 @@ impl Task {
             }
             Self::SendDatagrams { to, within } => {
                 let socket = UdpSocket::bind((IpAddr::from([0; 4]), 0)).unwrap();
-                socket.connect((to, TAKES_DATAGRAMS)).unwrap();
+                socket.connect((to, at_this_place(TAKES_DATAGRAMS))).unwrap();
                 let (begun, mut count) = (Instant::now(), 0);
                 while begun.elapsed() < within {
                     for _ in 0..64 {
@@ -218,7 +237,7 @@ fn paced(rate: u32, within: Duration, mut call: impl FnMut(Instant)) {
 
 /// A connection that is answered, and leaves nothing behind: the server closes it, and it is reset, so that no port waits.
 fn call(to: Ipv4Addr) {
-    let mut stream = TcpStream::connect(SocketAddr::from((to, ANSWERS))).unwrap();
+    let mut stream = TcpStream::connect(SocketAddr::from((to, at_this_place(ANSWERS)))).unwrap();
     stream.write_all(b"?").unwrap();
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).unwrap();
@@ -228,10 +247,10 @@ fn call(to: Ipv4Addr) {
 fn serve() {
     let any = IpAddr::from([0; 4]);
     let (answers, takes) = (
-        TcpListener::bind((any, ANSWERS)).unwrap(),
-        TcpListener::bind((any, TAKES)).unwrap(),
+        TcpListener::bind((any, at_this_place(ANSWERS))).unwrap(),
+        TcpListener::bind((any, at_this_place(TAKES))).unwrap(),
     );
-    let datagrams = UdpSocket::bind((any, TAKES_DATAGRAMS)).unwrap();
+    let datagrams = UdpSocket::bind((any, at_this_place(TAKES_DATAGRAMS))).unwrap();
     std::thread::spawn(move || {
         for stream in answers.incoming() {
             let mut stream = stream.unwrap();
