@@ -10,12 +10,14 @@ use std::net::IpAddr;
 use ipnet::IpNet;
 use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::{IPBlock, NetworkPolicy, NetworkPolicyPeer};
-use nanoseg_graph::cluster::{Cluster, Controller, Object, ObjectKey, Pod, PodPhase, Service};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use nanoseg_graph::cluster::{Cluster, Controller, Labels, Namespace, Object, ObjectKey, Pod, PodPhase, Service};
 use nanoseg_graph::endpoint::{Endpoint, ServiceName, Workload};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 
 use super::stale::{Parts, Stale};
 use super::{Core, Due};
+use crate::segment::MODE_LABEL;
 
 impl Core {
     /// Takes note of an object that is not as it is known, and about to be taken in as of `now`.
@@ -39,7 +41,8 @@ impl Core {
             }
             Object::EndpointSlice(slice) => self.note_slice(&slice.service),
             Object::Service(service) => self.note_service(service),
-            Object::Node(_) | Object::Namespace(_) => self.rethink(),
+            Object::Namespace(namespace) => self.note_namespace(namespace),
+            Object::Node(_) => self.rethink(),
         }
     }
 
@@ -240,6 +243,25 @@ impl Core {
         self.due = Due::Soon;
     }
 
+    /// A namespace of which people change the mode alone has its own workloads judged again. Its labels are what policies select it by,
+    /// and any other may be anybody's.
+    fn note_namespace(&mut self, namespace: &Namespace) {
+        let beside_mode = |labels: &Labels| -> Labels {
+            let others = labels.iter().filter(|(label, _)| *label != MODE_LABEL);
+            others.map(|(label, value)| (label.clone(), value.clone())).collect()
+        };
+        let known = self.cluster.namespaces().find(|known| known.name == namespace.name);
+        let is_mode_alone = known.is_some_and(|known| beside_mode(&known.labels) == beside_mode(&namespace.labels));
+        if !is_mode_alone || !self.cluster_policies.is_empty() || self.foreign().any(selects_by_mode) {
+            return self.rethink();
+        }
+        self.due = Due::Soon;
+        let own = self.subjects.keys().filter(|own| own.namespace == namespace.name);
+        for workload in own {
+            self.stale.judge(workload);
+        }
+    }
+
     /// Whether an edge of a workload that is known was made through this Service.
     fn leads_in_a_baseline(&self, name: &ServiceName) -> bool {
         self.subjects.values().any(|subject| {
@@ -364,17 +386,30 @@ fn has_pods(cluster: &Cluster, owner: &Workload) -> bool {
     cluster.pods_in(namespace).any(is_own)
 }
 
+/// Everybody that a policy names.
+fn peers_of(policy: &NetworkPolicy) -> impl Iterator<Item = &NetworkPolicyPeer> {
+    let ingress = policy.spec.iter().flat_map(|spec| spec.ingress.iter().flatten());
+    let egress = policy.spec.iter().flat_map(|spec| spec.egress.iter().flatten());
+    let from = ingress.flat_map(|rule| rule.from.iter().flatten());
+    from.chain(egress.flat_map(|rule| rule.to.iter().flatten()))
+}
+
+/// Whether it depends on namespaces' modes whom a policy names.
+fn selects_by_mode(policy: &NetworkPolicy) -> bool {
+    peers_of(policy)
+        .filter_map(|peer| peer.namespace_selector.as_ref())
+        .any(|selector| {
+            let LabelSelector {
+                match_labels,
+                match_expressions,
+            } = selector;
+            let is_matched = match_labels.iter().any(|labels| labels.contains_key(MODE_LABEL));
+            is_matched || match_expressions.iter().flatten().any(|asked| asked.key == MODE_LABEL)
+        })
+}
+
 fn blocks_of(policy: &NetworkPolicy) -> Vec<IpNet> {
-    let Some(spec) = &policy.spec else { return Vec::new() };
-    let from = spec
-        .ingress
-        .iter()
-        .flatten()
-        .flat_map(|rule| rule.from.iter().flatten());
-    let to = spec.egress.iter().flatten().flat_map(|rule| rule.to.iter().flatten());
-    let blocks = from
-        .chain(to)
-        .filter_map(|peer: &NetworkPolicyPeer| peer.ip_block.as_ref());
+    let blocks = peers_of(policy).filter_map(|peer| peer.ip_block.as_ref());
     let ranges = blocks.flat_map(|IPBlock { cidr, except }| [cidr].into_iter().chain(except.iter().flatten()));
     ranges.filter_map(|range| range.parse().ok()).collect()
 }

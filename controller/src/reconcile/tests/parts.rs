@@ -199,8 +199,8 @@ fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(number, of, there)| Step::Service(number, of, there)),
         1 => (0..SERVICES.len(), 0..ADDRESSES.len(), any::<bool>())
             .prop_map(|(service, address, there)| Step::Slice(service, address, there)),
-        1 => (0_usize..2, prop::option::of(0_usize..5)).prop_map(|(name, what)| Step::Theirs(name, what)),
-        1 => mode.prop_map(Step::Namespace),
+        1 => (0_usize..2, prop::option::of(0_usize..6)).prop_map(|(name, what)| Step::Theirs(name, what)),
+        2 => mode.prop_map(Step::Namespace),
         6 => (1_i64..15).prop_map(Step::Time),
     ]
 }
@@ -346,6 +346,9 @@ fn theirs(name: usize, what: usize) -> NetworkPolicy {
         serde_json::json!({ "podSelector": { "matchLabels": { "track": "canary" } }, "policyTypes": ["Ingress"] }),
         serde_json::json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [
             { "to": [{ "ipBlock": { "cidr": "198.18.1.20/31" } }] }
+        ] }),
+        serde_json::json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [
+            { "to": [{ "namespaceSelector": { "matchLabels": { MODE_LABEL: "Enforce" } } }] }
         ] }),
     ];
     NetworkPolicy {
