@@ -30,6 +30,8 @@ pub mod name {
     pub const ASKED: &str = "ASKED";
     /// `Array<u64>` of [`returning::Sent`](super::returning::Sent): connections that were just asked for. Never pinned, as above.
     pub const SENT: &str = "SENT";
+    /// `HashMap<Address, u8>` of the node's own addresses. The learner alone writes here. Never pinned, as above.
+    pub const NODE: &str = "NODE";
     /// Constant of the programs: how many exchanges a cgroup may begin in the time of one silence before it is one of many.
     pub const EXCHANGES_SHARE: &str = "EXCHANGES_SHARE";
     /// `Array<u64>` of one: from when on, in `CLOCK_MONOTONIC` nanoseconds, the first datagram that is seen between two ports

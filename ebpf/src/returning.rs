@@ -3,9 +3,11 @@
 //!
 //! Laws:
 //! * Such a connection is told once, at the end that asks, as one to the Service. At the other end it would look like the node's.
+//! * Only an address of the node leads something back. Nobody else can have it: whoever learns a number by being asked, and asks
+//!   with it in turn, is told as any other.
 //! * A TCP connection is known by its initial sequence number (RFC 9293, 3.4.1), which no translation of addresses changes, and by
-//!   the own address, which is that of both ends. Another one that has the same number at the same address, within the time in
-//!   which [`PLACES`] connections begin, is one in thousands of millions.
+//!   the own address, which is that of both ends. Another one of the node that has the same number at the same address, within the
+//!   time in which [`PLACES`] connections begin, is one in thousands of millions.
 //! * What is forgotten too early is told twice, and where the node connects to the same port itself, what comes back is counted with
 //!   that. Nothing else becomes of it.
 
@@ -14,6 +16,9 @@ use crate::Address;
 /// How many connections that were asked for are remembered: what comes back does so before this processor does anything else,
 /// so these are for all the others.
 pub const PLACES: u32 = 4096;
+
+/// How many addresses of the node are known: one of each pod's interface on it, where a network plugin wants that, and some more.
+pub const NODE_ADDRESSES: u32 = 1024;
 
 /// A connection that an address asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -158,12 +158,13 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
         leaving: Leaving::default(),
         names: Names::default(),
         plain: Plain::default(),
-        node_addresses: addresses::of_this_node(),
+        node_addresses: BTreeSet::new(),
         reading: Reading::default(),
         other_version: 0,
         output,
         health,
     };
+    agent.refresh_addresses()?;
     agent.begin(&tree, &beginning)?;
     loop {
         tokio::select! {
@@ -195,7 +196,7 @@ pub(crate) async fn run(settings: Settings, tree: CgroupTree) -> Result<(), Agen
             _ = housekeeping.tick() => {
                 agent.tidy()?;
                 agent.names.tidy(agent.clock.timestamp(monotonic_ns()));
-                agent.refresh_addresses();
+                agent.refresh_addresses()?;
                 agent.summarize(tracing::Level::DEBUG);
             }
             _ = summary.recv() => agent.summarize(tracing::Level::INFO),
@@ -316,12 +317,14 @@ impl Agent {
     }
 
     /// Bridges to pods come and go with the pods.
-    fn refresh_addresses(&mut self) {
+    fn refresh_addresses(&mut self) -> Result<(), AgentError> {
         let now = addresses::of_this_node();
         if now != self.node_addresses {
+            self.capture.tell_addresses(&now, &self.node_addresses)?;
             self.node_addresses = now;
             self.other_version += 1;
         }
+        Ok(())
     }
 
     /// Forgets the cgroups that are gone for long, here and in the kernel's maps.

@@ -12,7 +12,7 @@ mod keeping;
 mod records;
 mod room;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
 use std::io;
 use std::net::IpAddr;
@@ -28,7 +28,8 @@ use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
 use nanoseg_ebpf::exchange::Begun;
 use nanoseg_ebpf::kept::{self, Header, LAYOUT, MAPS};
 use nanoseg_ebpf::packet::DOMAIN;
-use nanoseg_ebpf::{Answer, FlowEntry, FlowKey, FlowRecord, FlowSlot, LossKey, Reason, Role, Transport, name};
+use nanoseg_ebpf::returning::NODE_ADDRESSES;
+use nanoseg_ebpf::{Address, Answer, FlowEntry, FlowKey, FlowRecord, FlowSlot, LossKey, Reason, Role, Transport, name};
 use nanoseg_graph::flow;
 
 use self::keeping::Keeping;
@@ -124,6 +125,8 @@ pub(crate) struct Capture {
     unreleased: BTreeMap<u64, u64>,
     losses: HashMap<MapData, Plain<LossKey>, u64>,
     counters: PerCpuArray<MapData, u64>,
+    /// The node's own addresses, as the programs know them.
+    node: HashMap<MapData, Address, u8>,
     /// Only where something is pinned.
     keeping: Option<Keeping>,
     /// How many flows there is room for.
@@ -274,6 +277,7 @@ pub(crate) fn start(
         unreleased: BTreeMap::new(),
         losses: take(&mut programs, name::LOSSES)?,
         counters: take(&mut programs, name::COUNTERS)?,
+        node: take(&mut programs, name::NODE)?,
         keeping,
         flows_capacity,
         shows_accepts_of_ipv6: shows_accepts_of_ipv6(),
@@ -451,6 +455,28 @@ impl Capture {
             name: name::FLOWS,
             source,
         })
+    }
+
+    /// Tells the programs which addresses the node has, and which of them it has not any more. Those that there is no room for are not
+    /// known to lead anything back.
+    pub(crate) fn tell_addresses(
+        &mut self,
+        come: &BTreeSet<IpAddr>,
+        gone: &BTreeSet<IpAddr>,
+    ) -> Result<(), CaptureError> {
+        let name = name::NODE;
+        for address in gone.difference(come) {
+            remove(&mut self.node, &table::words(*address), name)?;
+        }
+        for address in come.difference(gone).take(NODE_ADDRESSES as usize) {
+            match self.node.insert(table::words(*address), 0, 0) {
+                Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
+                    return Ok(());
+                }
+                outcome => outcome.map_err(|source| CaptureError::Write { name, source })?,
+            }
+        }
+        Ok(())
     }
 
     /// How many flows there is room for.

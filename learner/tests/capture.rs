@@ -17,6 +17,7 @@ mod plain;
 #[expect(dead_code, reason = "not every record is looked at")]
 mod records;
 mod recycled;
+mod returned;
 mod room;
 mod translated;
 mod under_way;

@@ -8,9 +8,9 @@ use aya_ebpf::macros::map;
 use aya_ebpf::maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf};
 use nanoseg_ebpf::exchange::{Asked, Asking, Begun, Exchange, ExchangeEntry, ExchangeKey, ExchangeSlot};
 use nanoseg_ebpf::packet::{Ends, Event, Signal, Way};
-use nanoseg_ebpf::returning::{PLACES, Sent};
+use nanoseg_ebpf::returning::{NODE_ADDRESSES, PLACES, Sent};
 use nanoseg_ebpf::{
-    CGROUPS, Count, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, FlowSlot, LossKey, Reason, Role, Transport,
+    Address, CGROUPS, Count, EVERY_CGROUP, FlowEntry, FlowKey, FlowRecord, FlowSlot, LossKey, Reason, Role, Transport,
     is_admitted,
 };
 
@@ -53,6 +53,9 @@ static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(Reason::PLACES
 pub(super) static SENT: Array<u64> = Array::with_max_entries(PLACES, 0);
 
 #[map]
+static NODE: HashMap<Address, u8> = HashMap::with_max_entries(NODE_ADDRESSES, 0);
+
+#[map]
 static ANNOUNCEMENTS: RingBuf = RingBuf::with_byte_size(256 * 1024, 0);
 
 /// As many as [`FLOWS`] has; the learner sets both.
@@ -75,7 +78,9 @@ pub(super) fn record(context: Context, way: Way, signal: Signal, opener: Option<
         match (signal.event, way) {
             (Event::Open, Way::Egress) => sends(sent),
             // Who accepts what came back names it in its answer.
-            (Event::Open, Way::Ingress) | (Event::Accept, Way::Egress) if has_sent(sent) => {
+            (Event::Open, Way::Ingress) | (Event::Accept, Way::Egress)
+                if has_sent(sent) && is_node(&ends.peer(way)) =>
+            {
                 return tally(Reason::Returned);
             }
             _ => {}
@@ -111,6 +116,11 @@ fn sends(sent: Sent) {
 #[inline(always)]
 fn has_sent(sent: Sent) -> bool {
     SENT.get(sent.place()) == Some(&sent.mark())
+}
+
+#[inline(always)]
+fn is_node(address: &Address) -> bool {
+    NODE.get_ptr(address).is_some()
 }
 
 #[inline(always)]

@@ -178,7 +178,7 @@ impl Agent {
         reading.reached(reached);
         reading.unannounced = unannounced;
         if !changes.is_empty() {
-            self.refresh_addresses();
+            self.refresh_addresses()?;
         }
         Ok(changes)
     }
