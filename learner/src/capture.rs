@@ -28,7 +28,6 @@ use aya::{Ebpf, EbpfError, EbpfLoader, Pod, include_bytes_aligned};
 use nanoseg_ebpf::exchange::Begun;
 use nanoseg_ebpf::kept::{self, Header, LAYOUT, MAPS};
 use nanoseg_ebpf::packet::DOMAIN;
-use nanoseg_ebpf::returning::NODE_ADDRESSES;
 use nanoseg_ebpf::{Address, Answer, FlowEntry, FlowKey, FlowRecord, FlowSlot, LossKey, Reason, Role, Transport, name};
 use nanoseg_graph::flow;
 
@@ -457,18 +456,18 @@ impl Capture {
         })
     }
 
-    /// Tells the programs which addresses the node has, and which of them it has not any more. Those that there is no room for are not
-    /// known to lead anything back.
+    /// Tells the programs which addresses the node has now, beside those of `before`. Those that there is no room for are not known to
+    /// lead anything back.
     pub(crate) fn tell_addresses(
         &mut self,
-        come: &BTreeSet<IpAddr>,
-        gone: &BTreeSet<IpAddr>,
+        now: &BTreeSet<IpAddr>,
+        before: &BTreeSet<IpAddr>,
     ) -> Result<(), CaptureError> {
         let name = name::NODE;
-        for address in gone.difference(come) {
+        for address in before.difference(now) {
             remove(&mut self.node, &table::words(*address), name)?;
         }
-        for address in come.difference(gone).take(NODE_ADDRESSES as usize) {
+        for address in now.difference(before) {
             match self.node.insert(table::words(*address), 0, 0) {
                 Err(MapError::SyscallError(error)) if error.io_error.raw_os_error() == Some(libc::E2BIG) => {
                     return Ok(());
