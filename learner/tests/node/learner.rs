@@ -145,6 +145,19 @@ impl Learner {
         self.metric("nanoseg_learner_recorded_total")
     }
 
+    /// Waits until the kernel's map holds no more than so many flows, whose room is given to others by then.
+    pub(crate) fn wait_for_room(&self, most: u64) {
+        let end = Instant::now() + PATIENCE;
+        loop {
+            let held = self.metric("nanoseg_learner_map_entries");
+            if held <= most {
+                return;
+            }
+            assert!(Instant::now() < end, "{held} flows stay in the map");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
     /// What it answers who asks for metrics.
     pub(crate) fn metric(&self, name: &str) -> u64 {
         let mut stream = TcpStream::connect(self.address.as_deref().unwrap()).unwrap();
