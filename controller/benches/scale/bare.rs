@@ -21,14 +21,14 @@ const NAMESPACE: &str = "bare";
 /// Its connections.
 const CONNECTIONS: usize = 8;
 
-/// At most so many of the policies that Segments propose.
-pub(crate) async fn proposed(client: &Client, at_most: usize) -> Vec<NetworkPolicy> {
+/// The policies that Segments propose.
+pub(crate) async fn proposed(client: &Client) -> Vec<NetworkPolicy> {
     let segments = Api::<Segment>::all(client.clone());
     let listed = segments.list(&ListParams::default()).await.unwrap();
-    let policies = listed
-        .into_iter()
-        .filter_map(|segment| segment.proposed_policy().unwrap());
-    policies.take(at_most).collect()
+    let policies = listed.into_iter();
+    policies
+        .filter_map(|segment| segment.proposed_policy().unwrap())
+        .collect()
 }
 
 /// Policies a second that are applied by so many connections, each with a client of its own. They are taken away afterwards.
@@ -60,9 +60,11 @@ pub(crate) async fn apply(server: &Server, policies: &[NetworkPolicy]) -> f64 {
     futures::future::join_all(work).await;
     let rate = policies.len() as f64 / began.elapsed().as_secs_f64();
     let api = Api::<NetworkPolicy>::namespaced(server.client().await, NAMESPACE);
-    api.delete_collection(&DeleteParams::default(), &ListParams::default())
-        .await
-        .unwrap();
+    // Fewer at once than an API server takes its longest time for a request for.
+    let some = ListParams::default().limit(1000);
+    while !api.list_metadata(&some).await.unwrap().items.is_empty() {
+        api.delete_collection(&DeleteParams::default(), &some).await.unwrap();
+    }
     rate
 }
 

@@ -54,9 +54,6 @@ const PARTS: &str = "10";
 /// With this and a kubeconfig, the program fills a client's caches and prints how much it holds.
 const CACHES: &str = "caches";
 
-/// Policies that the client without a thought applies, before and after the controller: enough for a rate.
-const SAMPLE: usize = 1000;
-
 /// For how long nothing is to happen.
 const STILL: Duration = Duration::from_secs(20);
 
@@ -200,7 +197,7 @@ impl Bench {
         let tokens = fleet::tokens(&self.client, self.world).await;
         self.say(&format!("{} tokens", tokens.len()));
         self.learn(&tokens).await;
-        let policies = bare::proposed(&self.client, SAMPLE).await;
+        let policies = bare::proposed(&self.client).await;
         let bare_before = bare::apply(&self.server, &policies).await;
         self.say(&format!("a bare client applies {bare_before:.0} policies a second"));
 
