@@ -13,7 +13,7 @@ use nanoseg::segment::Segment;
 use serde::de::DeserializeOwned;
 use tokio::task::JoinSet;
 
-use crate::look::resident;
+use crate::look::{Arrivals, resident};
 use crate::server::Server;
 
 /// Where its policies go.
@@ -46,6 +46,8 @@ pub(crate) async fn apply(server: &Server, policies: &[NetworkPolicy]) -> f64 {
         client.apiserver_version().await.unwrap();
         clients.push(client);
     }
+    // What the controller's are seen by.
+    let (_arrivals, watch) = Arrivals::watch(server.client().await);
     let began = Instant::now();
     let work = clients.into_iter().map(async |client| {
         let api = Api::<NetworkPolicy>::namespaced(client, NAMESPACE);
@@ -59,6 +61,7 @@ pub(crate) async fn apply(server: &Server, policies: &[NetworkPolicy]) -> f64 {
     });
     futures::future::join_all(work).await;
     let rate = policies.len() as f64 / began.elapsed().as_secs_f64();
+    watch.abort();
     let api = Api::<NetworkPolicy>::namespaced(server.client().await, NAMESPACE);
     // Fewer at once than an API server takes its longest time for a request for.
     let some = ListParams::default().limit(1000);
