@@ -64,6 +64,9 @@ fn has_place(pod: &Pod) -> bool {
     pod.phase == PodPhase::Declared || !pod.addresses.is_empty()
 }
 
+/// A node that is known by a pod of another namespace alone: nobody that is asked about runs there.
+const ELSEWHERE: u32 = NONE - 1;
+
 /// Everything that can be an end.
 #[derive(Debug)]
 pub(super) struct Places<'a> {
@@ -86,7 +89,7 @@ impl<'a> Places<'a> {
         let by_name = by_name.collect();
         let mut nodes = HashMap::default();
         let names = cluster.nodes().map(|node| node.name.as_str());
-        for name in names.chain(cluster.pods().filter_map(|pod| pod.node.as_deref())) {
+        for name in names.chain(pods.iter().filter_map(|pod| pod.node.as_deref())) {
             let next = u32::try_from(nodes.len()).unwrap_or(NONE);
             nodes.entry(name).or_insert(next);
         }
@@ -185,7 +188,7 @@ impl<'a> Places<'a> {
     }
 
     fn node(&self, name: Option<&str>) -> u32 {
-        name.and_then(|name| self.nodes.get(name)).copied().unwrap_or(NONE)
+        name.map_or(NONE, |name| self.nodes.get(name).copied().unwrap_or(ELSEWHERE))
     }
 
     /// The end that names it in an answer.
