@@ -39,11 +39,11 @@ const SETTLE: Duration = Duration::from_millis(200);
 /// How long to wait after only counts changed.
 const SETTLE_COUNTS: Duration = Duration::from_secs(1);
 
-/// A round may take at most one part in this many of the time, as long as nobody waits for the next one longer than
-/// [`LONGEST_PAUSE`].
+/// Deciding may take at most one part in this many of the time, as long as nobody waits for the next round longer than
+/// [`LONGEST_PAUSE`]. What a round writes is not part of it, and the next one need not wait for what passed meanwhile.
 const SHARE: u32 = 5;
 
-/// How long the cost of one round puts off the next one at most. One about everything may have frozen ten thousand baselines, and the
+/// How long the cost of one decision puts off the next one at most. One about everything may have frozen ten thousand baselines, and the
 /// next one is about a flow whose policy is to be live within seconds.
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
 
@@ -355,8 +355,9 @@ struct Pace {
     changed: Option<(Instant, Due)>,
     /// When to hold a round although nothing happened.
     wake: Option<Timestamp>,
-    /// How long the last round of each kind took, and when the last one of any ended.
+    /// How long it took to decide in the last round of each kind, and when that and all of it was done in the last one of any.
     costs: BTreeMap<Work, Duration>,
+    decided: Instant,
     ended: Instant,
     page: Page,
 }
@@ -371,6 +372,7 @@ impl Pace {
             changed: None,
             wake: None,
             costs: BTreeMap::new(),
+            decided: Instant::now(),
             ended: Instant::now(),
             page,
         }
@@ -437,7 +439,7 @@ impl Pace {
             let settle = if due == Due::Soon { SETTLE } else { SETTLE_COUNTS };
             let cost = self.costs.get(&self.core.work()).copied().unwrap_or_default();
             (since + settle)
-                .max(self.ended + LONGEST_PAUSE.min(cost * SHARE))
+                .max(self.decided + LONGEST_PAUSE.min(cost * SHARE))
                 .saturating_duration_since(Instant::now())
         });
         let by_clock = self.wake.map(|at| {
@@ -478,6 +480,7 @@ impl Pace {
         span.record("violations", writes.violations.len());
         let cost = began.elapsed();
         self.costs.insert(work, cost);
+        self.decided = Instant::now();
         self.health.await_sources(self.core.awaited());
         self.changed = None;
         self.wake = next;

@@ -18,7 +18,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::cluster::{Cluster, Object, ObjectKey, Pod};
 use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
 use nanoseg_policy::objects::stand_ins;
-use nanoseg_policy::ownership::{PolicyName, owned_workload};
+use nanoseg_policy::ownership::{PolicyName, is_owned};
 
 use crate::apply::{APPLIED, SEGMENTS, file};
 use crate::read::{self, Manifests, ReadError};
@@ -147,7 +147,7 @@ impl Directory {
             // A copy of a policy of ours under another name of file is neither ours nor in force.
             let in_place = |policy: &NetworkPolicy| {
                 let PolicyName { namespace, name } = PolicyName::of(policy);
-                owned_workload(policy).is_none() || file(&self.applied.path, &namespace, &name) == path
+                !is_owned(policy) || file(&self.applied.path, &namespace, &name) == path
             };
             let policies: Vec<NetworkPolicy> = manifests.policies.into_iter().filter(in_place).collect();
             let names = policies.iter().map(PolicyName::of).collect();
@@ -334,10 +334,7 @@ impl ManifestFiles {
             let objects = manifests.objects.into_iter().map(|object| (object.key(), object));
             let declared = manifests.declared.into_iter().map(|pod| (Arc::clone(&pod.uid), pod));
             // A dump of a cluster holds our own policies as well: here they live in the output folder alone.
-            let policies = manifests
-                .policies
-                .into_iter()
-                .filter(|policy| owned_workload(policy).is_none());
+            let policies = manifests.policies.into_iter().filter(|policy| !is_owned(policy));
             let policies = policies.map(|policy| (PolicyName::of(&policy), policy));
             let of_cluster = manifests.cluster_policies.into_iter();
             let of_cluster = of_cluster.map(|policy| (policy.name(), policy));

@@ -54,7 +54,7 @@ use nanoseg_graph::endpoint::Workload;
 use nanoseg_graph::flow::FlowTable;
 use nanoseg_graph::resolve::Resolution;
 use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName};
-use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
+use nanoseg_policy::ownership::{PolicyName, owned_workload};
 use nanoseg_policy::synthesize::{self, Plugin, Surroundings};
 
 use self::attested::Attested;
@@ -62,7 +62,7 @@ use self::desk::{Desk, SEGMENTS};
 use self::learners::Learners;
 use self::memory::{Hold, Subject};
 use self::pacing::Pacing;
-use self::stale::{Heard, Stale};
+use self::stale::Stale;
 use crate::lifecycle::Rules;
 use crate::segment::{MODE_LABEL, Mode, Segment, SegmentName, name_of};
 
@@ -138,6 +138,8 @@ pub struct Core {
     /// What was lost of each workload.
     losses: BTreeMap<Workload, u64>,
     policies: BTreeMap<PolicyName, NetworkPolicy>,
+    /// Those of ours whose workload was not known when they were taken in, or was forgotten since.
+    strays: BTreeSet<PolicyName>,
     cluster_policies: BTreeMap<ClusterPolicyName, ClusterNetworkPolicy>,
     /// The ranges of addresses that people's policies tell apart, once somebody asked.
     blocks: OnceCell<BTreeSet<IpNet>>,
@@ -146,6 +148,8 @@ pub struct Core {
     segments: BTreeMap<SegmentName, Workload>,
     unreadable: BTreeMap<SegmentName, String>,
     held: BTreeMap<ObjectId, Hold>,
+    /// Since which report a Segment lacks something, once somebody asked: each report that is taken in asks.
+    unwritten: OnceCell<Option<u64>>,
     news: Vec<News>,
     /// What the cluster was shown not to do with policies.
     refuted: Option<String>,
@@ -153,8 +157,6 @@ pub struct Core {
     chosen: Plugin,
     /// What resolving, judging, proposing and verifying depends on and has changed since.
     stale: Stale,
-    /// What planning alone depends on.
-    heard_of: Heard,
     due: Due,
     /// When the next learning window ends, or the next trial is decided.
     think_at: Option<Timestamp>,
@@ -194,17 +196,18 @@ impl Core {
             surroundings: None,
             losses: BTreeMap::new(),
             policies: BTreeMap::new(),
+            strays: BTreeSet::new(),
             cluster_policies: BTreeMap::new(),
             blocks: OnceCell::new(),
             subjects: BTreeMap::new(),
             segments: BTreeMap::new(),
             unreadable: BTreeMap::new(),
             held: BTreeMap::new(),
+            unwritten: OnceCell::new(),
             news: Vec::new(),
             refuted: None,
             chosen,
             stale: Stale::All,
-            heard_of: Heard::default(),
             due: Due::No,
             think_at: None,
             heard: 0,
@@ -224,6 +227,7 @@ impl Core {
         self.resolution = Resolution::default();
         self.stale = Stale::All;
         self.held.clear();
+        self.unwritten.take();
         let segments = std::mem::take(&mut self.subjects).into_values();
         self.segments.clear();
         for segment in segments.filter_map(|subject| subject.segment) {
@@ -236,6 +240,8 @@ impl Core {
         self.follows = false;
         // Learners come anew, and no window ends before they have had the time.
         self.started = now;
+        // Who followed has forgotten whatever was in no Segment.
+        self.strays.extend(self.policies.keys().cloned());
         self.rethink();
     }
 
@@ -282,8 +288,6 @@ impl Core {
     pub fn round(&mut self, now: Timestamp) -> Round {
         if self.follows || !self.awaited.is_empty() {
             self.due = Due::No;
-            // Whoever begins to lead plans for everybody.
-            self.heard_of = Heard::default();
             return Round {
                 news: std::mem::take(&mut self.news),
                 ..Round::default()
@@ -301,6 +305,7 @@ impl Core {
         self.due = if self.stale.is_nothing() { Due::No } else { Due::Soon };
         let mut next = think::earlier(expected, self.away_at);
         self.plan(now, &mut writes, &mut next);
+        self.unwritten.take();
         self.judged = self.heard;
         self.attested.forget(self.durable());
         self.remove_orphans(&mut writes);
@@ -314,20 +319,7 @@ impl Core {
     }
 
     fn plan(&mut self, now: Timestamp, writes: &mut Writes, next: &mut Option<Timestamp>) {
-        let heard_of = std::mem::take(&mut self.heard_of);
         let mut forgotten = Vec::new();
-        if !heard_of.is_nothing() {
-            for (workload, subject) in &mut self.subjects {
-                if subject.is_planned {
-                    let policy = PolicyName {
-                        namespace: workload.namespace.clone(),
-                        name: policy_name(workload),
-                    };
-                    let ids = [ObjectId::Policy(policy), ObjectId::Segment(name_of(workload))];
-                    subject.is_planned = !ids.iter().any(|id| heard_of.has(id));
-                }
-            }
-        }
         // Who was put off has nothing new to say, and comes after those who have.
         for put_off in [false, true] {
             for (workload, subject) in &mut self.subjects {
@@ -365,6 +357,7 @@ impl Core {
         *next = think::earlier(*next, think::earlier(plan_at, think_at));
         for workload in forgotten {
             self.segments.remove(&name_of(&workload));
+            self.strays.insert(PolicyName::of_workload(&workload));
             writes
                 .forget
                 .extend(self.subjects.remove(&workload).and_then(|subject| subject.segment));
@@ -372,17 +365,21 @@ impl Core {
     }
 
     /// Live policies of ours for workloads that nothing else is known of.
-    fn remove_orphans(&self, writes: &mut Writes) {
+    fn remove_orphans(&mut self, writes: &mut Writes) {
+        let (policies, subjects) = (&self.policies, &self.subjects);
+        let orphan = |name: &PolicyName| {
+            let policy = policies.get(name)?;
+            let workload = owned_workload(policy)?;
+            let known = subjects.contains_key(&workload) && *name == PolicyName::of_workload(&workload);
+            (!known).then_some((workload, policy))
+        };
+        self.strays.retain(|name| orphan(name).is_some());
         if self.guide.reports_only {
             return;
         }
-        for policy in self.policies.values() {
-            let Some(workload) = owned_workload(policy) else {
-                continue;
-            };
+        for (workload, policy) in self.strays.iter().filter_map(orphan) {
             let held = self.held.contains_key(&ObjectId::Policy(PolicyName::of(policy)));
-            let known = self.subjects.contains_key(&workload) && PolicyName::of(policy).name == policy_name(&workload);
-            if !known && !held && !self.cluster.has_workload(&workload) {
+            if !held && !self.cluster.has_workload(&workload) {
                 writes.remove.push((policy.clone(), "its workload is gone"));
             }
         }

@@ -22,7 +22,7 @@ use k8s_openapi::ByteString;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 use kube::CustomResource;
 use nanoseg_graph::endpoint::Workload;
-use nanoseg_policy::ownership::policy_name;
+use nanoseg_policy::ownership::{PREFIX, PolicyName, policy_name};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -504,11 +504,19 @@ pub enum SegmentError {
 /// The Segment of a workload: `<kind>-<name>`, which is its policy's name without the prefix.
 pub fn name_of(workload: &Workload) -> SegmentName {
     let policy = policy_name(workload);
-    let name = policy.strip_prefix("nanoseg-").unwrap_or(&policy).to_owned();
+    let name = policy.strip_prefix(PREFIX).unwrap_or(&policy).to_owned();
     SegmentName {
         namespace: workload.namespace.clone(),
         name,
     }
+}
+
+/// The Segment of the workload that a policy of this name is of, if it is one's.
+pub fn segment_of(policy: &PolicyName) -> Option<SegmentName> {
+    Some(SegmentName {
+        namespace: policy.namespace.clone(),
+        name: policy.name.strip_prefix(PREFIX)?.to_owned(),
+    })
 }
 
 impl Segment {

@@ -22,7 +22,7 @@ use kube::{Client, CustomResourceExt as _, Resource, ResourceExt as _};
 use nanoseg_graph::cluster::ObjectKey;
 use nanoseg_policy::cluster_policy::{ClusterNetworkPolicy, ClusterPolicyName, Kind};
 use nanoseg_policy::objects::{self, Manifest, Unreadable};
-use nanoseg_policy::ownership::{PolicyName, owned_workload};
+use nanoseg_policy::ownership::{PolicyName, is_owned};
 use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -138,7 +138,7 @@ fn object<K>(read: Read<K>) -> Told {
 
 /// A policy without what takes the most room and nobody asks for. Of one of ours it is kept who changed it, and when.
 pub(crate) fn bare(mut policy: NetworkPolicy) -> NetworkPolicy {
-    if owned_workload(&policy).is_none() {
+    if !is_owned(&policy) {
         policy.metadata.managed_fields = None;
     }
     for entry in policy.metadata.managed_fields.iter_mut().flatten() {

@@ -50,6 +50,14 @@ impl PolicyName {
             name: policy.metadata.name.clone().unwrap_or_default(),
         }
     }
+
+    /// The name of the policy of a workload.
+    pub fn of_workload(workload: &Workload) -> Self {
+        Self {
+            namespace: workload.namespace.clone(),
+            name: policy_name(workload),
+        }
+    }
 }
 
 impl fmt::Display for PolicyName {
@@ -58,10 +66,13 @@ impl fmt::Display for PolicyName {
     }
 }
 
+/// What the names of our policies begin with.
+pub const PREFIX: &str = "nanoseg-";
+
 /// The name of the policy of a workload: `nanoseg-<kind>-<name>`. What the API would not take as a name is replaced, and a hash
 /// of the whole keeps such names apart.
 pub fn policy_name(workload: &Workload) -> String {
-    let plain = format!("nanoseg-{}-{}", workload.kind.to_lowercase(), workload.name);
+    let plain = format!("{PREFIX}{}-{}", workload.kind.to_lowercase(), workload.name);
     let allowed = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-';
     let part = |part: &str| {
         let edge = |byte: Option<&u8>| byte.is_some_and(|byte| *byte != b'-');
@@ -107,14 +118,29 @@ pub(crate) fn metadata(workload: &Workload) -> ObjectMeta {
 
 /// The workload of a policy that is ours; `None` for every other policy.
 pub fn owned_workload(policy: &NetworkPolicy) -> Option<Workload> {
-    let label = policy.metadata.labels.as_ref()?.get(MANAGED_BY)?;
-    let annotations = policy.metadata.annotations.as_ref()?;
-    let workload = Workload {
+    let annotations = policy.metadata.annotations.as_ref().filter(|_| is_owned(policy))?;
+    Some(Workload {
         namespace: policy.metadata.namespace.clone()?,
         kind: annotations.get(WORKLOAD_KIND)?.clone(),
         name: annotations.get(WORKLOAD_NAME)?.clone(),
+    })
+}
+
+/// Whether a policy is ours.
+pub fn is_owned(policy: &NetworkPolicy) -> bool {
+    let ObjectMeta {
+        labels: Some(labels),
+        annotations: Some(annotations),
+        namespace: Some(_),
+        ..
+    } = &policy.metadata
+    else {
+        return false;
     };
-    (label == MANAGER).then_some(workload)
+    let names_it = [WORKLOAD_KIND, WORKLOAD_NAME]
+        .iter()
+        .all(|key| annotations.contains_key(*key));
+    names_it && labels.get(MANAGED_BY).is_some_and(|manager| manager == MANAGER)
 }
 
 /// What a policy says that its rules come from.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_policy::map::visible_json;
-use nanoseg_policy::ownership::{PolicyName, owned_workload};
+use nanoseg_policy::ownership::{PolicyName, is_owned};
 use serde::Serialize;
 
 use super::{Live, WriteError};
@@ -84,8 +84,8 @@ impl Live for OnDirectory {
 
     async fn put_proposals(&self, proposals: &Proposals) -> Result<(), WriteError> {
         let mut current = BTreeSet::new();
-        for (name, policy) in &proposals.current {
-            let path = self.policy(PROPOSED, name);
+        for policy in &proposals.current {
+            let path = self.policy(PROPOSED, &PolicyName::of(policy));
             let text = yaml(&path, &**policy)?;
             if fs::read_to_string(&path).ok().as_deref() != Some(text.as_str()) {
                 write_text(&path, &text)?;
@@ -150,9 +150,7 @@ pub fn file(folder: &Path, namespace: &str, name: &str) -> PathBuf {
 /// Whether a file holds one policy, and it is ours: nothing else is ever deleted.
 fn is_ours(path: &Path) -> bool {
     match &read::documents(path)[..] {
-        [Ok(document)] => document
-            .typed::<NetworkPolicy>()
-            .is_ok_and(|policy| owned_workload(&policy).is_some()),
+        [Ok(document)] => document.typed::<NetworkPolicy>().is_ok_and(|policy| is_owned(&policy)),
         _ => false,
     }
 }

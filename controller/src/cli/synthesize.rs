@@ -6,7 +6,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::{Endpoint, Workload};
 use nanoseg_policy::direction::{Direction, Port};
-use nanoseg_policy::ownership::owned_workload;
+use nanoseg_policy::ownership::is_owned;
 use nanoseg_policy::synthesize::{NamedService, Note, Proposal, Refusal, Synthesizer};
 use nanoseg_policy::verify::{Accepted, Candidate, Others, accept_each};
 use serde::Serialize;
@@ -47,8 +47,12 @@ pub fn synthesize_policies(arguments: &SynthesizeArguments, screen: &mut Screen<
         screen.step();
     }
     // A dump of a cluster holds older policies of ours as well, which these replace.
-    let ours = |policy: &NetworkPolicy| owned_workload(policy).is_some();
-    let others: Vec<NetworkPolicy> = input.policies.iter().filter(|policy| !ours(policy)).cloned().collect();
+    let others: Vec<NetworkPolicy> = input
+        .policies
+        .iter()
+        .filter(|policy| !is_owned(policy))
+        .cloned()
+        .collect();
     let others = Others {
         network: &others,
         cluster: &input.cluster_policies,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use nanoseg_graph::flow::LossReason;
-use nanoseg_policy::ownership::owned_workload;
+use nanoseg_policy::ownership::is_owned;
 
 use super::{Core, RefusedPart};
 use crate::segment::Phase;
@@ -59,7 +59,7 @@ impl Core {
             census.novel += subject.life.novel().len();
             census.quarantined += subject.life.quarantined().len();
         }
-        let ours = self.policies.values().filter(|policy| owned_workload(policy).is_some());
+        let ours = self.policies.values().filter(|policy| is_owned(policy));
         census.policies = ours.count();
         for (origin, _subject, reason, count) in self.flows.losses() {
             let lost = census.losses.entry((origin.node.clone(), reason)).or_default();

@@ -7,7 +7,7 @@ use k8s_openapi::api::networking::v1::NetworkPolicy;
 use nanoseg_graph::cluster::Cluster;
 use nanoseg_graph::connection::ConnectionGraph;
 use nanoseg_graph::endpoint::Workload;
-use nanoseg_policy::ownership::{PolicyName, owned_workload, policy_name};
+use nanoseg_policy::ownership::{PolicyName, owned_workload};
 
 use super::memory::{Hold, Subject};
 use super::pacing::Pacing;
@@ -72,10 +72,7 @@ impl Desk<'_> {
             .guide
             .rules
             .timing(&workload.namespace, subject.window(), self.started);
-        let policy = PolicyName {
-            namespace: workload.namespace.clone(),
-            name: policy_name(workload),
-        };
+        let policy = PolicyName::of_workload(workload);
         let live = self.policies.get(&policy);
         let id = ObjectId::Policy(policy);
         let hold = self.held.get(&id).filter(|hold| hold.until > now);
@@ -166,6 +163,13 @@ impl Desk<'_> {
         planned: &mut Planned,
     ) {
         let now = at.now;
+        if step.is_none() && writes.segments.len() >= SEGMENTS {
+            // What it is to say takes longer to find out than whatever else is planned, and is found out when there is room for it.
+            subject.is_put_off = true;
+            subject.unwritten = subject.unwritten.or(Some(self.judged));
+            planned.wake(now);
+            return;
+        }
         let mut status = status::status_of(workload, subject, at);
         subject.announce(workload, &status, at, self.news, &mut writes.notices);
         subject.history.clone_from(&status.history);
@@ -192,11 +196,6 @@ impl Desk<'_> {
         ];
         if let Some(at) = may_be_written.into_iter().flatten().filter(|at| *at > now).max() {
             planned.wake(at);
-            return;
-        }
-        subject.is_put_off = writes.segments.len() >= SEGMENTS && step.is_none();
-        if subject.is_put_off {
-            planned.wake(now);
             return;
         }
         subject.written_at = Some(now);

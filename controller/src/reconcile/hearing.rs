@@ -16,13 +16,18 @@ impl Core {
         if self.follows || !self.awaited.is_empty() {
             return 0;
         }
-        let judged = self.judged();
+        let unwritten = *self.unwritten.get_or_init(|| self.unwritten());
+        unwritten.unwrap_or(u64::MAX).min(self.judged())
+    }
+
+    /// How many reports had been judged when the first Segment came to lack something that it still lacks.
+    fn unwritten(&self) -> Option<u64> {
         let waiting = self.subjects.iter().filter_map(|(workload, subject)| {
             let before = subject.unwritten?;
             let hold = self.held.get(&ObjectId::Segment(name_of(workload)));
             (!hold.is_some_and(|hold| hold.refused)).then_some(before)
         });
-        waiting.fold(judged, u64::min)
+        waiting.min()
     }
 
     /// How many reports, from the first on, must be durable for the learner that sent this one to forget it; `None`: a part of it waits

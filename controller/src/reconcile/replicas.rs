@@ -105,7 +105,7 @@ impl Core {
         let lives = |pod: &&Pod| pod.phase != PodPhase::Finished;
         let (had, has) = (addresses(before.filter(lives)), addresses(after.filter(lives)));
         // One that is first known with its address when it has finished had it until now, as far as is known.
-        let gets = addresses(after.filter(|_| before.is_none_or(|before| lives(&before))));
+        let gets = addresses(after.filter(|after| before.is_none_or(|before| lives(&before)) || lives(after)));
         for address in gets.difference(&had) {
             let since = after.and_then(|pod| pod.started);
             let is_known = self.cluster.is_cluster_address(*address);

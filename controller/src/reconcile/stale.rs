@@ -8,7 +8,7 @@ use nanoseg_graph::endpoint::{ServiceName, Workload};
 use nanoseg_graph::flow::{FlowTable, Report};
 use nanoseg_graph::resolve::Changes;
 
-use super::{Core, ObjectId};
+use super::Core;
 
 /// Flows that are followed one by one at most: more are resolved faster with everything else.
 const FOLLOWED: usize = 20_000;
@@ -166,23 +166,5 @@ impl About {
             Self::All => true,
             Self::These(workloads) => workloads.contains(workload),
         }
-    }
-}
-
-/// Objects of which something was heard since the last plan.
-#[derive(Debug, Default)]
-pub(super) struct Heard(BTreeSet<ObjectId>);
-
-impl Heard {
-    pub(super) fn of(&mut self, id: ObjectId) {
-        self.0.insert(id);
-    }
-
-    pub(super) fn is_nothing(&self) -> bool {
-        self.0.is_empty()
-    }
-
-    pub(super) fn has(&self, id: &ObjectId) -> bool {
-        self.0.contains(id)
     }
 }

@@ -4,7 +4,8 @@ use jiff::Timestamp;
 use k8s_openapi::api::networking::v1::NetworkPolicy;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use nanoseg_graph::cluster::Object;
-use nanoseg_policy::ownership::{PolicyName, owned_workload};
+use nanoseg_graph::endpoint::Workload;
+use nanoseg_policy::ownership::{PolicyName, is_owned, owned_workload};
 use nanoseg_policy::synthesize::Plugin;
 
 use super::memory::{Hold, Subject};
@@ -12,7 +13,7 @@ use super::stale::Stale;
 use super::{Core, Due, Event, News, ObjectId, Source, wanted_mode};
 use crate::enforcement::Enforcement;
 use crate::lifecycle::Life;
-use crate::segment::{Segment, SegmentName};
+use crate::segment::{Segment, SegmentName, segment_of};
 
 impl Core {
     /// Takes an event in.
@@ -39,9 +40,10 @@ impl Core {
             Event::Policy(policy) => self.take_policy(*policy),
             Event::PolicyGone(name) => {
                 if let Some(gone) = self.policies.remove(&name) {
+                    self.strays.remove(&name);
                     self.policy_changed(&name.namespace, are_theirs_other(Some(&gone), None));
                 }
-                self.let_go(ObjectId::Policy(name));
+                self.let_go(&ObjectId::Policy(name), true);
             }
             Event::ClusterPolicy(policy) => {
                 let name = policy.name();
@@ -73,7 +75,7 @@ impl Core {
                     // What it told is known, and is written again while the workload exists.
                     subject.segment = None;
                 }
-                self.let_go(ObjectId::Segment(name));
+                self.let_go(&ObjectId::Segment(name), true);
                 self.due = Due::Soon;
             }
             Event::Attested(_) | Event::Report(_) | Event::Stream { .. } if self.follows => {}
@@ -92,8 +94,9 @@ impl Core {
             }
             Event::Failed { id, reason, refused } => {
                 let hold = Hold::after(self.held.get(&id), reason, refused, now);
-                self.held.insert(id.clone(), hold);
-                self.heard_of.of(id);
+                self.replan(&id);
+                self.held.insert(id, hold);
+                self.unwritten.take();
                 self.due = Due::Soon;
             }
         }
@@ -119,10 +122,27 @@ impl Core {
         }
     }
 
-    /// What was held is not any more, if it was, and is to be planned again.
-    pub(super) fn let_go(&mut self, id: ObjectId) {
-        self.held.remove(&id);
-        self.heard_of.of(id);
+    /// What is held is not any more. It is planned again if it was, or is another than it was.
+    fn let_go(&mut self, id: &ObjectId, is_other: bool) {
+        let was_held = self.held.remove(id).is_some();
+        if was_held {
+            self.unwritten.take();
+        }
+        if was_held || is_other {
+            self.replan(id);
+        }
+    }
+
+    /// Has the workload of a policy or a Segment planned again.
+    fn replan(&mut self, id: &ObjectId) {
+        let subject = match id {
+            ObjectId::Segment(name) => self.segments.get(name),
+            ObjectId::Policy(name) => segment_of(name).and_then(|name| self.segments.get(&name)),
+        }
+        .and_then(|workload| self.subjects.get_mut(workload));
+        if let Some(subject) = subject {
+            subject.is_planned = false;
+        }
     }
 
     pub(super) fn rethink(&mut self) {
@@ -136,12 +156,22 @@ impl Core {
         if known.is_some_and(|known| is_older(&policy.metadata, &known.metadata)) {
             return;
         }
-        if known != Some(&policy) {
+        let is_other = known != Some(&policy);
+        if is_other {
             let differ = are_theirs_other(known, Some(&policy));
             self.policy_changed(&name.namespace, differ);
+            self.note_stray(&name, owned_workload(&policy).as_ref());
             self.policies.insert(name.clone(), policy);
         }
-        self.let_go(ObjectId::Policy(name));
+        self.let_go(&ObjectId::Policy(name), is_other);
+    }
+
+    /// Notes a live policy whose workload, if it is ours, nothing is known of.
+    fn note_stray(&mut self, name: &PolicyName, owner: Option<&Workload>) {
+        let known = segment_of(name).and_then(|name| self.segments.get(&name));
+        if owner.is_some() && owner != known {
+            self.strays.insert(name.clone());
+        }
     }
 
     fn policy_changed(&mut self, namespace: &str, are_theirs_other: bool) {
@@ -158,12 +188,14 @@ impl Core {
             Ok(workload) => workload,
             Err(error) => return self.leave_out(name, error.to_string()),
         };
-        self.let_go(ObjectId::Segment(name.clone()));
         let known = self
             .subjects
             .get(&workload)
             .and_then(|subject| subject.segment.as_ref());
-        if known.is_some_and(|known| is_older(&segment.metadata, &known.metadata)) {
+        let is_other = known != Some(&segment);
+        let is_late = known.is_some_and(|known| is_older(&segment.metadata, &known.metadata));
+        self.let_go(&ObjectId::Segment(name.clone()), is_other);
+        if is_late {
             return;
         }
         if self.follows {
@@ -171,7 +203,7 @@ impl Core {
         }
         if let Some(subject) = self.subjects.get_mut(&workload) {
             let known = subject.segment.as_ref();
-            if known != Some(&segment) {
+            if is_other {
                 self.due = Due::Soon;
             }
             if known.and_then(|known| known.spec.learning_window.as_ref()) != segment.spec.learning_window.as_ref() {
@@ -210,7 +242,7 @@ impl Core {
         {
             // A workload whose life is known already keeps it: its Segment is written again over what cannot be read.
             subject.segment = None;
-            self.heard_of.of(ObjectId::Segment(name));
+            subject.is_planned = false;
             self.due = Due::Soon;
             return;
         }
@@ -226,7 +258,7 @@ impl Core {
 /// planned only.
 fn are_theirs_other(before: Option<&NetworkPolicy>, now: Option<&NetworkPolicy>) -> bool {
     let spec = |policy: Option<&NetworkPolicy>| {
-        let theirs = policy.filter(|policy| owned_workload(policy).is_none());
+        let theirs = policy.filter(|policy| !is_owned(policy));
         theirs.map(|policy| policy.spec.clone())
     };
     spec(before) != spec(now)

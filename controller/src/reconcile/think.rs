@@ -14,7 +14,7 @@ use nanoseg_policy::audit::{self, Audit, audit};
 use nanoseg_policy::cluster_policy::ClusterNetworkPolicy;
 use nanoseg_policy::evaluate::PolicySet;
 use nanoseg_policy::identity::Proof;
-use nanoseg_policy::ownership::{PolicyName, owned_workload};
+use nanoseg_policy::ownership::{PolicyName, is_owned};
 use nanoseg_policy::synthesize::{Proposal, Surroundings, Synthesizer};
 use nanoseg_policy::verify::{Candidate, Others, Violation as Fault, accept};
 
@@ -276,10 +276,7 @@ impl Core {
             subject.selector = selector;
         }
         any.then(|| Proposals {
-            current: self
-                .proposed()
-                .map(|policy| (PolicyName::of(policy), Arc::clone(policy)))
-                .collect(),
+            current: self.proposed().map(Arc::clone).collect(),
             changed,
         })
     }
@@ -423,7 +420,7 @@ impl Core {
     }
 
     pub(super) fn foreign(&self) -> impl Iterator<Item = &NetworkPolicy> {
-        self.policies.values().filter(|policy| owned_workload(policy).is_none())
+        self.policies.values().filter(|policy| !is_owned(policy))
     }
 
     pub(super) fn proposed(&self) -> impl Iterator<Item = &Arc<NetworkPolicy>> {

@@ -1,7 +1,6 @@
 //! What goes into the core, and what it wants written.
 
 use std::borrow::Cow;
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 
@@ -161,7 +160,7 @@ impl Writes {
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Proposals {
     /// The policies.
-    pub current: BTreeMap<PolicyName, Arc<NetworkPolicy>>,
+    pub current: Vec<Arc<NetworkPolicy>>,
     /// Those that are new or differ from the last round's.
     pub changed: Vec<PolicyName>,
 }

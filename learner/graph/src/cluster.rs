@@ -404,14 +404,12 @@ impl Cluster {
             }
             (None, true) => {}
             (_, false) => {
-                let ended = self
-                    .pods
-                    .get(&pod.uid)
-                    .is_some_and(|known| known.phase == PodPhase::Finished);
-                if !ended {
+                let is_over = |pod: &Pod| pod.phase == PodPhase::Finished;
+                // What is said of one that has finished does not give its address back to it.
+                if !(is_over(&pod) && self.pods.get(&pod.uid).is_some_and(|known| is_over(known))) {
                     let owner = AddressOwner::Pod(Arc::clone(&pod.uid));
                     self.hold(&owner, &pod.addresses, pod.started, at);
-                    if pod.phase == PodPhase::Finished {
+                    if is_over(&pod) {
                         for address in &pod.addresses {
                             self.end(*address, &owner, at);
                         }

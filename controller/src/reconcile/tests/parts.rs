@@ -3,6 +3,7 @@
 use nanoseg_graph::cluster::{EndpointSlice, Labels, Service, ServicePort, TargetPort};
 use nanoseg_graph::endpoint::ServiceName;
 use nanoseg_graph::flow::{Loss, LossReason, Named};
+use nanoseg_policy::ownership::{MANAGED_BY, MANAGER, WORKLOAD_KIND, WORKLOAD_NAME};
 
 use super::*;
 
@@ -31,7 +32,10 @@ enum Step {
     Service(usize, Option<usize>, bool),
     Slice(usize, usize, bool),
     Theirs(usize, Option<usize>),
+    Ours(usize, usize),
     Namespace(Option<Mode>),
+    /// Another controller led in between.
+    Followed,
     Time(i64),
 }
 
@@ -200,7 +204,9 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (0..SERVICES.len(), 0..ADDRESSES.len(), any::<bool>())
             .prop_map(|(service, address, there)| Step::Slice(service, address, there)),
         1 => (0_usize..2, prop::option::of(0_usize..6)).prop_map(|(name, what)| Step::Theirs(name, what)),
+        1 => (0..=NAMES.len(), 0..=NAMES.len()).prop_map(|(name, whose)| Step::Ours(name, whose)),
         2 => mode.prop_map(Step::Namespace),
+        1 => Just(Step::Followed),
         6 => (1_i64..15).prop_map(Step::Time),
     ]
 }
@@ -361,6 +367,21 @@ fn theirs(name: usize, what: usize) -> NetworkPolicy {
     }
 }
 
+/// A policy of ours for one of the workloads, or for one that nobody knows.
+fn ours(of: usize) -> NetworkPolicy {
+    let name = NAMES.get(of).unwrap_or(&"old");
+    serde_json::from_value(serde_json::json!({
+        "metadata": {
+            "namespace": "shop",
+            "name": format!("nanoseg-deployment-{name}"),
+            "labels": { MANAGED_BY: MANAGER },
+            "annotations": { WORKLOAD_KIND: "Deployment", WORKLOAD_NAME: name },
+        },
+        "spec": { "podSelector": {}, "policyTypes": ["Egress"] },
+    }))
+    .unwrap()
+}
+
 fn segment_name(of: usize) -> SegmentName {
     SegmentName {
         namespace: "shop".to_owned(),
@@ -504,7 +525,13 @@ fn events(world: &mut World, step: &Step, now: i64) -> Vec<Event> {
             namespace: "shop".to_owned(),
             name: format!("theirs-{name}"),
         })],
-        Step::Time(_) => Vec::new(),
+        Step::Ours(name, whose) => {
+            let mut policy = ours(*whose);
+            policy.metadata.name = ours(*name).metadata.name;
+            world.policies.insert(PolicyName::of(&policy), policy.clone());
+            vec![Event::Policy(Box::new(policy))]
+        }
+        Step::Followed | Step::Time(_) => Vec::new(),
     }
 }
 
@@ -516,8 +543,15 @@ proptest! {
         let mut wholly = whole.core(&shop_with_services(), at(0));
         let mut now = 0;
         for step in steps {
-            if let Step::Time(seconds) = step {
-                now += seconds;
+            match step {
+                Step::Time(seconds) => now += seconds,
+                Step::Followed => {
+                    for core in [&mut partly, &mut wholly] {
+                        core.follow(at(now));
+                        core.lead(at(now));
+                    }
+                }
+                _ => {}
             }
             for event in events(&mut part, &step, now) {
                 partly.take(event, at(now));
@@ -527,6 +561,7 @@ proptest! {
             }
             for _ in 0..10 {
                 wholly.stale = Stale::All;
+                wholly.strays.extend(wholly.policies.keys().cloned());
                 for subject in wholly.subjects.values_mut() {
                     subject.is_planned = false;
                 }
