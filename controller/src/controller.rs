@@ -44,8 +44,9 @@ const SETTLE_COUNTS: Duration = Duration::from_secs(1);
 const SHARE: u32 = 5;
 
 /// How long the cost of one decision puts off the next one at most. One about everything may have frozen ten thousand baselines, and the
-/// next one is about a flow whose policy is to be live within seconds.
-const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// next one is about a flow whose policy is to be live within seconds. Less, and while five thousand learners tell all that they know
+/// decisions of a second take most of the time.
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// How long what came during a round is taken in before the next one, although that is due: thousands of events take less.
 const BREATH: Duration = Duration::from_millis(50);

@@ -27,7 +27,7 @@ use crate::cluster_policy::ClusterNetworkPolicy;
 use crate::direction::Direction;
 use crate::ends::Ends;
 use crate::evaluate::{Cause, Connection, Evaluator, PolicyRef, PolicySet, Rejected, Ruling, Undecidable, Verdict};
-use crate::ownership::{PolicyName, owned_workload, policy_name};
+use crate::ownership::{PolicyName, owned_workload};
 use crate::synthesize::{Proposal, Settings};
 use names::NameServers;
 
@@ -242,10 +242,7 @@ fn namespaces_of<'a>(candidates: &[Candidate<'a>], cluster: &'a Cluster) -> Opti
 fn not_its_own(proposal: &Proposal) -> Option<Violation> {
     let Proposal { workload, policy, .. } = proposal;
     let found = PolicyName::of(policy);
-    let own = PolicyName {
-        namespace: workload.namespace.clone(),
-        name: policy_name(workload),
-    };
+    let own = PolicyName::of_workload(workload);
     (found != own || owned_workload(policy).as_ref() != Some(workload)).then(|| Violation::NotItsOwn {
         found,
         workload: workload.clone(),
