@@ -26,6 +26,7 @@ mod hearing;
 mod learners;
 mod members;
 mod memory;
+mod nodes;
 mod notice;
 mod open;
 mod pacing;

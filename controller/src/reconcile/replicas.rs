@@ -42,7 +42,10 @@ impl Core {
             Object::EndpointSlice(slice) => self.note_slice(&slice.service),
             Object::Service(service) => self.note_service(service),
             Object::Namespace(namespace) => self.note_namespace(namespace),
-            Object::Node(_) => self.rethink(),
+            Object::Node(node) => {
+                let known = self.cluster.node(&node.name).cloned();
+                self.note_node(known.as_ref(), Some(node), now);
+            }
         }
     }
 
@@ -71,7 +74,12 @@ impl Core {
                     self.note_slice(&service);
                 }
             }
-            ObjectKey::Service(_) | ObjectKey::Node(_) | ObjectKey::Namespace(_) => self.rethink(),
+            ObjectKey::Node(name) => {
+                if let Some(known) = self.cluster.node(name).cloned() {
+                    self.note_node(Some(&known), None, now);
+                }
+            }
+            ObjectKey::Service(_) | ObjectKey::Namespace(_) => self.rethink(),
         }
     }
 
@@ -285,10 +293,14 @@ impl Core {
 
     /// Whether an edge of a workload that is known has this end, as far as its baseline and what waits for a person go.
     fn is_in_a_baseline(&self, end: &Endpoint) -> bool {
+        self.is_end_in_a_baseline(|known| known == end)
+    }
+
+    pub(super) fn is_end_in_a_baseline(&self, is_one: impl Fn(&Endpoint) -> bool) -> bool {
         self.subjects.values().any(|subject| {
             let kept = subject.baseline.keys().chain(subject.life.kept().keys());
             let mut edges = kept.map(|key| &**key).chain(subject.life.quarantined().keys());
-            edges.any(|key| key.source == *end || key.destination == *end)
+            edges.any(|key| is_one(&key.source) || is_one(&key.destination))
         })
     }
 

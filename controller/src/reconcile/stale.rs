@@ -42,6 +42,8 @@ pub(super) struct Parts {
     pub(super) losses: bool,
     /// Nodes of which it has changed whether their pods are watched, or by what.
     pub(super) nodes: BTreeSet<String>,
+    /// Nodes that came, changed or went: what is proposed of connections with one is to be proposed again.
+    pub(super) turned: BTreeSet<String>,
     /// Workloads that are to be judged again.
     pub(super) workloads: BTreeSet<Workload>,
     /// Workloads of which a pod came, changed or went that others are like.
@@ -61,13 +63,14 @@ impl Parts {
             heard,
             losses,
             nodes,
+            turned,
             workloads,
             replicas,
             services,
             namespaces,
             peopled,
         } = self;
-        let nobody = nodes.is_empty() && workloads.is_empty() && replicas.is_empty();
+        let nobody = nodes.is_empty() && turned.is_empty() && workloads.is_empty() && replicas.is_empty();
         let nothing_else = services.is_empty() && namespaces.is_empty() && peopled.is_empty();
         heard.is_empty() && !losses && nobody && nothing_else
     }

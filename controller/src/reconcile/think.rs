@@ -73,6 +73,7 @@ impl Core {
             heard: _,
             losses,
             nodes,
+            turned,
             mut workloads,
             replicas,
             services: _,
@@ -122,6 +123,14 @@ impl Core {
             for (workload, subject) in &mut self.subjects {
                 let mut ends = subject.baseline.keys().flat_map(|key| [&key.source, &key.destination]);
                 subject.is_outdated |= peopled.contains(&workload.namespace) || ends.any(is_there);
+            }
+        }
+        if !turned.is_empty() {
+            self.surroundings = None;
+            let is_one = |end: &Endpoint| matches!(end, Endpoint::Node(name) if turned.contains(name));
+            for subject in self.subjects.values_mut() {
+                let mut ends = subject.baseline.keys().flat_map(|key| [&key.source, &key.destination]);
+                subject.is_outdated |= ends.any(is_one);
             }
         }
         let waited = |subject: &Subject| subject.think_at.is_some_and(|at| at <= now);

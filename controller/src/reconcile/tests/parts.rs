@@ -1,6 +1,6 @@
 //! A core that thinks only about what has changed decides what one decides that thinks about everything each time.
 
-use nanoseg_graph::cluster::{EndpointSlice, Labels, Service, ServicePort, TargetPort};
+use nanoseg_graph::cluster::{EndpointSlice, Labels, Node, Service, ServicePort, TargetPort};
 use nanoseg_graph::endpoint::ServiceName;
 use nanoseg_graph::flow::{Loss, LossReason, Named};
 use nanoseg_policy::ownership::{MANAGED_BY, MANAGER, WORKLOAD_KIND, WORKLOAD_NAME};
@@ -34,6 +34,8 @@ enum Step {
     Theirs(usize, Option<usize>),
     Ours(usize, usize),
     Namespace(Option<Mode>),
+    /// Which, its addresses, its ranges and its labels; without any it is gone.
+    Node(usize, Option<(usize, usize, bool)>),
     /// Another controller led in between.
     Followed,
     Time(i64),
@@ -206,6 +208,8 @@ fn steps() -> impl Strategy<Value = Step> {
         1 => (0_usize..2, prop::option::of(0_usize..6)).prop_map(|(name, what)| Step::Theirs(name, what)),
         1 => (0..=NAMES.len(), 0..=NAMES.len()).prop_map(|(name, whose)| Step::Ours(name, whose)),
         2 => mode.prop_map(Step::Namespace),
+        2 => (0_usize..3, prop::option::weighted(0.8, (0_usize..5, 0_usize..4, any::<bool>())))
+            .prop_map(|(node, state)| Step::Node(node, state)),
         1 => Just(Step::Followed),
         6 => (1_i64..15).prop_map(Step::Time),
     ]
@@ -364,6 +368,33 @@ fn theirs(name: usize, what: usize) -> NetworkPolicy {
             ..ObjectMeta::default()
         },
         spec: Some(serde_json::from_value(spec[what].clone()).unwrap()),
+    }
+}
+
+/// A node with addresses of nobody, of the cluster and from outside, and with ranges from there or around it.
+fn node(name: String, addresses: usize, ranges: usize, is_labelled: bool) -> Node {
+    let addresses: &[&str] = [
+        &["192.0.2.1"][..],
+        &["203.0.113.9"],
+        &["198.18.1.20", "fd00::1"],
+        &["198.18.9.2", "203.0.113.20"],
+        &[],
+    ][addresses];
+    let ranges: &[&str] = [
+        &[][..],
+        &["203.0.113.0/28"],
+        &["203.0.113.16/28", "198.18.1.0/24"],
+        &["198.18.0.0/15"],
+    ][ranges];
+    Node {
+        name,
+        addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+        labels: if is_labelled {
+            labels("node")
+        } else {
+            Labels::default()
+        },
+        pod_cidrs: ranges.iter().map(|range| range.parse().unwrap()).collect(),
     }
 }
 
@@ -530,6 +561,15 @@ fn events(world: &mut World, step: &Step, now: i64) -> Vec<Event> {
             policy.metadata.name = ours(*name).metadata.name;
             world.policies.insert(PolicyName::of(&policy), policy.clone());
             vec![Event::Policy(Box::new(policy))]
+        }
+        Step::Node(of, state) => {
+            let name = ["node1", "node2", "node3"][*of].to_owned();
+            vec![match *state {
+                None => Event::ObjectGone(ObjectKey::Node(name)),
+                Some((addresses, ranges, is_labelled)) => {
+                    Event::Object(Object::Node(node(name, addresses, ranges, is_labelled)))
+                }
+            }]
         }
         Step::Followed | Step::Time(_) => Vec::new(),
     }

@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use jiff::Timestamp;
 
 use super::{Resolver, resolve_with};
@@ -27,6 +28,8 @@ pub struct Changes {
     begun: BTreeMap<IpAddr, Option<Timestamp>>,
     /// Addresses that pods do not have any more, and until when they did.
     ended: BTreeMap<IpAddr, Timestamp>,
+    /// Ranges that have become the cluster's, or are not any more.
+    ranges: BTreeSet<IpNet>,
     /// Pods that were not known.
     come: BTreeSet<Arc<str>>,
     /// What any flow may be resolved otherwise by: containers of hosts without a cluster, and names that others take the place of.
@@ -71,17 +74,22 @@ impl Changes {
         self.number
     }
 
-    /// A pod beside another one of its workload with the same labels and ports has got an address, and had it since then; `None`, flows
-    /// of whatever time may be resolved otherwise.
+    /// A pod beside another one of its workload with the same labels and ports, or a node, has got an address, and had it since then;
+    /// `None`, flows of whatever time may be resolved otherwise.
     pub fn begins(&mut self, address: IpAddr, since: Option<Timestamp>) {
         let begun = self.begun.entry(address).or_insert(since);
         *begun = (*begun).min(since);
     }
 
-    /// Such a pod does not have an address any more since then.
+    /// Such a pod, or a node, does not have an address any more since then.
     pub fn ends(&mut self, address: IpAddr, at: Timestamp) {
         let ended = self.ended.entry(address).or_insert(at);
         *ended = at.min(*ended);
+    }
+
+    /// A range is one that nodes declare for their pods, or is not any more.
+    pub fn ranges(&mut self, range: IpNet) {
+        self.ranges.insert(range);
     }
 
     /// Such a pod was not known.
@@ -103,10 +111,11 @@ impl Changes {
             of_nodes,
             begun,
             ended,
+            ranges,
             come,
             any,
         } = self;
-        let moved = !begun.is_empty() || !ended.is_empty() || !come.is_empty();
+        let moved = !begun.is_empty() || !ended.is_empty() || !ranges.is_empty() || !come.is_empty();
         moved || !named.is_empty() || !of_nodes.is_empty() || *any
     }
 
@@ -128,13 +137,20 @@ impl Changes {
             || of_nodes.is_some_and(|of_nodes| !is_same(of_nodes))
             || begun.is_some_and(|since| since.is_none_or(|since| since <= tally.last_seen))
             || self.ended.get(&key.peer).is_some_and(|until| *until < tally.first_seen)
+            || self.is_in_a_range(key.peer)
+    }
+
+    fn is_in_a_range(&self, address: IpAddr) -> bool {
+        self.ranges.iter().any(|range| range.contains(&address))
     }
 
     /// Whether a slice names an address that has changed hands, of a Service that is known by its slices alone.
     fn moves_behind(&self, cluster: &Cluster) -> bool {
-        let moves = |address: &IpAddr| self.begun.contains_key(address) || self.ended.contains_key(address);
+        let moves = |address: &IpAddr| {
+            self.begun.contains_key(address) || self.ended.contains_key(address) || self.is_in_a_range(*address)
+        };
         let mut without = cluster.services().filter(|service| !service.has_selector());
-        (!self.begun.is_empty() || !self.ended.is_empty())
+        (!self.begun.is_empty() || !self.ended.is_empty() || !self.ranges.is_empty())
             && without.any(|service| {
                 let mut slices = cluster.slices_of(&service.name);
                 slices.any(|slice| slice.addresses.iter().any(moves))
