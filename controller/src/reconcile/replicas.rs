@@ -41,7 +41,7 @@ impl Core {
             }
             Object::EndpointSlice(slice) => self.note_slice(&slice.service),
             Object::Service(service) => self.note_service(service),
-            Object::Namespace(namespace) => self.note_namespace(namespace),
+            Object::Namespace(namespace) => self.note_namespace(&namespace.name, Some(namespace)),
             Object::Node(node) => {
                 let known = self.cluster.node(&node.name).cloned();
                 self.note_node(known.as_ref(), Some(node), now);
@@ -79,7 +79,8 @@ impl Core {
                     self.note_node(Some(&known), None, now);
                 }
             }
-            ObjectKey::Service(_) | ObjectKey::Namespace(_) => self.rethink(),
+            ObjectKey::Namespace(name) => self.note_namespace(name, None),
+            ObjectKey::Service(_) => self.rethink(),
         }
     }
 
@@ -90,7 +91,8 @@ impl Core {
         {
             return self.stale.judge(&workload);
         }
-        let Some((workload, is_replica)) = self.only_pod(before, after) else {
+        let comes_back = after.is_some_and(|pod| self.cluster.is_gone(&pod.uid));
+        let Some((workload, is_replica)) = self.only_pod(before, after).filter(|_| !comes_back) else {
             return self.rethink();
         };
         let led = if is_replica {
@@ -251,21 +253,22 @@ impl Core {
         self.due = Due::Soon;
     }
 
-    /// A namespace of which people change the mode alone has its own workloads judged again. Its labels are what policies select it by,
-    /// and any other may be anybody's.
-    fn note_namespace(&mut self, namespace: &Namespace) {
-        let beside_mode = |labels: &Labels| -> Labels {
-            let others = labels.iter().filter(|(label, _)| *label != MODE_LABEL);
+    /// A namespace of which people change the mode alone, or where no pod lives, has its own workloads judged again. Its labels are what
+    /// policies select its pods by, and any but the mode may be anybody's.
+    fn note_namespace(&mut self, name: &str, after: Option<&Namespace>) {
+        let beside_mode = |namespace: &Namespace| -> Labels {
+            let others = namespace.labels.iter().filter(|(label, _)| *label != MODE_LABEL);
             others.map(|(label, value)| (label.clone(), value.clone())).collect()
         };
-        let known = self.cluster.namespaces().find(|known| known.name == namespace.name);
-        let is_mode_alone = known.is_some_and(|known| beside_mode(&known.labels) == beside_mode(&namespace.labels));
-        if !is_mode_alone || !self.cluster_policies.is_empty() || self.foreign().any(selects_by_mode) {
+        let known = self.cluster.namespaces().find(|known| known.name == name);
+        let is_mode_alone = known.is_some() && known.map(beside_mode) == after.map(beside_mode);
+        let is_selected = || !self.cluster_policies.is_empty() || self.foreign().any(selects_by_mode);
+        if self.cluster.pods_in(name).next().is_some() && (!is_mode_alone || is_selected()) {
             return self.rethink();
         }
-        self.due = Due::Soon;
-        let own = self.subjects.keys().filter(|own| own.namespace == namespace.name);
+        let own = self.subjects.keys().filter(|own| own.namespace == name);
         for workload in own {
+            self.due = Due::Soon;
             self.stale.judge(workload);
         }
     }

@@ -275,6 +275,11 @@ impl Cluster {
         self.gone_order.len() >= TOMBSTONES
     }
 
+    /// Whether a pod was known and is gone.
+    pub fn is_gone(&self, uid: &str) -> bool {
+        self.gone_pods.contains_key(uid)
+    }
+
     /// Whether the next owner of pods that goes takes the place of one that is remembered.
     pub fn forgets_owner(&self) -> bool {
         self.gone_controllers_order.len() >= TOMBSTONES
@@ -385,6 +390,10 @@ impl Cluster {
 
     fn observe_pod(&mut self, mut pod: Pod, at: Timestamp) {
         self.shared.pod(&mut pod);
+        // A file that was away while it was written brings back what it had.
+        if self.gone_pods.remove(&pod.uid).is_some() {
+            self.gone_order.retain(|gone| *gone != pod.uid);
+        }
         let names = self.pods_by_name.entry(Arc::clone(&pod.namespace)).or_default();
         if let Some(previous) = names.insert(Arc::clone(&pod.name), Arc::clone(&pod.uid))
             && previous != pod.uid

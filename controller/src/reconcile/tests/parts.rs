@@ -34,6 +34,8 @@ enum Step {
     Theirs(usize, Option<usize>),
     Ours(usize, usize),
     Namespace(Option<Mode>),
+    /// The namespace where pods are now and then: whether it has a label, and which mode; without any it is gone.
+    Ops(Option<(bool, Option<Mode>)>),
     /// Which, its addresses, its ranges and its labels; without any it is gone.
     Node(usize, Option<(usize, usize, bool)>),
     /// Another controller led in between.
@@ -205,9 +207,10 @@ fn steps() -> impl Strategy<Value = Step> {
             .prop_map(|(number, of, there)| Step::Service(number, of, there)),
         1 => (0..SERVICES.len(), 0..ADDRESSES.len(), any::<bool>())
             .prop_map(|(service, address, there)| Step::Slice(service, address, there)),
-        1 => (0_usize..2, prop::option::of(0_usize..6)).prop_map(|(name, what)| Step::Theirs(name, what)),
+        1 => (0_usize..2, prop::option::of(0_usize..7)).prop_map(|(name, what)| Step::Theirs(name, what)),
         1 => (0..=NAMES.len(), 0..=NAMES.len()).prop_map(|(name, whose)| Step::Ours(name, whose)),
-        2 => mode.prop_map(Step::Namespace),
+        2 => mode.clone().prop_map(Step::Namespace),
+        2 => prop::option::weighted(0.8, (any::<bool>(), mode)).prop_map(Step::Ops),
         2 => (0_usize..3, prop::option::weighted(0.8, (0_usize..5, 0_usize..4, any::<bool>())))
             .prop_map(|(node, state)| Step::Node(node, state)),
         1 => Just(Step::Followed),
@@ -360,6 +363,9 @@ fn theirs(name: usize, what: usize) -> NetworkPolicy {
         serde_json::json!({ "podSelector": {}, "policyTypes": ["Egress"], "egress": [
             { "to": [{ "namespaceSelector": { "matchLabels": { MODE_LABEL: "Enforce" } } }] }
         ] }),
+        serde_json::json!({ "podSelector": {}, "policyTypes": ["Ingress"], "ingress": [
+            { "from": [{ "namespaceSelector": { "matchLabels": { "team": "ops" } } }] }
+        ] }),
     ];
     NetworkPolicy {
         metadata: ObjectMeta {
@@ -389,11 +395,7 @@ fn node(name: String, addresses: usize, ranges: usize, is_labelled: bool) -> Nod
     Node {
         name,
         addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
-        labels: if is_labelled {
-            labels("node")
-        } else {
-            Labels::default()
-        },
+        labels: if is_labelled { labels("node") } else { Labels::default() },
         pod_cidrs: ranges.iter().map(|range| range.parse().unwrap()).collect(),
     }
 }
@@ -480,6 +482,15 @@ fn events(world: &mut World, step: &Step, now: i64) -> Vec<Event> {
             vec![Event::Object(Object::Namespace(Namespace {
                 name: "shop".to_owned(),
                 labels: mode.into_iter().collect(),
+            }))]
+        }
+        Step::Ops(None) => vec![Event::ObjectGone(ObjectKey::Namespace("ops".to_owned()))],
+        Step::Ops(Some((is_labelled, mode))) => {
+            let mode = mode.map(|mode| (MODE_LABEL.to_owned(), mode.as_str().to_owned()));
+            let team = is_labelled.then(|| ("team".to_owned(), "ops".to_owned()));
+            vec![Event::Object(Object::Namespace(Namespace {
+                name: "ops".to_owned(),
+                labels: mode.into_iter().chain(team).collect(),
             }))]
         }
         Step::PodGone(of) => {
