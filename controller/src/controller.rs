@@ -436,18 +436,22 @@ impl Pace {
     /// How long until the next round.
     fn rest(&self) -> Duration {
         self.health.beat();
+        // Whatever the next round is held for, it decides all there is to decide.
+        let work = self.core.work();
+        let cost = self.costs.get(&work).copied().unwrap_or_default();
+        // Somebody may have changed a policy, which is to be repaired within a second, and what is written next may be waited for.
+        let longest = if work == Work::Plan { SETTLE } else { LONGEST_PAUSE };
+        let pause = (self.decided + longest.min(cost * SHARE)).saturating_duration_since(Instant::now());
         let by_change = self.changed.map(|(since, due)| {
             let settle = if due == Due::Soon { SETTLE } else { SETTLE_COUNTS };
-            let cost = self.costs.get(&self.core.work()).copied().unwrap_or_default();
-            (since + settle)
-                .max(self.decided + LONGEST_PAUSE.min(cost * SHARE))
-                .saturating_duration_since(Instant::now())
+            (since + settle).saturating_duration_since(Instant::now()).max(pause)
         });
         let by_clock = self.wake.map(|at| {
             let left = at.duration_since(Timestamp::now());
             // Clocks that the core's times come from may be set back: never wait longer than it takes to notice.
             let left = Duration::try_from(left).unwrap_or(Duration::ZERO).min(LONGEST_REST);
             left.max((self.ended + BREATH).saturating_duration_since(Instant::now()))
+                .max(pause)
         });
         [by_change, by_clock]
             .into_iter()

@@ -51,13 +51,13 @@ impl Core {
         // Without any object hosts are taken for what they are.
         let is_alone = self.cluster.pods().next().is_none();
         let is_selected = !self.cluster_policies.is_empty() || !self.guide.synthesis.external_groups.is_empty();
+        if differ.is_nothing() && !is_selected {
+            return;
+        }
         if is_alone || is_selected || self.is_external_in_a_baseline(|address| differ.has(address)) {
             return self.rethink();
         }
         let Stale::Parts(parts) = &mut self.stale else { return };
-        if differ.is_nothing() {
-            return;
-        }
         let Difference { begun, ended, ranges } = differ;
         for address in begun {
             parts.heard.begins(address, None);
