@@ -51,7 +51,8 @@ impl Core {
         // Without any object hosts are taken for what they are.
         let is_alone = self.cluster.pods().next().is_none();
         let is_selected = !self.cluster_policies.is_empty() || !self.guide.synthesis.external_groups.is_empty();
-        if differ.is_nothing() && !is_selected {
+        // A node that is known, be it without any address, is told of otherwise than one that is not.
+        if differ.is_nothing() && before.is_some() && after.is_some() && !is_selected {
             return;
         }
         if is_alone || is_selected || self.is_external_in_a_baseline(|address| differ.has(address)) {
@@ -66,7 +67,7 @@ impl Core {
             parts.heard.ends(address, now);
         }
         for range in ranges {
-            parts.heard.ranges(range);
+            parts.heard.redeclares(range);
         }
         parts.turned.extend(before.or(after).map(|node| node.name.clone()));
         self.due = Due::Soon;

@@ -70,7 +70,7 @@ impl Core {
             return About::All;
         };
         let Parts {
-            heard: _,
+            heard,
             losses,
             nodes,
             turned,
@@ -103,7 +103,8 @@ impl Core {
         }
         if !nodes.is_empty() {
             let is_on_one = |pod: &&Pod| pod.node.as_ref().is_some_and(|node| nodes.contains(&**node));
-            let pods = self.cluster.pods().filter(is_on_one);
+            // A run that has ended may be deleted before its node is watched.
+            let pods = self.cluster.pods().chain(self.cluster.gone_pods()).filter(is_on_one);
             workloads.extend(pods.map(|pod| self.cluster.workload_of(pod)));
         }
         if !namespaces.is_empty() || !replicas.is_empty() {
@@ -131,6 +132,16 @@ impl Core {
             for subject in self.subjects.values_mut() {
                 let mut ends = subject.baseline.keys().flat_map(|key| [&key.source, &key.destination]);
                 subject.is_outdated |= ends.any(is_one);
+            }
+        }
+        if heard.has_moved() {
+            // What a Service leads to is told by its slices, which may be known before whom they name.
+            let cluster = &self.cluster;
+            let leads_elsewhere =
+                |end: &Endpoint| matches!(end, Endpoint::Service(service) if heard.has_moved_behind(service, cluster));
+            for subject in self.subjects.values_mut() {
+                let mut ends = subject.baseline.keys().flat_map(|key| [&key.source, &key.destination]);
+                subject.is_outdated |= ends.any(leads_elsewhere);
             }
         }
         let waited = |subject: &Subject| subject.think_at.is_some_and(|at| at <= now);

@@ -606,6 +606,9 @@ proptest! {
             }
             for event in events(&mut part, &step, now) {
                 partly.take(event, at(now));
+                let remembered = partly.durable();
+                partly.unwritten.take();
+                prop_assert_eq!(partly.durable(), remembered);
             }
             for event in events(&mut whole, &step, now) {
                 wholly.take(event, at(now));
@@ -626,6 +629,9 @@ proptest! {
                 }
                 for event in part.apply(one.writes, usize::MAX) {
                     partly.take(event, at(now));
+                    let remembered = partly.durable();
+                    partly.unwritten.take();
+                    prop_assert_eq!(partly.durable(), remembered);
                 }
                 for event in whole.apply(other.writes, usize::MAX) {
                     wholly.take(event, at(now));

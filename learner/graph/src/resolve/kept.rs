@@ -12,7 +12,7 @@ use jiff::Timestamp;
 use super::{Resolver, resolve_with};
 use crate::cluster::Cluster;
 use crate::connection::ConnectionGraph;
-use crate::endpoint::Endpoint;
+use crate::endpoint::{Endpoint, ServiceName};
 use crate::flow::{Flow, FlowKey, FlowRef, FlowTable, Lacks, Named, Origin, Report, Reporter, Subject, Tally};
 
 /// What a table has taken in since it was last resolved, flows each with what it was before.
@@ -87,8 +87,8 @@ impl Changes {
         *ended = at.min(*ended);
     }
 
-    /// A range is one that nodes declare for their pods, or is not any more.
-    pub fn ranges(&mut self, range: IpNet) {
+    /// A node declares a range for its pods, or does not any more.
+    pub fn redeclares(&mut self, range: IpNet) {
         self.ranges.insert(range);
     }
 
@@ -109,14 +109,13 @@ impl Changes {
             number: _,
             named,
             of_nodes,
-            begun,
-            ended,
-            ranges,
+            begun: _,
+            ended: _,
+            ranges: _,
             come,
             any,
         } = self;
-        let moved = !begun.is_empty() || !ended.is_empty() || !ranges.is_empty() || !come.is_empty();
-        moved || !named.is_empty() || !of_nodes.is_empty() || *any
+        self.has_moved() || !come.is_empty() || !named.is_empty() || !of_nodes.is_empty() || *any
     }
 
     fn is_of_one_that_came(&self, subject: &Subject) -> bool {
@@ -144,17 +143,24 @@ impl Changes {
         self.ranges.iter().any(|range| range.contains(&address))
     }
 
-    /// Whether a slice names an address that has changed hands, of a Service that is known by its slices alone.
-    fn moves_behind(&self, cluster: &Cluster) -> bool {
+    /// Whether any address has changed hands.
+    pub fn has_moved(&self) -> bool {
+        !self.begun.is_empty() || !self.ended.is_empty() || !self.ranges.is_empty()
+    }
+
+    /// Whether a slice of a Service names an address that has changed hands.
+    pub fn has_moved_behind(&self, service: &ServiceName, cluster: &Cluster) -> bool {
         let moves = |address: &IpAddr| {
             self.begun.contains_key(address) || self.ended.contains_key(address) || self.is_in_a_range(*address)
         };
+        let mut slices = cluster.slices_of(service);
+        slices.any(|slice| slice.addresses.iter().any(moves))
+    }
+
+    /// Whether that is so of a Service that is known by its slices alone.
+    fn moves_behind(&self, cluster: &Cluster) -> bool {
         let mut without = cluster.services().filter(|service| !service.has_selector());
-        (!self.begun.is_empty() || !self.ended.is_empty() || !self.ranges.is_empty())
-            && without.any(|service| {
-                let mut slices = cluster.slices_of(&service.name);
-                slices.any(|slice| slice.addresses.iter().any(moves))
-            })
+        self.has_moved() && without.any(|service| self.has_moved_behind(&service.name, cluster))
     }
 }
 
