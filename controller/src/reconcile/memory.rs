@@ -5,7 +5,7 @@ use std::sync::Arc;
 use jiff::{SignedDuration, Timestamp};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use nanoseg_graph::cluster::Labels;
-use nanoseg_graph::endpoint::Workload;
+use nanoseg_graph::endpoint::{Endpoint, Workload};
 use nanoseg_policy::direction::Direction;
 use nanoseg_policy::synthesize::{Proposal, Refusal};
 use nanoseg_policy::verify::Accepted;
@@ -104,6 +104,13 @@ impl Subject {
             conditions: status.map(|status| status.conditions.clone()).unwrap_or_default(),
             segment,
         }
+    }
+
+    /// Whether an edge of its baseline has such an end.
+    pub(super) fn has_end(&self, is_one: impl Fn(&Endpoint) -> bool) -> bool {
+        self.baseline
+            .keys()
+            .any(|key| is_one(&key.source) || is_one(&key.destination))
     }
 
     /// Whether the frozen baseline was read back from the Segment: it survives a crash.

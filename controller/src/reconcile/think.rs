@@ -122,16 +122,14 @@ impl Core {
                 Endpoint::Node(_) | Endpoint::External(_) | Endpoint::Unknown { .. } => false,
             };
             for (workload, subject) in &mut self.subjects {
-                let mut ends = subject.baseline.keys().flat_map(|key| [&key.source, &key.destination]);
-                subject.is_outdated |= peopled.contains(&workload.namespace) || ends.any(is_there);
+                subject.is_outdated |= peopled.contains(&workload.namespace) || subject.has_end(is_there);
             }
         }
         if !turned.is_empty() {
             self.surroundings = None;
             let is_one = |end: &Endpoint| matches!(end, Endpoint::Node(name) if turned.contains(name));
             for subject in self.subjects.values_mut() {
-                let mut ends = subject.baseline.keys().flat_map(|key| [&key.source, &key.destination]);
-                subject.is_outdated |= ends.any(is_one);
+                subject.is_outdated |= subject.has_end(is_one);
             }
         }
         if heard.has_moved() {
@@ -140,8 +138,7 @@ impl Core {
             let leads_elsewhere =
                 |end: &Endpoint| matches!(end, Endpoint::Service(service) if heard.has_moved_behind(service, cluster));
             for subject in self.subjects.values_mut() {
-                let mut ends = subject.baseline.keys().flat_map(|key| [&key.source, &key.destination]);
-                subject.is_outdated |= ends.any(leads_elsewhere);
+                subject.is_outdated |= subject.has_end(leads_elsewhere);
             }
         }
         let waited = |subject: &Subject| subject.think_at.is_some_and(|at| at <= now);
